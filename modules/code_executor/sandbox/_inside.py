@@ -1,0 +1,192 @@
+"""The launcher: the last trusted code before a stranger's program, and the one that waits for it.
+
+It runs inside the walls, as the first process there, and is not imported but *sent* there as text (the jail does not
+see this file), to an interpreter that may be older than ours: standard library only, Python 3.9 and later, and few
+imports, for they are paid at each start. It reads one order, and for each step of it forks, gives up what the program
+must not have, and executes. Every call below returns -1 on failure and is checked: a wall that cannot be built is a
+failed run, never a run without the wall.
+"""
+
+# ruff: noqa: PTH - importing pathlib costs milliseconds, at each start of a jail
+
+import ctypes
+import marshal
+import os
+import resource
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
+SYS_LANDLOCK_CREATE, SYS_LANDLOCK_ADD, SYS_LANDLOCK_RESTRICT = 444, 445, 446  # alike on all architectures
+SIGPIPE, SIGXFSZ, SIGKILL = 13, 25, 9
+
+# Landlock's file rights: what its rules may grant, by our letters. Making devices is granted to nobody.
+READ, WRITE, EXECUTE = (1 << 2) | (1 << 3), (1 << 1) | (1 << 14), 1 << 0
+CHANGE_FOLDER = (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8) | (1 << 9) | (1 << 10) | (1 << 12) | (1 << 13)
+RIGHTS_OF_FILES = READ & ~(1 << 3) | WRITE | EXECUTE
+RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
+RIGHTS_TODAY = (1 << 16) - 1
+
+
+def check(result: int, what: str) -> int:
+    """Raise with the reason where a C call failed."""
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def prctl(option: int, argument: int, what: str) -> None:
+    """Call the system with one argument, the others zero."""
+    zero = ctypes.c_ulong(0)
+    check(libc.prctl(option, ctypes.c_ulong(argument), zero, zero, zero), what)
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, also for programs executed later. Needs no privilege beyond having them."""
+    number = 0
+    while libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) == 0:
+        number += 1  # the first number that the kernel does not know ends the loop
+    libc.prctl(PR_CAP_AMBIENT, ctypes.c_ulong(4), 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def landlock_abi() -> int:
+    """The version of Landlock in this kernel, 0 where there is none."""
+    version = int(libc.syscall(SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
+    return max(version, 0)
+
+
+def landlock(rules: list[tuple[str, str]]) -> None:
+    """Restrict this process to the paths in `rules`, and to no TCP, no outside abstract sockets, no outside signals.
+
+    Args:
+        rules: Pairs of a path and letters: r(ead), w(rite), x (execute). A path that is not there is no fault.
+    """
+    abi = landlock_abi()
+    handled = RIGHTS_BY_ABI.get(abi, RIGHTS_TODAY)
+    attributes = (ctypes.c_uint64 * 3)(handled, 3 if abi >= 4 else 0, 3 if abi >= 6 else 0)
+    size = 8 if abi < 4 else 16 if abi < 6 else 24
+    ruleset = check(
+        libc.syscall(SYS_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), ctypes.c_uint32(0)), "landlock"
+    )
+    for path, letters in rules:
+        try:
+            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        rights = READ if "r" in letters else 0
+        if "w" in letters:
+            rights |= WRITE | CHANGE_FOLDER
+        if "x" in letters:
+            rights |= EXECUTE
+        if not os.path.isdir(path):
+            rights &= RIGHTS_OF_FILES
+        rule = (rights & handled).to_bytes(8, sys.byteorder) + handle.to_bytes(4, sys.byteorder)
+        add = libc.syscall(SYS_LANDLOCK_ADD, ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint32(0))
+        check(add, f"landlock rule for {path}")
+        os.close(handle)
+    check(libc.syscall(SYS_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0)), "landlock")
+    os.close(ruleset)
+
+
+def seccomp(bpf: bytes) -> None:
+    """Put the system call filter on this process and all that come of it."""
+
+    class Filter(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+
+    program = Filter(len(bpf) // 8, bpf)
+    check(libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(2), ctypes.byref(program), 0, 0), "seccomp")
+
+
+def become_the_program(order: dict[str, Any], step: dict[str, Any]) -> None:
+    """In the forked child: give up everything, then execute. Does not return, except by an exception."""
+    if step["quiet"]:
+        nothing = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+    for signal in (SIGPIPE, SIGXFSZ):  # Python ignores these two, and what is ignored stays so through exec
+        libc.signal(signal, None)
+    os.setsid()
+    os.chdir(order["folder"])
+    os.umask(0o077)
+    os.nice(order["nice"])
+    os.sched_setaffinity(0, order["cores"])
+    for name, soft, hard in step["rlimits"]:
+        resource.setrlimit(getattr(resource, name), (soft, hard))
+    prctl(PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")
+    if order["landlock"]:
+        landlock(order["landlock"])
+    if order["seccomp"]:
+        seccomp(order["seccomp"])
+    os.execve(step["command"][0], step["command"], order["environment"])  # noqa: S606 - there must be no shell
+
+
+def run_step(order: dict[str, Any], step: dict[str, Any], tell: Callable[[str], None]) -> int:
+    """Run one command to its end and return its wait status. Orphans that end meanwhile are reaped on the way."""
+    program = os.fork()
+    if program == 0:
+        try:
+            become_the_program(order, step)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the child must end here
+            tell(f"failed {type(error).__name__}: {error}".replace("\n", " "))
+        finally:
+            os._exit(127)
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == program:
+            return status
+
+
+def carry_out(order: dict[str, Any], tell: Callable[[str], None], go_on: Callable[[], bool]) -> None:
+    """Put the files of a run into its folder and run its steps, until one of them fails.
+
+    Args:
+        order: What `_jail.order_for` made.
+        tell: Sends one line to the runtime: `start N`, `end N STATUS` or `failed TEXT`.
+        go_on: Waits until the runtime has taken the output of a step, before the next may write.
+    """
+    os.umask(0o022)
+    for name, text in order["files"].items():
+        path = "{}/{}".format(order["folder"], name)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+    last = len(order["steps"]) - 1
+    for number, step in enumerate(order["steps"]):
+        tell(f"start {number}")
+        status = run_step(order, step, tell)
+        tell(f"end {number} {status}")
+        if status or number == last:
+            return
+        if os.getpid() == 1:
+            with suppress(ProcessLookupError):
+                os.kill(-1, SIGKILL)  # what a compiler left behind must not write into the output of the program
+        if not go_on():
+            return
+
+
+def take(handle: int, left: int) -> bytes:
+    """Read exactly so many bytes. Where the other side has let go, there is nothing more to do: end."""
+    parts: list[bytes] = []
+    while left:
+        part = os.read(handle, left)
+        if not part:
+            os._exit(0)
+        left -= len(part)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_order(handle: int) -> dict[str, Any]:
+    """Read one message of the runtime: eight digits of length, then the message."""
+    order: dict[str, Any] = marshal.loads(take(handle, int(take(handle, 8))))  # noqa: S302 - nobody else sends here
+    return order

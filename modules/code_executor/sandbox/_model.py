@@ -1,0 +1,124 @@
+"""The words of the sandbox: a program, its limits, what became of it, and what can go wrong on our side."""
+
+from enum import StrEnum
+from typing import Literal
+
+from attrs import Factory, frozen
+
+MIB = 1024 * 1024
+
+Stream = Literal["stdout", "stderr"]
+
+
+class Outcome(StrEnum):
+    """How a run ended. Every value is an answer about the program; our own failures are exceptions."""
+
+    FINISHED = "finished"
+    """It ended by itself; `Result.exit_code` is set."""
+    KILLED = "killed"
+    """A signal ended it that no limit explains: a crash, its own `kill`; `Result.signal` is set where it is known."""
+    TIMEOUT = "timeout"
+    """It was still there at `Limits.wall_s`."""
+    CPU_LIMIT = "cpu_limit"
+    """Its processes used more than `Limits.cpu_s` together."""
+    MEMORY_LIMIT = "memory_limit"
+    """Its processes held more than `Limits.memory_bytes` together."""
+    OUTPUT_LIMIT = "output_limit"
+    """It wrote more than `Limits.output_bytes` to one of the two streams."""
+    COMPILE_ERROR = "compile_error"
+    """The compiler refused the source; `Result.stderr` holds its messages."""
+
+
+@frozen
+class Limits:
+    """What one run may use. The defaults fit the exercises of a programming course.
+
+    Attributes:
+        wall_s: Seconds by the clock, for the run itself; a compiler has a budget of its own.
+        cpu_s: Seconds of CPU, summed over all processes of the run.
+        memory_bytes: Memory of all processes of the run together. A single process may reserve more address
+            space than it uses; only what it touches counts.
+        processes: Processes and threads at a time.
+        output_bytes: Kept of each of stdout and stderr; the byte after them ends the run.
+        file_bytes: Size of one file.
+        disk_bytes: Size of all files in the run's private folder together.
+    """
+
+    wall_s: float = 10.0
+    cpu_s: float = 5.0
+    memory_bytes: int = 256 * MIB
+    processes: int = 64
+    output_bytes: int = 64 * 1024
+    file_bytes: int = 16 * MIB
+    disk_bytes: int = 16 * MIB
+
+
+@frozen
+class Program:
+    """A program of a stranger.
+
+    Attributes:
+        language: An id of the table in `languages`, such as `python`.
+        source: The whole source text, one file.
+        stdin: What the program finds on its standard input, followed by the end of the file.
+        limits: What the run may use.
+    """
+
+    language: str
+    source: str
+    stdin: str = ""
+    limits: Limits = Factory(Limits)
+
+
+@frozen
+class Result:
+    """What became of a program.
+
+    Attributes:
+        outcome: How it ended.
+        exit_code: Set where it ended by itself, else None.
+        signal: The number of the signal that ended it, else None.
+        stdout: Decoded as UTF-8 with replacement characters; cut between two characters. It is a stranger's text:
+            escape sequences and control characters are kept, whoever renders it must escape.
+        stderr: The same for the other stream.
+        stdout_truncated: The program wrote more than is kept here.
+        stderr_truncated: The same for the other stream.
+        duration_ms: Milliseconds from the start of the run itself to its end, without the jail and the compiler.
+        level: Which walls stood around it: `docker`, `bubblewrap`, `unshare`, `landlock` or `rlimits`.
+    """
+
+    outcome: Outcome
+    exit_code: int | None
+    signal: int | None
+    stdout: str
+    stderr: str
+    stdout_truncated: bool
+    stderr_truncated: bool
+    duration_ms: float
+    level: str
+
+
+class SandboxError(Exception):
+    """Raised when the sandbox, not the program, is at fault. The program may have run in part."""
+
+
+class NoSandbox(SandboxError):  # noqa: N818 - the name says what is the matter
+    """Raised when no jail of this machine holds, so nothing is run. The text names each level tried and the cure."""
+
+
+class SandboxBusy(SandboxError):  # noqa: N818 - the name says what is the matter
+    """Raised when as many runs wait as may wait. Nothing was run; try again later."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"All sandboxes are busy and {waiting} runs wait already. Try again in a few seconds.")
+        self.waiting = waiting
+
+
+class UnknownLanguage(SandboxError):  # noqa: N818 - the name says what is the matter
+    """Raised when a program's language is not in the table, or its toolchain is not on this machine."""
+
+    def __init__(self, language: str, available: tuple[str, ...]) -> None:
+        names = ", ".join(available) or "none"
+        super().__init__(f"The language {language!r} is not available in this sandbox. Available: {names}.")
+        self.language = language
+        self.available = available

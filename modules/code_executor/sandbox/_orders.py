@@ -1,0 +1,99 @@
+"""From a program and its limits to the order for the launcher, and the folder it runs in."""
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ._base import whole_seconds
+from ._jail import order
+from ._levels import Level
+from ._model import Limits, Program
+from .languages import SEARCH_PATH, Language
+
+JAIL_FOLDER = "/tmp"  # noqa: S108 - the jail's own, not the host's
+
+_ENVIRONMENT = {
+    "PATH": os.pathsep.join(SEARCH_PATH),
+    "LANG": "C.UTF-8",
+    # Each malloc arena reserves 64 MiB of addresses, which a limit on addresses would count for each thread.
+    "MALLOC_ARENA_MAX": "2",
+}
+_NICE = 5
+_CORES_PER_RUN = 2
+_OPEN_FILES = 256
+_PROCESSES_OF_OURS = 2
+_ADDRESSES_MIN = 4 << 30
+
+
+@contextmanager
+def run_folder(level: Level, uid: int) -> Generator[str]:
+    """The private folder of a run, as the program sees it; gone afterwards."""
+    if level.private_root:
+        yield JAIL_FOLDER
+        return
+    folder = Path(tempfile.mkdtemp(prefix="fissile-run-"))
+    try:
+        if uid:
+            os.chown(folder, uid, uid)
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # it does not follow links, not even under attack
+
+
+def order_for(level: Level, tools: Mapping[str, str], language: Language, program: Program, folder: str) -> bytes:
+    """Frame the order to run a program: what `_inside.carry_out` reads.
+
+    Args:
+        level: The walls it will run in.
+        tools: Where the tools of the languages are.
+        language: The program's language.
+        program: The program.
+        folder: What `run_folder` gave.
+    """
+    commands = language.commands(folder, tools)
+    cores = sorted(os.sched_getaffinity(0))
+    steps = [
+        {
+            "quiet": number < len(commands) - 1,
+            "command": list(command),
+            "rlimits": _rlimits(language, program.limits, compiling=number < len(commands) - 1),
+        }
+        for number, command in enumerate(commands)
+    ]
+    own_letters = "rwx" if language.executes_own_files else "rw"
+    return order(
+        {
+            "folder": folder,
+            "files": {language.file: program.source.encode("utf-8", "surrogatepass")},
+            "executable": language.executes_own_files,
+            "disk_bytes": program.limits.disk_bytes,
+            "nice": _NICE,
+            "cores": random.sample(cores, min(_CORES_PER_RUN, len(cores))),
+            "environment": {**_ENVIRONMENT, "HOME": folder, "TMPDIR": folder},
+            "landlock": [*level.landlock, (folder, own_letters)] if level.landlock else [],
+            "seccomp": level.seccomp,
+            "steps": steps,
+        }
+    )
+
+
+def _rlimits(language: Language, limits: Limits, *, compiling: bool) -> list[tuple[str, int, int]]:
+    """The kernel's limits for each process of a step, as names and soft and hard values."""
+    cpu_s = whole_seconds(language.compile_wall_s if compiling else limits.cpu_s)
+    both = {
+        "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_NPROC": limits.processes + _PROCESSES_OF_OURS,
+        "RLIMIT_NOFILE": _OPEN_FILES,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MEMLOCK": 0,
+        "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_RTPRIO": 0,
+    }
+    if language.bound_address_space and not compiling:
+        # Far above the real limit, which the watchdog keeps: only what it could not see in time is refused here.
+        both["RLIMIT_AS"] = max(_ADDRESSES_MIN, 4 * limits.memory_bytes)
+    return [("RLIMIT_CPU", cpu_s, cpu_s + 1), *((name, value, value) for name, value in both.items())]

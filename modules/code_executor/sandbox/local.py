@@ -1,0 +1,234 @@
+"""The embedded sandbox: jails made of what the kernel offers, without anything installed and without a service."""
+
+import functools
+import logging
+import os
+import threading
+from collections import deque
+
+import anyio
+from anyio import from_thread, to_thread
+
+from . import _levels
+from ._base import OnOutput, Sandbox
+from ._jail import Jail
+from ._levels import Level
+from ._model import Limits, NoSandbox, Outcome, Program, Result, SandboxError, Stream
+from ._orders import order_for, run_folder
+from ._probe import find_level
+from ._supervise import Ending, Supervisor
+from ._users import Users
+from .languages import LANGUAGES, Language
+
+_log = logging.getLogger(__name__)
+
+
+class LocalSandbox(Sandbox):
+    """Jails on this machine, the strongest level that its own attacks cannot break.
+
+    Args:
+        at_once: Runs at a time.
+        waiting: Runs that may wait for a place.
+        allow_weak: Accept the levels `landlock` and `rlimits`, which do not contain a hostile program. For one's own
+            machine and one's own programs only.
+        spare: Jails that are kept ready, about 20 MB each. A run that finds one starts as fast as a bare process.
+        levels: The levels to try, in this order; by default all.
+    """
+
+    def __init__(
+        self,
+        *,
+        at_once: int = 2,
+        waiting: int = 32,
+        allow_weak: bool = False,
+        spare: int = 2,
+        levels: tuple[str, ...] = (*_levels.STRONG_LEVELS, *_levels.WEAK_LEVELS),
+    ) -> None:
+        super().__init__(at_once=at_once, waiting=waiting)
+        self._levels = tuple(name for name in levels if allow_weak or name in _levels.STRONG_LEVELS)
+        self._spare_max = spare
+        self._level: Level | None = None
+        self._no_sandbox: NoSandbox | None = None
+        self._tools: dict[str, str] = {}
+        self._spare: deque[Jail] = deque()
+        self._closed = False
+        self._lock = threading.Lock()  # over _spare and _closed; held for moments, in worker threads
+        self._users = Users()
+        self._probing = anyio.Lock()
+        self._threads = anyio.CapacityLimiter(at_once + 1)
+
+    @property
+    def level(self) -> str:
+        """Which walls stand around a run; `unprobed` before `probe` has found out."""
+        return self._level.name if self._level else "unprobed"
+
+    def languages(self) -> tuple[str, ...]:
+        """The ids of the languages that this sandbox can run, sorted."""
+        tools = self._tools or _levels.tools(_levels.interpreters()[0])
+        return tuple(
+            sorted(name for name, language in LANGUAGES.items() if all(tool in tools for tool in language.tools))
+        )
+
+    async def probe(self) -> str:
+        """Attack our own jail and return the level that holds. The first call does the work; `run` waits for it.
+
+        Raises:
+            NoSandbox: No jail holds; the text tells why and the cure.
+        """
+        async with self._probing:
+            if self._level is None and self._no_sandbox is None:
+                try:
+                    self._level = await to_thread.run_sync(self._find_level, limiter=self._threads)
+                except NoSandbox as error:
+                    self._no_sandbox = error
+                else:
+                    await to_thread.run_sync(self._refill, limiter=self._threads)
+        if self._no_sandbox is not None:
+            raise self._no_sandbox
+        return self.level
+
+    def _find_level(self) -> Level:
+        level = find_level(self._levels, self._users)
+        self._tools = _levels.tools(level.walls.mother.python)
+        if level.name in _levels.WEAK_LEVELS:
+            _log.warning(
+                "The sandbox has only the weak level %r: a hostile program CAN harm this machine. "
+                "Run your own programs only, and install bubblewrap or Docker before anybody else may.",
+                level.name,
+            )
+        else:
+            _log.info("The sandbox holds at level %r.", level.name)
+        return level
+
+    async def _run(self, language: Language, program: Program, on_output: OnOutput | None) -> Result:
+        poke = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        carry_out = functools.partial(self._outcome_of, language, program, on_output, poke)
+        ending: Ending | BaseException = SandboxError("The run was cut off.")
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_poke_when_cancelled, poke)
+                # Not abandoned on cancel: the poke ends the thread's work, and everything is dead when it returns.
+                ending = await to_thread.run_sync(carry_out, limiter=self._threads)
+                group.cancel_scope.cancel()
+        finally:
+            os.close(poke)
+        if isinstance(ending, BaseException):
+            raise ending
+        return _result(ending, self.level)
+
+    def _outcome_of(
+        self, language: Language, program: Program, on_output: OnOutput | None, poke: int
+    ) -> Ending | BaseException:
+        """Run in a worker thread. An error is returned, not raised, so that no task group wraps it."""
+        try:
+            return self._carry_out(language, program, on_output, poke)
+        except BaseException as error:  # noqa: BLE001 - raised by the caller
+            return error
+
+    def _carry_out(self, language: Language, program: Program, on_output: OnOutput | None, poke: int) -> Ending:
+        assert self._level is not None
+        level = self._level
+        jail = self._take(program.limits.disk_bytes)
+        try:
+            with run_folder(level, jail.uid) as folder:
+                return Supervisor(
+                    jail=jail,
+                    order=order_for(level, self._tools, language, program, folder),
+                    steps_wall_s=[*([language.compile_wall_s] if language.compile else []), program.limits.wall_s],
+                    stdin=memoryview(program.stdin.encode("utf-8", "surrogatepass")),
+                    limits=program.limits,
+                    poke=poke,
+                    emit=functools.partial(_call_in_loop, on_output) if on_output else None,
+                    on_start=self._refill,
+                ).run()
+        finally:
+            self._end(jail)
+
+    def _take(self, disk_bytes: int) -> Jail:
+        """Take a jail that stands ready, or make one."""
+        assert self._level is not None
+        level = self._level
+        if level.name == "bubblewrap" and disk_bytes != Limits().disk_bytes:  # bubblewrap fixes the size beforehand
+            abi = 1 if level.landlock else 0
+            level = _levels.level(level.name, level.walls.mother, landlock_abi=abi, disk_bytes=disk_bytes)
+            return self._start(level)
+        while True:
+            with self._lock:
+                jail = self._spare.popleft() if self._spare else None
+            if jail is None:
+                return self._start(level)
+            try:
+                jail.wait_ready()
+            except SandboxError:  # somebody killed it while it waited
+                self._end(jail)
+            else:
+                return jail
+
+    def _start(self, level: Level) -> Jail:
+        jail = Jail.start(level.walls, self._users.take())
+        try:
+            jail.wait_ready()
+        except SandboxError:
+            self._end(jail)
+            raise
+        return jail
+
+    def _refill(self) -> None:
+        """Start what is missing of the spare jails. Only starts them: nobody waits until they are ready."""
+        assert self._level is not None
+        while True:
+            with self._lock:
+                if self._closed or len(self._spare) >= self._spare_max:
+                    return
+                self._spare.append(Jail.start(self._level.walls, self._users.take()))
+
+    def _end(self, jail: Jail) -> None:
+        jail.close()
+        if jail.gone:
+            self._users.give_back(jail.uid)
+
+    async def _close(self) -> None:
+        await to_thread.run_sync(self._close_spare)
+
+    def _close_spare(self) -> None:
+        with self._lock:
+            self._closed = True
+            jails = list(self._spare)
+            self._spare.clear()
+        for jail in jails:
+            jail.kill()
+        for jail in jails:
+            self._end(jail)
+        if self._level is not None:
+            self._level.walls.mother.close()
+        self._users.close()
+
+
+def _call_in_loop(on_output: OnOutput, stream: Stream, text: str) -> None:
+    from_thread.run_sync(on_output, stream, text)
+
+
+async def _poke_when_cancelled(poke: int) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        os.eventfd_write(poke, 1)
+
+
+def _result(ending: Ending, level: str) -> Result:
+    status = ending.status
+    if ending.outcome is None:
+        raise SandboxError("The run was cut off from outside.")
+    ended_by_itself = status is not None and ending.outcome in (Outcome.FINISHED, Outcome.COMPILE_ERROR)
+    signal = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+    return Result(
+        outcome=ending.outcome,
+        exit_code=os.WEXITSTATUS(status) if ended_by_itself and status is not None and os.WIFEXITED(status) else None,
+        signal=signal,
+        stdout=ending.stdout.text(),
+        stderr=ending.stderr.text(),
+        stdout_truncated=ending.stdout.overflowed,
+        stderr_truncated=ending.stderr.overflowed,
+        duration_ms=ending.duration_s * 1000,
+        level=level,
+    )

@@ -1,0 +1,222 @@
+"""An application as its configuration describes it: its name, its modules, its placements, its settings."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from attrs import frozen
+
+from fissile._app import App
+from fissile._contract import Contract
+from fissile._errors import Fault, StartupFailed
+from fissile._module import Module
+from fissile._names import place
+from fissile._placement import GATEWAY, Placement, placement_faults, read_placements
+from fissile._settings import Origin, Settings, Sources, load, read_toml
+
+GATEWAY_PACKAGE = "fissile_gateway"
+"""Where the gateway's module is. It comes with the extra `gateway`; the library never imports it but here, by name."""
+
+
+@frozen
+class Application:
+    """What `[tool.fissile]` describes, with the settings read.
+
+    Attributes:
+        name: The application's name.
+        root: The folder of its configuration, from which its modules are imported.
+        file: The configuration file.
+        paths: The import paths of its modules.
+        table: The table `[tool.fissile]`.
+        sources: Where settings come from.
+        settings: The runtime's settings.
+        origins: Where each of them came from.
+        is_dev: Whether it runs for a developer.
+    """
+
+    name: str
+    root: Path
+    file: str
+    paths: tuple[str, ...]
+    table: Mapping[str, Any]  # Any: TOML values
+    sources: Sources
+    settings: Settings
+    origins: tuple[Origin, ...]
+    is_dev: bool
+
+    @classmethod
+    def find(cls, folder: Path, *, command_line: Mapping[str, Any] | None = None, is_dev: bool = False) -> Application:
+        """Find the configuration in a folder or above it, and read it.
+
+        Args:
+            folder: Where to begin.
+            command_line: Settings given there, by the name of their environment variable.
+            is_dev: Whether it runs for a developer.
+
+        Raises:
+            StartupFailed: There is none, or it has faults.
+        """
+        for root in (folder, *folder.parents):
+            for file in ("fissile.toml", "pyproject.toml"):
+                path = root / file
+                if not path.is_file():
+                    continue
+                document = read_toml(path)
+                table = document if file == "fissile.toml" else document.get("tool", {}).get("fissile")
+                if table is not None:
+                    return cls._read(root, file, table, command_line, is_dev)
+        fault = Fault(
+            "There is no application here: no fissile.toml, and no pyproject.toml with [tool.fissile].",
+            str(folder),
+            "Go to its folder, or pass -C FOLDER.",
+        )
+        raise StartupFailed((fault,))
+
+    @classmethod
+    def _read(
+        cls, root: Path, file: str, table: Mapping[str, Any], command_line: Mapping[str, Any] | None, is_dev: bool  # noqa: FBT001
+    ) -> Application:
+        sources = Sources.read(root, command_line=command_line, toml=table, toml_name=file)
+        faults: list[Fault] = []
+        paths = table.get("modules", [])
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            faults.append(Fault("modules is no list of import paths.", f"{file} [tool.fissile]", 'Write modules = ["modules.orders"].'))
+            paths = []
+        try:
+            settings, origins = load(Settings, sources)
+        except StartupFailed as failed:
+            raise StartupFailed((*faults, *failed.faults)) from None
+        if faults:
+            raise StartupFailed(tuple(faults))
+        name = str(table.get("name", root.name))
+        return cls(name, root, file, tuple(paths), table, sources, settings, origins, is_dev)
+
+    # --- modules -----------------------------------------------------------------------------------------------------
+
+    def app(self, process: str | None = None, *, with_gateway: bool = True) -> App:
+        """Make one process of the application; nothing is started.
+
+        Args:
+            process: Its name in the placement; may be left out where the placement has one.
+            with_gateway: Whether a process that hosts the gateway really does.
+
+        Raises:
+            StartupFailed: Modules cannot be imported, or the placement has faults.
+        """
+        faults: list[Fault] = []
+        modules = self.import_modules(faults, with_gateway=with_gateway)
+        if faults:
+            raise StartupFailed(tuple(faults))
+        placement = self.placement(tuple(modules))
+        process = self.choose_process(placement, process)
+        hosted = [modules[name] for name in placement[process] if name in modules]
+        elsewhere: list[Contract] = [module.contract for name, module in modules.items() if name not in placement[process]]
+        return App(
+            hosted,
+            contracts=elsewhere,
+            settings=self.settings,
+            sources=self.sources,
+            name=self.name,
+            process=process,
+            is_dev=self.is_dev,
+        )
+
+    def placement(self, modules: tuple[str, ...]) -> Placement:
+        """Return the placement that the settings name.
+
+        Raises:
+            StartupFailed: It has faults.
+        """
+        names = (*(name for name in modules if name != GATEWAY), GATEWAY)
+        placements = read_placements(self.table, names)
+        faults = tuple(
+            placement_faults(self.settings.placement, placements, names, self.file, log_is_shared=self._log_is_shared())
+        )
+        if faults:
+            raise StartupFailed(faults)
+        return placements[self.settings.placement]
+
+    def choose_process(self, placement: Placement, process: str | None) -> str:
+        """Return the process to run.
+
+        Raises:
+            StartupFailed: There is none of that name, or several to choose from.
+        """
+        known = ", ".join(placement)
+        if process is None:
+            if len(placement) == 1:
+                return next(iter(placement))
+            what = f"The placement {self.settings.placement!r} has several processes: {known}."
+            raise StartupFailed((Fault(what, "command line", "Name one of them."),))
+        if process not in placement:
+            what = f"The placement {self.settings.placement!r} has no process {process!r}."
+            raise StartupFailed((Fault(what, "command line", f"Name one of: {known}."),))
+        return process
+
+    def import_modules(self, faults: list[Fault], *, with_gateway: bool = True) -> dict[str, Module]:
+        """Import all modules; note what cannot be imported.
+
+        Returns:
+            The modules by their names, in the order of the configuration, the gateway last.
+        """
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        found: dict[str, Module] = {}
+        for path in self.paths:
+            module = self._import_module(path, faults)
+            if module is not None:
+                found[module.name] = module
+        if with_gateway:
+            module = self._import_module(f"{GATEWAY_PACKAGE}:module", faults)
+            if module is not None:
+                found[GATEWAY] = module
+        return found
+
+    def _import_module(self, path: str, faults: list[Fault]) -> Module | None:
+        where = f"{self.file} [tool.fissile] modules"
+        name, _, attribute = path.partition(":")
+        if not attribute:
+            name, attribute = f"{name}.service", "module"
+        try:
+            python_module: ModuleType = import_module(name)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if name == GATEWAY_PACKAGE or missing in ("quart", "hypercorn", "quart_trio"):
+                faults.append(Fault(f"The gateway is not installed: {error}.", where, "Install it: pip install 'fissile[gateway]'."))
+            elif name == missing or name.startswith(f"{missing}."):
+                faults.append(Fault(f"There is no module {name}.", where, "Create it, or correct the path."))
+            else:
+                faults.append(Fault(f"{name} needs {missing}, which is not installed.", _raised_at(error), "Install its dependencies."))
+            return None
+        except Exception as error:  # noqa: BLE001 -- whatever goes wrong in a developer's file is told as its fault
+            what = f"{name} cannot be imported: {type(error).__name__}: {error}."
+            faults.append(Fault(what, _raised_at(error), "Correct the file."))
+            return None
+        module = getattr(python_module, attribute, None)
+        if not isinstance(module, Module):
+            faults.append(
+                Fault(f"{name} has no Module called {attribute!r}.", place(python_module.__file__ or "?", 1), f"Write {attribute} = Module(contract).")
+            )
+            return None
+        return module
+
+    def _log_is_shared(self) -> bool:
+        return not self.settings.bus.startswith("memory:")
+
+    def unknown_variables(self, app: App) -> tuple[tuple[str, str], ...]:
+        """Return variables with our prefix that no settings class has, and where they are: most often a slip of the pen."""
+        known = {origin.variable for origin in (*self.origins, *app.settings_in_use())}
+        return tuple(self.sources.unknown(known))
+
+
+def _raised_at(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return place(error.filename, error.lineno or 1)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+    return place(frames[-1].filename, frames[-1].lineno or 1) if frames else "?"

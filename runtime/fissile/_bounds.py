@@ -1,0 +1,128 @@
+"""Bounds: how many calls a caller may have in flight, how many handlers a module runs, whose turn it is for a key.
+
+All of them hold in every placement, and none may let a chain of calls wait for itself: a call down a chain passes what its own ancestor
+holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from fissile._bus import Queries
+    from fissile._handler import Handler
+
+
+@define(eq=False)
+class Gate:
+    """The bound of calls that one caller has in flight to one module.
+
+    Attributes:
+        limit: How many there may be.
+        in_flight: How many there are.
+        peak: How many there were at most.
+        refused: How many were refused.
+    """
+
+    limit: int
+    in_flight: int = 0
+    peak: int = 0
+    refused: int = 0
+
+
+@define(eq=False)
+class Slots:
+    """The bound of handlers that a module runs at a time; who finds none waits in line.
+
+    Attributes:
+        free: How many more may start now.
+    """
+
+    free: int
+    _line: deque[anyio.Event] = field(factory=deque, init=False)
+
+    async def wait(self) -> None:
+        """Wait for a slot and take it."""
+        granted = anyio.Event()
+        self._line.append(granted)
+        try:
+            await granted.wait()
+        except BaseException:
+            if granted.is_set():
+                self.release()  # it was handed over at the moment of the cancellation
+            else:
+                self._line.remove(granted)
+            raise
+
+    def release(self) -> None:
+        """Give a slot back: to the first in line, if there is one."""
+        if self._line:
+            self._line.popleft().set()
+        else:
+            self.free += 1
+
+    @property
+    def waiting(self) -> int:
+        """How many wait in line."""
+        return len(self._line)
+
+
+def has_ancestor(bus: Queries | None, holds: Callable[[Queries], bool]) -> bool:
+    """Tell whether the handler of this bus, or one up its chain, holds something."""
+    while bus is not None:
+        if holds(bus):
+            return True
+        bus = bus._parent
+    return False
+
+
+class Turns:
+    """Runs the commands of equal key one after the other, in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self._lines: dict[tuple[Handler, str], deque[anyio.Event]] = {}
+
+    @asynccontextmanager
+    async def turn(self, handler: Handler, key: str, bus: Queries | None) -> AsyncGenerator[None]:
+        """Wait for the turn of a command and hold it; a command up the same chain that holds it already lends it.
+
+        Args:
+            handler: The handler of the command.
+            key: The command's key.
+            bus: The bus of the caller, if it is in this process.
+        """
+        if has_ancestor(bus, lambda ancestor: ancestor._handler is handler and ancestor._key == key):
+            yield
+            return
+        place = (handler, key)
+        line = self._lines.get(place)
+        if line is None:
+            self._lines[place] = deque()
+        else:
+            mine = anyio.Event()
+            line.append(mine)
+            try:
+                await mine.wait()
+            except BaseException:
+                if mine.is_set():
+                    self._pass_on(place)
+                else:
+                    line.remove(mine)
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on(place)
+
+    def _pass_on(self, place: tuple[Handler, str]) -> None:
+        line = self._lines[place]
+        if line:
+            line.popleft().set()
+        else:
+            del self._lines[place]

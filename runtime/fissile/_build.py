@@ -1,0 +1,306 @@
+"""Builds what runs from what was declared: one handler per message, one route per caller and message, one consumer per module.
+
+All choices are made here, once, at start. What is off is absent from the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import Context
+from random import Random
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from attrs import field, frozen
+
+from fissile._bounds import Gate, Slots, Turns
+from fissile._bus import Bus, Caller, Queries, Routes
+from fissile._check import Catalog, ModulePlan
+from fissile._check.contracts import order_key
+from fissile._clock import Clock, Environment, Ids
+from fissile._codec import Codec, ErrorCodec
+from fissile._contract import Topic
+from fissile._delivery.consumer import Consumer, ConsumerSettings
+from fissile._delivery.subscription import Subscription
+from fissile._envelope import Encoder
+from fissile._errors import Unavailable
+from fissile._handler import Handler, Kind, bind, with_middleware
+from fissile._isolation import run_isolated
+from fissile._local import local_route
+from fissile._module import Middleware
+from fissile._partitioner import partition_of
+from fissile._retry import Retry
+from fissile._settings import Settings
+from fissile._signature import Signature
+from fissile._tap import Position, Tap, parse_position
+from fissile.abc import Start, TopicSpec, Transport
+
+SENT_COMMANDS = Retry()
+DEAD_LETTER_RETENTION_S = 30 * 86_400.0
+
+
+def requests_topic(module: str) -> str:
+    """Return the topic of the commands that are sent to a module."""
+    return f"{module}.requests"
+
+
+def dead_letter_topic(module: str) -> str:
+    """Return the topic of what a module has given up."""
+    return f"{module}.dead-letters"
+
+
+def topic_specs(catalog: Catalog, settings: Settings) -> list[TopicSpec]:
+    """Return the topics that an application needs."""
+    specs = [TopicSpec(topic.name, settings.partitions, topic.retention_s) for topic in catalog.topics.values()]
+    for module in catalog.contracts:
+        specs.append(TopicSpec(requests_topic(module), settings.partitions, 7 * 86_400.0))
+        specs.append(TopicSpec(dead_letter_topic(module), 1, DEAD_LETTER_RETENTION_S))
+    return specs
+
+
+@frozen(eq=False)
+class LiveModule:
+    """A module with its resources open.
+
+    Attributes:
+        plan: What it declares.
+        context: What its resources have set, copied for each message.
+        values: Its resources and settings, by type.
+    """
+
+    plan: ModulePlan
+    context: Context
+    values: Mapping[Any, Any]
+    routes: Routes
+    handlers: dict[type, Handler] = field(factory=dict)
+    gates: dict[str, Gate] = field(factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The module's name."""
+        return self.plan.module.name
+
+
+async def open_resources(
+    plan: ModulePlan,
+    settings_values: Mapping[type, Any],
+    overrides: Mapping[Any, Any],
+    environment: Environment,
+    stack: AsyncExitStack,
+) -> LiveModule:
+    """Open a module's resources, each after what it needs, in a context of the module's own."""
+    context = Context()
+    values: dict[Any, Any] = {
+        Clock: environment.clock,
+        Ids: environment.ids,
+        Random: environment.random,
+        **{cls: settings_values[cls] for cls in plan.settings},
+    }
+    own = AsyncExitStack()
+    stack.push_async_callback(_close_in, context, own)
+    for resource in plan.resources:
+        if resource.provides in overrides:
+            values[resource.provides] = overrides[resource.provides]
+            continue
+        arguments = arguments_of(resource.signature, values)
+        manager: AbstractAsyncContextManager[Any] = resource.signature.function(**arguments)
+        values[resource.provides] = await run_isolated(context, own.enter_async_context(manager))
+    return LiveModule(plan, context, values, Routes(plan.module.name))
+
+
+async def _close_in(context: Context, stack: AsyncExitStack) -> None:
+    await run_isolated(context, stack.aclose())
+
+
+def arguments_of(signature: Signature, values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the arguments of a function that are the same for every message."""
+    return {name: values[annotation] for name, annotation in signature.parameters.items() if annotation in values}
+
+
+class Builder:
+    """Builds handlers, routes and consumers for the modules of one process."""
+
+    def __init__(
+        self,
+        application: str,
+        catalog: Catalog,
+        settings: Settings,
+        environment: Environment,
+        transport: Transport,
+        middleware: tuple[Middleware, ...],
+    ) -> None:
+        self.catalog = catalog
+        self.settings = settings
+        self.environment = environment
+        self.transport = transport
+        self.middleware = middleware
+        self.encoder = Encoder(application, settings.wire, environment.clock.now)
+        self._codecs: dict[type, Codec[Any]] = {}
+
+    def codec(self, message: type) -> Codec[Any]:
+        """Return the one codec of a message class."""
+        if message not in self._codecs:
+            self._codecs[message] = Codec(
+                self.catalog.name_of(message), message, self.settings.wire, self.settings.max_message_bytes
+            )
+        return self._codecs[message]
+
+    # --- handlers ----------------------------------------------------------------------------------------------------
+
+    def build_handlers(self, module: LiveModule) -> tuple[dict[tuple[str, str], list[Subscription]], Slots]:
+        """Build a module's handlers; return its subscriptions, by topic and message name, and its bound for them."""
+        commands, queries = Slots(self.settings.commands_running), Slots(self.settings.queries_running)
+        threads = anyio.CapacityLimiter(self.settings.threads)
+        turns = Turns()
+        subscriptions: dict[tuple[str, str], list[Subscription]] = {}
+        for plan in module.plan.handlers:
+            message = plan.declaration.message
+            is_query = message in module.plan.module.contract.queries
+            handler = self._handler(
+                module,
+                plan.signature,
+                message,
+                "query" if is_query else "command",
+                queries if is_query else commands,
+                threads,
+                turns,
+            )
+            module.handlers[message] = handler
+            if not is_query:
+                topic = requests_topic(module.name)
+                name = f"{module.name}.{plan.signature.function.__name__}"
+                sent = Subscription(name, handler, SENT_COMMANDS, ordered=handler.order_key is not None)
+                subscriptions.setdefault((topic, handler.name), []).append(sent)
+        for plan in module.plan.subscriptions:
+            for event in plan.declaration.events:
+                handler = self._handler(module, plan.signature, event, "event", commands, threads, turns)
+                name = f"{module.name}.{plan.signature.function.__name__}"
+                subscription = Subscription(name, handler, plan.declaration.retry, ordered=True)
+                subscriptions.setdefault((plan.declaration.topic.name, handler.name), []).append(subscription)
+        return subscriptions, commands
+
+    def _handler(
+        self,
+        module: LiveModule,
+        signature: Signature,
+        message: type,
+        kind: Kind,
+        slots: Slots,
+        threads: anyio.CapacityLimiter,
+        turns: Turns,
+    ) -> Handler:
+        name = self.catalog.name_of(message)
+        per_message = {key: kind_ for key, kind_ in signature.parameters.items() if kind_ in (Bus, Queries, Caller)}
+        call = bind(signature.function, arguments_of(signature, module.values), per_message, threads)
+        middleware = (*self.middleware, *module.plan.module.middleware)
+        wire, limit = self.settings.wire, self.settings.max_message_bytes
+        errors = getattr(message, "declared_errors", ())
+        return Handler(
+            name=name,
+            kind=kind,
+            module=module.name,
+            message_type=message,
+            message=self.codec(message),
+            reply=Codec(f"the reply of {name}", self.catalog.replies.get(message), wire, limit),
+            errors={error: ErrorCodec(f"{error.__name__} of {name}", error, wire, limit) for error in errors},
+            call=with_middleware(name, kind, module.name, middleware, call),
+            routes=module.routes,
+            context=module.context,
+            slots=slots,
+            turns=turns,
+            order_key=order_key(message),
+        )
+
+    # --- routes ------------------------------------------------------------------------------------------------------
+
+    def fill_routes(self, routes: Routes, modules: Sequence[LiveModule], gates: dict[str, Gate]) -> None:
+        """Give a caller its way to every message of the application."""
+        routes.new_id = self.environment.ids.new
+        routes.outlet = self._store
+        routes.open_tap = self._open_tap
+        for module in modules:
+            gate = gates.setdefault(module.name, Gate(self.settings.calls_in_flight))
+            for message, handler in module.handlers.items():
+                table = routes.queries if handler.kind == "query" else routes.commands
+                table[message] = local_route(
+                    handler,
+                    gate,
+                    default_timeout_s=self.settings.call_timeout_s,
+                    depth_limit=self.settings.chain_depth,
+                    checkpoint_if_cancelled=checkpoint_of_this_loop(),
+                )
+        for contract in self.catalog.contracts.values():
+            for message in (*contract.commands, *contract.queries):
+                table = routes.queries if message in contract.queries else routes.commands
+                if message not in table:
+                    table[message] = _absent(contract.name, self.catalog.name_of(message))
+            for command in contract.commands:
+                name = self.catalog.name_of(command)
+                topic = requests_topic(contract.name)
+                routes.sends[command] = self.encoder.command(topic, name, self.codec(command), order_key(command))
+            for event in contract.events:
+                topic_ = self.catalog.topic_of[event]
+                name = self.catalog.name_of(event)
+                routes.events[event] = self.encoder.event(topic_.name, name, self.codec(event), topic_.key)
+
+    async def _store(self, records: Sequence[Any]) -> None:
+        await self.transport.append(records)
+
+    @asynccontextmanager
+    async def _open_tap(self, topic: Topic[Any], *, after: Position | None, key: str | None) -> Any:
+        codecs = {self.catalog.name_of(event): self.codec(event) for event in topic.events}
+        partitions = None if key is None else [partition_of(key.encode(), self.settings.partitions)]
+        start: Start | dict[int, int] = "latest" if after is None else parse_position(after)
+        async with self.transport.read(topic.name, start, partitions) as reader:
+            offsets = {number: offset for (_, number), offset in reader.positions().items()}
+            yield Tap(topic, reader, codecs, offsets, key)
+
+    # --- consumers ---------------------------------------------------------------------------------------------------
+
+    def build_consumer(
+        self, module: LiveModule, subscriptions: Mapping[tuple[str, str], Sequence[Subscription]], slots: Slots
+    ) -> Consumer | None:
+        """Build what reads a module's topics; None where it has none."""
+        topics: dict[str, Start] = {}
+        for declaration in module.plan.module.subscriptions:
+            topics[declaration.topic.name] = declaration.start
+        if module.plan.module.contract.commands:
+            topics[requests_topic(module.name)] = "earliest"
+        if not topics:
+            return None
+        return Consumer(
+            module=module.name,
+            group=module.name,
+            topics=topics,
+            subscriptions=subscriptions,
+            dead_letter_topic=dead_letter_topic(module.name),
+            transport=self.transport,
+            environment=self.environment,
+            settings=ConsumerSettings(
+                window=self.settings.window,
+                workers=self.settings.commands_running,
+                commit_interval_s=self.settings.commit_interval_s,
+                drain_s=self.settings.drain_s,
+            ),
+            slots=slots,
+        )
+
+
+def _absent(module: str, name: str) -> Callable[[Queries, Any, str | None], Coroutine[Any, Any, Any]]:
+    async def call(bus: Queries, message: Any, message_id: str | None) -> Any:
+        raise Unavailable(f"{name} was not called: no process that can be reached hosts the module {module!r}. It did not happen.")
+
+    return call
+
+
+def checkpoint_of_this_loop() -> Callable[[], Coroutine[Any, Any, None]]:
+    """Return the cheapest `checkpoint_if_cancelled` of the running event loop: AnyIO's finds out at each call which loop that is."""
+    import sniffio  # noqa: PLC0415 -- comes with Trio
+
+    if sniffio.current_async_library() == "trio":
+        from trio.lowlevel import checkpoint_if_cancelled  # noqa: PLC0415 -- only where Trio runs anyway
+
+        return checkpoint_if_cancelled
+    return anyio.lowlevel.checkpoint_if_cancelled

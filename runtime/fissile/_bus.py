@@ -1,0 +1,260 @@
+"""What code calls: `ask(query)`, `execute(command)`, `send(command)`, `publish(event)`.
+
+A bus belongs to one handled message, or to code outside of all modules (then it starts a chain with every call). It is made for each
+message, hundreds of thousands of times a second, and is therefore a `msgspec.Struct`, which is twice as fast to make as a slotted class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from fissile._errors import CallRefused, UnknownMessage
+from fissile._messages import Command, Event, Query
+
+if TYPE_CHECKING:
+    from fissile._contract import Topic
+    from fissile._handler import Handler
+    from fissile._tap import Position, Tap
+    from fissile.abc import Outgoing
+
+R = TypeVar("R")
+E = TypeVar("E", bound=Event)
+
+Route = Callable[["Queries", Any, str | None], Coroutine[Any, Any, Any]]
+"""Takes the caller's bus, the message and its id (None: make one) to the reply. One is built per caller and message at start."""
+
+
+class Routes:
+    """Where the messages of one caller go.
+
+    Attributes:
+        caller: The module that calls, or None for code outside of all modules.
+        commands: The way of each command that is waited for.
+        queries: The way of each query.
+        sends: Encodes a command that nobody waits for.
+        events: Encodes an event for its topic.
+        outlet: Stores encoded messages; set when the transport is open.
+    """
+
+    def __init__(self, caller: str | None) -> None:
+        self.caller = caller
+        self.commands: dict[type, Route] = _Table("command")
+        self.queries: dict[type, Route] = _Table("query")
+        self.sends: dict[type, Callable[[Queries, Any, str | None], Outgoing]] = _Table("command")
+        self.events: dict[type, Callable[[Queries, Any], Outgoing]] = _Table("event")
+        self.outlet: Callable[[list[Outgoing]], Coroutine[Any, Any, None]] = _closed
+        self.new_id: Callable[[], str] = str
+        self.open_tap: Callable[..., AbstractAsyncContextManager[Tap[Any]]]
+
+
+class _Table(dict[type, Any]):
+    """A dictionary whose misses explain themselves, at no cost for a hit."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def __missing__(self, message: type) -> Any:
+        name = f"{message.__module__}.{message.__qualname__}"
+        verbs = {Command: "execute() or send()", Query: "ask()", Event: "publish()"}
+        for base, verb in verbs.items():
+            if isinstance(message, type) and issubclass(message, base) and base.__name__.lower() != self.kind:
+                raise UnknownMessage(f"{name} is {_a(base.__name__.lower())}; use {verb}.")
+        if self.kind == "event":
+            raise UnknownMessage(f"No topic of the application carries {name}. Name it in a Topic of its contract.")
+        raise UnknownMessage(
+            f"No module of the application handles {name}. Is its module listed in [tool.fissile] modules, and is it {_a(self.kind)}?"
+        )
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+async def _closed(records: list[Outgoing]) -> None:
+    raise CallRefused(f"{len(records)} messages were not stored: the application is not running.")
+
+
+class Queries(msgspec.Struct, eq=False, weakref=True):
+    """A bus that can only ask, which is what the handler of a query gets."""
+
+    _routes: Routes
+    _parent: Queries | None = None
+    _handler: Handler | None = None
+    _deadline: float = math.inf
+    _depth: int = 0
+    _index: int = 0
+    _id: str | None = None
+    _key: str | None = None
+    _attempt: int = 1
+    _children: int = 0
+    _outgoing: list[Any] | None = None
+    _ended: bool = False
+
+    def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
+        """Ask the one module that answers a query, and wait for its reply.
+
+        Args:
+            query: The query.
+
+        Raises:
+            DeclaredError: One of the errors that the query names in `raises`.
+            HandlerFailed: The handler ended with anything else.
+            InvalidMessage: The query does not fit its contract, or is too large.
+            Overloaded: Too many calls of this caller to that module are in flight.
+            Unavailable: It could not be sent.
+            DeadlineExceeded: No reply came in time.
+        """
+        return self._routes.queries[type(query)](self, query, None)
+
+    def __repr__(self) -> str:
+        if self._handler is None:
+            return f"<{type(self).__name__} of {self._routes.caller or 'no module'}>"
+        return f"<{type(self).__name__} of {self._handler.name} {self._message_id()}>"
+
+    def _message_id(self) -> str:
+        """Return the id of the message being handled; a child's id follows from its parent's, so that a repeat repeats it."""
+        if self._id is None:
+            parent = self._parent
+            if parent is None or parent._handler is None:
+                self._id = self._routes.new_id()
+            else:
+                self._id = f"{parent._message_id()}.{self._index}"
+        return self._id
+
+    def _next_child_id(self) -> str:
+        self._children += 1
+        return self._routes.new_id() if self._handler is None else f"{self._message_id()}.{self._children}"
+
+    def _keep(self, record: Outgoing) -> bool:
+        """Keep a record until the handler has succeeded; return False where there is no handler and it is to be stored now."""
+        if self._handler is None:
+            return False
+        if self._ended:
+            raise CallRefused(
+                f"{record.headers_by_name()['ce_type'].decode()} was published on the bus of {self._handler.name}, whose handler has ended. "
+                "Publish before it ends, or use the bus of a worker."
+            )
+        if self._outgoing is None:
+            self._outgoing = []
+        self._outgoing.append(record)
+        return True
+
+
+class Bus(Queries):
+    """What a command's handler, a subscriber, a worker, or code outside of all modules calls."""
+
+    def execute(self, command: Command[R], *, id: str | None = None) -> Coroutine[Any, Any, R]:  # noqa: A002
+        """Have the one module that handles a command do it, and wait for its reply.
+
+        The runtime never retries: the caller gets the outcome and decides.
+
+        Args:
+            command: The command.
+            id: Its id, where the caller repeats a command; a new one is made otherwise.
+
+        Raises:
+            DeclaredError: One of the errors that the command names in `raises`.
+            HandlerFailed: The handler ended with anything else.
+            InvalidMessage: The command does not fit its contract, or is too large. It did not happen.
+            Overloaded: Too many calls of this caller to that module are in flight. It did not happen.
+            Unavailable: It could not be sent. It did not happen.
+            CallRefused: A transaction is open here, or the chain of calls is too deep. It did not happen.
+            DeadlineExceeded: No reply came in time. It may have happened.
+        """
+        return self._routes.commands[type(command)](self, command, id)
+
+    async def send(self, command: Command[Any], *, id: str | None = None) -> None:  # noqa: A002
+        """Have a command done without waiting for it; it is retried and dead-lettered like an event.
+
+        In a handler it is sent when the handler succeeds; elsewhere it is stored when this returns.
+
+        Args:
+            command: The command.
+            id: Its id, where the caller repeats a command; a new one is made otherwise.
+
+        Raises:
+            InvalidMessage: The command does not fit its contract, or is too large.
+            Unavailable: It could not be stored.
+        """
+        record = self._routes.sends[type(command)](self, command, id)
+        if not self._keep(record):
+            await self._routes.outlet([record])
+
+    async def publish(self, event: Event) -> None:
+        """Publish an event to its topic.
+
+        In a handler it is sent when the handler succeeds, and not at all when it fails; elsewhere it is stored when this returns.
+        It never runs a subscriber and never raises a subscriber's error.
+
+        Args:
+            event: The event.
+
+        Raises:
+            InvalidMessage: The event does not fit its contract, or is too large.
+            Unavailable: It could not be stored.
+        """
+        record = self._routes.events[type(event)](self, event)
+        if not self._keep(record):
+            await self._routes.outlet([record])
+
+    async def publish_now(self, event: Event) -> None:
+        """Publish an event without waiting for the handler to succeed: for progress, not for facts.
+
+        Args:
+            event: The event.
+
+        Raises:
+            InvalidMessage: The event does not fit its contract, or is too large.
+            Unavailable: It could not be stored.
+        """
+        await self._routes.outlet([self._routes.events[type(event)](self, event)])
+
+    def tap(
+        self, topic: Topic[E], *, after: Position | None = None, key: str | None = None
+    ) -> AbstractAsyncContextManager[Tap[E]]:
+        """Read a topic without a consumer group: in every process, from a position, committing nothing.
+
+        Args:
+            topic: The topic.
+            after: Read what comes after this position, as a former tap told it; from now on unless told.
+            key: Only events of this key.
+
+        Raises:
+            PositionLost: The log no longer has what comes after the position.
+        """
+        return self._routes.open_tap(topic, after=after, key=key)
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks, and in which chain. A handler names it in its parameters.
+
+    Attributes:
+        module: The module that sent the message, or None if it comes from outside of all modules.
+        message_id: The id of the message being handled.
+        attempt: 1 for the first delivery; more when an event, or a command that nobody waits for, is tried again.
+        chain: The names of the messages up the chain, the first one first.
+        deadline: When the chain ends, on the event loop's clock in seconds (`anyio.current_time`); infinite where nobody waits.
+    """
+
+    module: str | None
+    message_id: str
+    attempt: int
+    chain: tuple[str, ...]
+    deadline: float
+
+    @classmethod
+    def of(cls, bus: Queries) -> Caller:
+        """Tell the caller of the message that a bus belongs to."""
+        chain: list[str] = []
+        ancestor = bus._parent
+        while ancestor is not None and ancestor._handler is not None:
+            chain.append(ancestor._handler.name)
+            ancestor = ancestor._parent
+        module = bus._parent._routes.caller if bus._parent is not None else None
+        return cls(module, bus._message_id(), bus._attempt, tuple(reversed(chain)), bus._deadline)

@@ -1,0 +1,171 @@
+"""The faults of contracts: types that cannot be sent, names that clash, events that no topic carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from fissile._contract import Contract, Topic
+from fissile._errors import Fault
+from fissile._messages import Command, DeclaredError, Event, Request, reply_type
+from fissile._names import is_kebab_case, kebab_case, place, source_place
+from fissile._types import class_problems, type_problems
+
+
+@frozen
+class Catalog:
+    """Everything that the contracts of an application declare, found by class or by name.
+
+    Attributes:
+        contracts: The contracts, by name.
+        owners: The contract of each message and declared error.
+        topics: The topics, by name.
+        topic_of: The topic that carries each event.
+        replies: The reply type of each command and query.
+    """
+
+    contracts: dict[str, Contract] = field(factory=dict)
+    owners: dict[type, Contract] = field(factory=dict)
+    topics: dict[str, Topic[Any]] = field(factory=dict)
+    topic_of: dict[type, Topic[Any]] = field(factory=dict)
+    replies: dict[type, Any] = field(factory=dict)  # Any: a type expression
+
+    def name_of(self, message: type) -> str:
+        """Return a message's name on the wire."""
+        owner = self.owners.get(message)
+        return owner.name_of(message) if owner is not None else kebab_case(message.__name__)
+
+
+def check_contracts(contracts: Iterable[Contract], faults: list[Fault]) -> Catalog:
+    """Read contracts, and note their faults."""
+    catalog = Catalog()
+    files: dict[tuple[str, bool], Contract] = {}
+    for contract in contracts:
+        where = place(*contract.place)
+        if catalog.contracts.get(contract.name) is contract:
+            continue
+        if contract.name in catalog.contracts:
+            other = place(*catalog.contracts[contract.name].place)
+            faults.append(Fault(f"Two contracts are called {contract.name!r}; the other is in {other}.", where, "Rename one."))
+            continue
+        if not is_kebab_case(contract.name):
+            faults.append(
+                Fault(f"The contract's name {contract.name!r} is not in kebab-case.", where, "Write it like 'code-executor'.")
+            )
+        if contract._messages is None:
+            first = files.setdefault((contract.place[0], True), contract)
+            if first is not contract:
+                faults.append(
+                    Fault(
+                        f"The contracts {first.name!r} and {contract.name!r} are in one file, so it is open whose its messages are.",
+                        where,
+                        "Give each a file, or name the messages: Contract(name, messages=[...], topics=[...]).",
+                    )
+                )
+                continue
+        catalog.contracts[contract.name] = contract
+        _check_classes(contract, catalog, faults)
+    for contract in catalog.contracts.values():
+        _check_topics(contract, catalog, faults)
+    for contract in catalog.contracts.values():
+        for event in contract.events:
+            if event not in catalog.topic_of:
+                faults.append(
+                    Fault(
+                        f"No topic carries the event {event.__name__}, so it could not be published.",
+                        source_place(event),
+                        f'Add it to a topic: Topic("{contract.name}.{kebab_case(event.__name__)}", {event.__name__}, key=...).',
+                    )
+                )
+    return catalog
+
+
+def _check_classes(contract: Contract, catalog: Catalog, faults: list[Fault]) -> None:
+    names: dict[str, type] = {}
+    for cls in (*contract.errors, *contract.commands, *contract.queries, *contract.events):
+        where = source_place(cls)
+        owner = catalog.owners.setdefault(cls, contract)
+        if owner is not contract:
+            faults.append(
+                Fault(f"{cls.__name__} is in two contracts, {owner.name!r} and {contract.name!r}.", where, "Keep it in one.")
+            )
+            continue
+        name = kebab_case(cls.__name__)
+        if names.setdefault(name, cls) is not cls:
+            faults.append(Fault(f"{names[name].__name__} and {cls.__name__} are both called {name!r} on the wire.", where, "Rename one."))
+        problems = list(class_problems(cls))
+        faults.extend(Fault(what[:1].upper() + what[1:], where, cure) for what, cure in problems)
+        if issubclass(cls, Request):
+            _check_request(cls, catalog, faults, where)
+        if issubclass(cls, Command) and not problems:
+            _check_key(cls, faults, where)
+
+
+def _check_request(cls: type[Request[Any]], catalog: Catalog, faults: list[Fault], where: str) -> None:
+    for error in cls.declared_errors:
+        if not (isinstance(error, type) and issubclass(error, DeclaredError) and attrs.has(error)):
+            faults.append(
+                Fault(
+                    f"{cls.__name__} names {error!r} in raises, which is no declared error.",
+                    where,
+                    "Derive it from DeclaredError and put @frozen above it.",
+                )
+            )
+    try:
+        reply = catalog.replies[cls] = reply_type(cls)
+    except (TypeError, NameError) as error:
+        faults.append(Fault(f"The reply type of {cls.__name__} cannot be read ({error}).", where, "Write Command[X] or Query[X]."))
+        return
+    faults.extend(Fault(f"The reply of {cls.__name__}: {what}", where, cure) for what, cure in type_problems(reply))
+
+
+def _check_key(cls: type[Command[Any]], faults: list[Fault], where: str) -> None:
+    key = cls.order_key
+    if isinstance(key, str) and key not in {attribute.name for attribute in attrs.fields(cls)}:
+        faults.append(Fault(f"{cls.__name__} has no field {key!r}, which is its key.", where, "Name one of its fields, or pass a function."))
+
+
+def _check_topics(contract: Contract, catalog: Catalog, faults: list[Fault]) -> None:
+    for topic in contract.topics:
+        where = place(*topic.place)
+        prefix, _, rest = topic.name.partition(".")
+        if prefix != contract.name or not is_kebab_case(rest):
+            faults.append(
+                Fault(f"The topic {topic.name!r} is not called after its contract.", where, f"Call it '{contract.name}.<name>'.")
+            )
+        if catalog.topics.setdefault(topic.name, topic) is not topic:
+            other = place(*catalog.topics[topic.name].place)
+            faults.append(Fault(f"Two topics are called {topic.name!r}; the other is in {other}.", where, "Rename one."))
+        if rest in ("requests", "dead-letters"):
+            faults.append(Fault(f"The name {topic.name!r} is taken by the runtime.", where, "Rename the topic."))
+        if not topic.events:
+            faults.append(Fault(f"The topic {topic.name} carries no events.", where, "Name the classes of its events."))
+        for event in topic.events:
+            if not (isinstance(event, type) and issubclass(event, Event)):
+                faults.append(Fault(f"The topic {topic.name} names {event!r}, which is no event.", where, "Derive it from Event."))
+            elif catalog.owners.get(event) is not contract:
+                faults.append(
+                    Fault(f"The topic {topic.name} carries {event.__name__}, which is not of its contract.", where, "Define both in one file.")
+                )
+            elif catalog.topic_of.setdefault(event, topic) is not topic:
+                faults.append(
+                    Fault(
+                        f"{event.__name__} is in two topics, {catalog.topic_of[event].name} and {topic.name}.",
+                        where,
+                        "Keep it in one; derive a second event where both are needed.",
+                    )
+                )
+
+
+def order_key(command: type) -> Any:
+    """Return the function that gives a command's key, or None; a key that is named is read from its field."""
+    key = getattr(command, "order_key", None)
+    if isinstance(key, str):
+        name = key
+        return lambda message: str(getattr(message, name))
+    return key
+
+

@@ -1,0 +1,288 @@
+"""The faults of modules: messages without a handler or with two, parameters that nobody provides, replies of the wrong type."""
+
+from __future__ import annotations
+
+import types
+from random import Random
+from typing import Any, Union, get_args, get_origin
+
+from attrs import field, frozen
+
+from fissile._bus import Bus, Caller, Queries
+from fissile._check.contracts import Catalog
+from fissile._clock import Clock, Ids
+from fissile._errors import Fault
+from fissile._messages import Command, Query
+from fissile._module import HandlerDeclaration, Module, SubscriptionDeclaration
+from fissile._names import place, source_place
+from fissile._process import Lifespan, Process
+from fissile._settings import ModuleSettings
+from fissile._signature import Signature, read_signature, resource_type, type_name
+
+PER_MESSAGE = (Bus, Queries, Caller)
+OF_THE_RUNTIME = (Clock, Ids, Random)
+OF_A_WORKER = (Bus, Queries, Lifespan, Process)
+
+
+@frozen
+class HandlerPlan:
+    """A handler that was found to fit."""
+
+    declaration: HandlerDeclaration
+    signature: Signature
+
+
+@frozen
+class SubscriptionPlan:
+    """A subscriber that was found to fit."""
+
+    declaration: SubscriptionDeclaration
+    signature: Signature
+
+
+@frozen
+class ResourcePlan:
+    """A resource that was found to fit, and the type it provides."""
+
+    signature: Signature
+    provides: Any  # Any: a type expression
+
+
+@frozen
+class ModulePlan:
+    """A module whose declarations fit: the resources in the order in which they open."""
+
+    module: Module
+    resources: list[ResourcePlan] = field(factory=list)
+    handlers: list[HandlerPlan] = field(factory=list)
+    subscriptions: list[SubscriptionPlan] = field(factory=list)
+    workers: list[Signature] = field(factory=list)
+    settings: list[type[ModuleSettings]] = field(factory=list)
+
+
+def check_module(module: Module, catalog: Catalog, faults: list[Fault]) -> ModulePlan:
+    """Read a module's declarations, and note their faults."""
+    plan = ModulePlan(module)
+    _check_resources(module, plan, faults)
+    _check_handlers(module, catalog, plan, faults)
+    _check_subscriptions(module, catalog, plan, faults)
+    for function in module.workers:
+        signature = read_signature(function, takes_message=False, faults=faults)
+        if signature is not None:
+            _check_parameters(signature, plan, (*OF_A_WORKER, *OF_THE_RUNTIME), "a worker", faults)
+            plan.workers.append(signature)
+            if not signature.is_async:
+                faults.append(Fault(f"{function.__qualname__} is a worker and not async.", signature.place, "Write async def."))
+    return plan
+
+
+# --- resources -------------------------------------------------------------------------------------------------------
+
+
+def _check_resources(module: Module, plan: ModulePlan, faults: list[Fault]) -> None:
+    found: dict[Any, ResourcePlan] = {}
+    for factory in module.resources:
+        signature = read_signature(factory, takes_message=False, faults=faults)
+        if signature is None:
+            continue
+        provides = resource_type(signature)
+        name = getattr(factory, "__qualname__", repr(factory))
+        if provides is None:
+            faults.append(
+                Fault(
+                    f"The resource {name} does not say what it yields.",
+                    signature.place,
+                    "Write @asynccontextmanager and -> AsyncGenerator[Store] (from collections.abc).",
+                )
+            )
+        elif provides in found:
+            other = found[provides].signature.place
+            faults.append(
+                Fault(f"Two resources yield {type_name(provides)}; the other is in {other}.", signature.place, "Give one a type of its own.")
+            )
+        else:
+            found[provides] = ResourcePlan(signature, provides)
+    # Depth first, so that each opens after what it needs.
+    opened: dict[Any, None] = {}
+
+    def visit(provides: Any, path: tuple[Any, ...]) -> None:
+        if provides in opened:
+            return
+        if provides in path:
+            circle = " → ".join(type_name(each) for each in (*path[path.index(provides) :], provides))
+            faults.append(Fault(f"Resources need each other in a circle: {circle}.", found[provides].signature.place, "Break it."))
+            return
+        for needed in found[provides].signature.parameters.values():
+            if needed in found:
+                visit(needed, (*path, provides))
+        if provides not in opened:
+            opened[provides] = None
+            plan.resources.append(found[provides])
+
+    for provides in found:
+        visit(provides, ())
+    for resource in plan.resources:
+        _check_parameters(resource.signature, plan, OF_THE_RUNTIME, "a resource", faults)
+
+
+def _check_parameters(
+    signature: Signature, plan: ModulePlan, also: tuple[Any, ...], what: str, faults: list[Fault]
+) -> None:
+    provided = {resource.provides for resource in plan.resources}
+    for name, annotation in signature.parameters.items():
+        if annotation in provided or annotation in also:
+            continue
+        if isinstance(annotation, type) and issubclass(annotation, ModuleSettings):
+            if annotation not in plan.settings:
+                plan.settings.append(annotation)
+            continue
+        function = getattr(signature.function, "__qualname__", repr(signature.function))
+        if annotation in (Bus, Queries):
+            cure = (
+                "Take Queries instead: a query has no effects."
+                if what == "a query's handler" and annotation is Bus
+                else "Open it without calling other modules; they may not be there yet. A worker may call them."
+            )
+        elif annotation in (*PER_MESSAGE, *OF_A_WORKER):
+            cure = "Remove the parameter."
+        else:
+            cure = f"Declare one: @module.resource above an async context manager that yields {type_name(annotation)}."
+        faults.append(
+            Fault(f"{function} takes {name}: {type_name(annotation)}, which nobody gives to {what}.", signature.place, cure)
+        )
+
+
+# --- handlers --------------------------------------------------------------------------------------------------------
+
+
+def _check_handlers(module: Module, catalog: Catalog, plan: ModulePlan, faults: list[Fault]) -> None:
+    contract = module.contract
+    handled: dict[type, str] = {}
+    for declaration in module.handlers:
+        message, function = declaration.message, declaration.function
+        where = source_place(function)
+        if catalog.owners.get(message) is not contract:
+            owner = catalog.owners.get(message)
+            whose = f"of the contract {owner.name!r}" if owner is not None else "of no contract of the application"
+            faults.append(
+                Fault(f"{module.name} handles {message.__name__}, which is {whose}.", where, "Handle only messages of the module's own contract.")
+            )
+            continue
+        if message in handled:
+            faults.append(Fault(f"{message.__name__} has two handlers; the other is in {handled[message]}.", where, "Remove one."))
+            continue
+        handled[message] = where
+        is_query = issubclass(message, Query)
+        if not is_query and not declaration.idempotent:
+            faults.append(
+                Fault(
+                    f"The handler of {message.__name__} does not say how it bears a repeat.",
+                    where,
+                    f"Write @module.command({message.__name__}, idempotent=True) if handling it twice has the effect of handling it once.",
+                )
+            )
+        signature = read_signature(function, takes_message=True, faults=faults)
+        if signature is None:
+            continue
+        also = (Queries, Caller, *OF_THE_RUNTIME) if is_query else (*PER_MESSAGE, *OF_THE_RUNTIME)
+        _check_parameters(signature, plan, also, "a query's handler" if is_query else "a command's handler", faults)
+        _check_sync(signature, faults)
+        if signature.first is not message:
+            faults.append(
+                Fault(
+                    f"{function.__qualname__} handles {message.__name__} and takes {type_name(signature.first)}.",
+                    where,
+                    "Make the message its first parameter.",
+                )
+            )
+        if message in catalog.replies and not _fits(signature.returns, catalog.replies[message]):
+            faults.append(
+                Fault(
+                    f"{function.__qualname__} returns {type_name(signature.returns)}; the reply of {message.__name__} is "
+                    f"{type_name(catalog.replies[message])}.",
+                    where,
+                    "Make them the same.",
+                )
+            )
+        plan.handlers.append(HandlerPlan(declaration, signature))
+    for message in (*contract.commands, *contract.queries):
+        if message not in handled:
+            kind = "command" if issubclass(message, Command) else "query"
+            faults.append(
+                Fault(
+                    f"The {kind} {message.__name__} has no handler.",
+                    source_place(message),
+                    f"Write one in the module {module.name!r}: @module.{kind}({message.__name__}).",
+                )
+            )
+
+
+def _check_sync(signature: Signature, faults: list[Fault]) -> None:
+    if signature.is_async:
+        return
+    if any(annotation in (Bus, Queries) for annotation in signature.parameters.values()):
+        name = getattr(signature.function, "__qualname__", "?")
+        faults.append(Fault(f"{name} is a sync function and takes a bus.", signature.place, "Write async def; a thread cannot await."))
+
+
+def _fits(returned: Any, reply: Any) -> bool:
+    """Tell whether a handler's return annotation is the reply type, or names some of its alternatives."""
+    none = type(None)
+    reply_members = {none if member is None else member for member in _members(reply)}
+    return {none if member is None else member for member in _members(returned)} <= reply_members
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+# --- subscriptions ---------------------------------------------------------------------------------------------------
+
+
+def _check_subscriptions(module: Module, catalog: Catalog, plan: ModulePlan, faults: list[Fault]) -> None:
+    starts: dict[str, SubscriptionDeclaration] = {}
+    for declaration in module.subscriptions:
+        topic, function = declaration.topic, declaration.function
+        where = source_place(function)
+        if catalog.topics.get(topic.name) is not topic:
+            faults.append(
+                Fault(
+                    f"{function.__qualname__} subscribes to the topic {topic.name}, which no contract of the application declares.",
+                    where,
+                    f"List the module that declares it (in {place(*topic.place)}) in [tool.fissile] modules.",
+                )
+            )
+            continue
+        for event in declaration.events:
+            if event not in topic.events:
+                faults.append(
+                    Fault(f"{function.__qualname__} subscribes to {event.__name__}, which {topic.name} does not carry.", where, "Name one it carries.")
+                )
+        first = starts.setdefault(topic.name, declaration)
+        if first.start != declaration.start:
+            faults.append(
+                Fault(
+                    f"{module.name} subscribes to {topic.name} from the {first.start} and from the {declaration.start}.",
+                    where,
+                    "Let both begin at the same place: a module reads a topic once.",
+                )
+            )
+        signature = read_signature(function, takes_message=True, faults=faults)
+        if signature is None:
+            continue
+        _check_parameters(signature, plan, (*PER_MESSAGE, *OF_THE_RUNTIME), "a subscriber", faults)
+        _check_sync(signature, faults)
+        accepted = _members(signature.first)
+        missing = [event for event in declaration.events if not any(isinstance(cls, type) and issubclass(event, cls) for cls in accepted)]
+        if missing:
+            names = ", ".join(event.__name__ for event in missing)
+            faults.append(
+                Fault(
+                    f"{function.__qualname__} takes {type_name(signature.first)} and would get {names} too.",
+                    where,
+                    "Widen the parameter, or name the one event: @module.subscribe(topic, TheEvent).",
+                )
+            )
+        if not _fits(signature.returns, None):
+            faults.append(Fault(f"{function.__qualname__} returns a value, and an event has no reply.", where, "Return None."))
+        plan.subscriptions.append(SubscriptionPlan(declaration, signature))

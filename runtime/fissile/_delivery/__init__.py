@@ -1,0 +1,5 @@
+"""The delivery engine: events, and commands that nobody waits for, from a log to their handlers.
+
+One engine above all transports: `lifecycle.py` is what can happen to a delivery, `partition.py` what is in hand of a partition,
+`consumer.py` moves both, `dead_letters.py` keeps what was given up.
+"""

@@ -1,0 +1,98 @@
+"""The life of one delivery, as a table without I/O.
+
+    queued ──turn──▶ ready ──taken──▶ handling ──succeeded──▶ done
+                       ▲                 │ │
+                       └──due── waiting ◀┘ └──given up──▶ burying ──buried──▶ done
+
+A delivery is one record for one handler. It queues behind earlier deliveries of its key, and while it waits for its next attempt it keeps
+its place: only its own key is held back. It is done when it was handled or when its dead letter is stored, never before. A revocation ends
+it in any state, without a commit: the next owner of the partition gets the record again.
+
+What is not in the table cannot happen: a transition that is missing raises.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+if TYPE_CHECKING:
+    from fissile._delivery.partition import Lane
+    from fissile._delivery.subscription import Subscription
+    from fissile.abc import Record
+
+
+class State(Enum):
+    """Where a delivery stands."""
+
+    QUEUED = "queued"
+    READY = "ready"
+    HANDLING = "handling"
+    WAITING = "waiting"
+    BURYING = "burying"
+    DONE = "done"
+    ABANDONED = "abandoned"
+
+
+class Step(Enum):
+    """What happens to a delivery."""
+
+    TURN = "its turn came"
+    TAKEN = "a worker took it"
+    SUCCEEDED = "its handler succeeded"
+    FAILED = "its handler failed and there is another attempt"
+    GIVEN_UP = "its handler failed and there is no other attempt"
+    DUE = "its pause is over"
+    BURIED = "its dead letter is stored"
+    REVOKED = "its partition went to another member"
+
+
+TABLE: dict[State, dict[Step, State]] = {
+    State.QUEUED: {Step.TURN: State.READY, Step.REVOKED: State.ABANDONED},
+    State.READY: {Step.TAKEN: State.HANDLING, Step.REVOKED: State.ABANDONED},
+    State.HANDLING: {
+        Step.SUCCEEDED: State.DONE,
+        Step.FAILED: State.WAITING,
+        Step.GIVEN_UP: State.BURYING,
+        Step.REVOKED: State.ABANDONED,
+    },
+    State.WAITING: {Step.DUE: State.READY, Step.REVOKED: State.ABANDONED},
+    State.BURYING: {Step.BURIED: State.DONE, Step.REVOKED: State.ABANDONED},
+    State.DONE: {},
+    State.ABANDONED: {},
+}
+
+
+class IllegalStep(AssertionError):
+    """Raised when a delivery is asked to do what its state does not allow: a bug of fissile."""
+
+
+@define(eq=False)
+class Delivery:
+    """One record on its way to one handler."""
+
+    record: Record
+    subscription: Subscription
+    lane: Lane
+    state: State = State.QUEUED
+    failures: int = 0
+
+    def step(self, step: Step) -> None:
+        """Go where the table says.
+
+        Raises:
+            IllegalStep: The table has no such transition.
+        """
+        following = TABLE[self.state].get(step)
+        if following is None:
+            raise IllegalStep(f"a delivery that is {self.state.value} cannot take the step '{step.value}': {self!r}")
+        self.state = following
+
+    def __repr__(self) -> str:
+        record = self.record
+        return (
+            f"<Delivery {self.state.value} {self.subscription.name} {record.topic}[{record.partition}]@{record.offset} "
+            f"attempt {self.failures + 1}>"
+        )

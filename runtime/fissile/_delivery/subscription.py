@@ -1,0 +1,25 @@
+"""What a module does with one kind of record: the handler, its retry policy, and the key that orders it."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from fissile._handler import Handler
+from fissile._retry import Retry
+
+
+@frozen(eq=False)
+class Subscription:
+    """One handler of one kind of record.
+
+    Attributes:
+        name: What people call it, such as `leaderboard.on_verdict`.
+        handler: The handler.
+        retry: When a failed delivery is tried again.
+        ordered: Whether records of equal key are handled one after the other; a command without a key is not.
+    """
+
+    name: str
+    handler: Handler
+    retry: Retry
+    ordered: bool

@@ -1,0 +1,103 @@
+"""The envelope: how a message looks in a log. docs/wire-format.md describes it for programs in other languages.
+
+CloudEvents in binary mode (https://github.com/cloudevents/spec, Kafka protocol binding): the body is the record's value, the rest its
+headers. What CloudEvents has no name for is called `fissile-*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from fissile._bus import Queries
+from fissile._codec import Codec, WireFormat
+from fissile._errors import InvalidMessage
+from fissile.abc import Headers, Outgoing
+
+CONTENT_TYPES: dict[WireFormat, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
+
+
+class Encoder:
+    """Turns messages into records of a log.
+
+    Args:
+        application: The application's name, the source of its messages.
+        wire: The format of bodies.
+        now: The time of day.
+    """
+
+    def __init__(self, application: str, wire: WireFormat, now: Callable[[], datetime]) -> None:
+        self._source = f"/{application}"
+        self._content_type = CONTENT_TYPES[wire]
+        self._now = now
+
+    def headers(self, name: str, message_id: str, bus: Queries) -> Headers:
+        """Return the headers of a message that is sent on a bus."""
+        caller = bus._routes.caller
+        time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", message_id.encode()),
+            ("ce_type", name.encode()),
+            ("ce_source", (f"{self._source}/{caller}" if caller else self._source).encode()),
+            ("ce_time", time.encode()),
+            ("content-type", self._content_type),
+        ]
+        if caller is not None:
+            headers.append(("fissile-caller", caller.encode()))
+        if bus._handler is not None:
+            headers.append(("fissile-cause", bus._message_id().encode()))
+            headers.append(("fissile-depth", str(bus._depth).encode()))
+        return tuple(headers)
+
+    def event(self, topic: str, name: str, codec: Codec[Any], key: Callable[[Any], str]) -> Callable[[Queries, Any], Outgoing]:
+        """Return what turns one class of events into records of its topic."""
+
+        def encode(bus: Queries, event: Any) -> Outgoing:
+            data = codec.encode(event)
+            arrived = codec.decode(data)
+            return Outgoing(topic, key_bytes(name, key, arrived), data, self.headers(name, bus._next_child_id(), bus))
+
+        return encode
+
+    def command(
+        self, topic: str, name: str, codec: Codec[Any], key: Callable[[Any], str] | None
+    ) -> Callable[[Queries, Any, str | None], Outgoing]:
+        """Return what turns one class of commands into records of its module's requests."""
+
+        def encode(bus: Queries, command: Any, message_id: str | None) -> Outgoing:
+            data = codec.encode(command)
+            arrived = codec.decode(data)
+            message_id = message_id or bus._next_child_id()
+            # Without a key of its own a command is spread over the partitions by its id.
+            record_key = message_id.encode() if key is None else key_bytes(name, key, arrived)
+            return Outgoing(topic, record_key, data, self.headers(name, message_id, bus))
+
+        return encode
+
+
+def key_bytes(name: str, key: Callable[[Any], str], message: Any) -> bytes:
+    """Return the key of a message as it stands in a log.
+
+    Raises:
+        InvalidMessage: The contract's key function fails, or gives no string.
+    """
+    try:
+        text = key(message)
+        if not isinstance(text, str):
+            raise TypeError(f"it gives {type(text).__name__}, not str")
+        return text.encode()
+    except Exception as error:
+        raise InvalidMessage(name, f"its key cannot be made ({type(error).__name__}: {error})") from None
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """Return the text of a header, or None if there is none or it is no text."""
+    for key, value in headers:
+        if key == name:
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return None
+    return None

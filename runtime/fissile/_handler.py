@@ -1,0 +1,222 @@
+"""The callee's side of every message: bind the parameters, run the handler in isolation, name the outcome.
+
+One `Handler` is built per handled message when the process starts. What is off is absent: without middleware there is no middleware in
+the way, a handler without a bus gets none made for its parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
+from functools import partial
+from typing import Any, Literal
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
+from attrs import define, field
+
+from fissile._bounds import Slots, Turns
+from fissile._bus import Bus, Caller, Queries, Routes
+from fissile._codec import Codec, ErrorCodec
+from fissile._errors import HandlerFailed, InvalidMessage
+from fissile._isolation import current_bus, run_isolated
+from fissile._messages import DeclaredError
+from fissile._module import Handling, Middleware
+
+Kind = Literal["command", "query", "event"]
+
+_logger = logging.getLogger("fissile.handler")
+
+
+@define(eq=False)
+class Handler:
+    """One handler of one message, ready to run.
+
+    Attributes:
+        name: The message's name, such as `orders.place-order`.
+        kind: What the message is.
+        module: The module that handles it.
+        message_type: The message's class.
+        message: Its codec.
+        reply: The codec of the reply.
+        errors: The codecs of the declared errors, by class.
+        call: Makes the coroutine that handles a message; to be run in a context of its own.
+        routes: Where the messages go that the handler sends.
+        context: What the resources of the module have set, copied for each message.
+        slots: The bound of handlers running, which commands and queries of a module have apart.
+        turns: Whose turn it is, for commands with a key.
+        order_key: Gives the key of a command, or None if it has none.
+    """
+
+    name: str
+    kind: Kind
+    module: str
+    message_type: type
+    message: Codec[Any]
+    reply: Codec[Any]
+    errors: dict[type[DeclaredError], ErrorCodec]
+    call: Callable[[Any, Queries], Coroutine[Any, Any, Any]]
+    routes: Routes
+    context: Context
+    slots: Slots
+    turns: Turns
+    order_key: Callable[[Any], str] | None = None
+    handled: int = 0
+    declared: int = 0
+    failed: int = 0
+    bus_type: type[Queries] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.bus_type = Queries if self.kind == "query" else Bus
+
+    async def run(self, message: Any, bus: Queries) -> Any:
+        """Handle a message on the given bus, and store what the handler published; raises whatever the handler raises."""
+        context = self.context.copy()
+        context.run(current_bus.set, bus)
+        reply = await run_isolated(context, self.call(message, bus))
+        if bus._outgoing:
+            await self.flush(bus)
+        return reply
+
+    async def flush(self, bus: Queries) -> None:
+        """Store what a handler that has succeeded had published. A cancellation that comes now comes too late."""
+        records, bus._outgoing = bus._outgoing, None
+        with anyio.CancelScope(shield=True):
+            await self.routes.outlet(records or [])
+
+    async def failure(self, error: BaseException, bus: Queries) -> Exception | None:
+        """Name the outcome of a handler that raised.
+
+        Returns:
+            What the caller gets: the declared error, rebuilt from its bytes, or `HandlerFailed`. None if the error is a
+            cancellation, which goes on.
+        """
+        cancelled_class = anyio.get_cancelled_exc_class()
+        if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            return None
+        try:
+            await checkpoint_if_cancelled()
+        except cancelled_class:
+            if not isinstance(error, cancelled_class):
+                self._log(error, bus, "raised while its caller was being cancelled; the cancellation goes on")
+            raise
+        if isinstance(error, cancelled_class) and not _is_stray(error):
+            return None
+        leaf = only_leaf(error)
+        codec = self.errors.get(type(leaf)) if isinstance(leaf, DeclaredError) else None
+        if codec is not None and isinstance(leaf, DeclaredError):
+            try:
+                rebuilt = codec.decode(codec.encode(leaf))
+            except InvalidMessage as invalid:
+                error = invalid
+            else:
+                self.declared += 1
+                return rebuilt
+        self.failed += 1
+        self._log(error, bus, "failed")
+        return HandlerFailed(self.name, bus._message_id(), type(error).__name__, _text(error))
+
+    def _log(self, error: BaseException, bus: Queries, what: str) -> None:
+        _logger.error(
+            "%s %s",
+            self.name,
+            what,
+            exc_info=error,
+            extra={"fissile_module": self.module, "message_id": bus._message_id(), "attempt": bus._attempt},
+        )
+
+
+def only_leaf(error: BaseException) -> BaseException:
+    """Return the one error inside a group of one, however deep; the error itself otherwise."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _is_stray(error: BaseException) -> bool:
+    """Tell whether this is the cancellation of something else that was awaited, and not of the task; asyncio knows such."""
+    import asyncio  # noqa: PLC0415 -- only reached where something was cancelled
+
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 -- a broken __str__ must not hide the failure
+        return "(its text cannot be made)"
+
+
+# --- parameters ------------------------------------------------------------------------------------------------------
+
+
+def bind(
+    function: Callable[..., Any],
+    constants: dict[str, Any],
+    per_message: dict[str, type],
+    limiter: anyio.CapacityLimiter,
+) -> Callable[[Any, Queries], Coroutine[Any, Any, Any]]:
+    """Make one callable of (message, bus) from a handler.
+
+    Args:
+        function: The handler, async or sync.
+        constants: The values of the parameters that are the same for every message.
+        per_message: The names of the parameters that are made per message, with their types: `Bus`, `Queries` or `Caller`.
+        limiter: The bound of worker threads, for a sync handler.
+    """
+    target = partial(function, **constants) if constants else function
+    if not inspect.iscoroutinefunction(inspect.unwrap(function)):
+        return _threaded(target, "".join(per_message), limiter)
+    if not per_message:
+        return lambda message, bus: target(message)
+    if len(per_message) == 1:
+        ((name, kind),) = per_message.items()
+        if kind is Caller:
+            return lambda message, bus: target(message, **{name: Caller.of(bus)})
+        if next(iter(list(inspect.signature(function).parameters)[1:]), None) == name:
+            return lambda message, bus: target(message, bus)
+        return lambda message, bus: target(message, **{name: bus})
+    return lambda message, bus: target(
+        message, **{name: Caller.of(bus) if kind is Caller else bus for name, kind in per_message.items()}
+    )
+
+
+def _threaded(
+    target: Callable[..., Any], caller_name: str, limiter: anyio.CapacityLimiter
+) -> Callable[[Any, Queries], Coroutine[Any, Any, Any]]:
+    async def call(message: Any, bus: Queries) -> Any:
+        arguments = {caller_name: Caller.of(bus)} if caller_name else {}
+        return await anyio.to_thread.run_sync(partial(target, message, **arguments), limiter=limiter)
+
+    return call
+
+
+def with_middleware(
+    handler_name: str,
+    kind: Kind,
+    module: str,
+    middleware: tuple[Middleware, ...],
+    call: Callable[[Any, Queries], Coroutine[Any, Any, Any]],
+) -> Callable[[Any, Queries], Coroutine[Any, Any, Any]]:
+    """Wrap a handler's callable in the middleware, the first one outermost."""
+    if not middleware:
+        return call
+
+    async def call_all(message: Any, bus: Queries) -> Any:
+        caller = Caller.of(bus)
+        handling = Handling(message, handler_name, kind, module, caller.message_id, caller.module, caller.attempt)
+
+        def layer(position: int) -> Callable[[], Awaitable[Any]]:
+            if position == len(middleware):
+                return lambda: call(message, bus)
+            return lambda: middleware[position](handling, layer(position + 1))
+
+        return await layer(0)()
+
+    return call_all

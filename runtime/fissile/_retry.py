@@ -1,0 +1,35 @@
+"""When a failed delivery is tried again: exponential backoff with jitter, and the errors for which there is no point."""
+
+from __future__ import annotations
+
+from random import Random
+
+from attrs import frozen
+
+
+@frozen
+class Retry:
+    """How often and when a failed event, or a command that nobody waits for, is tried again.
+
+    Attributes:
+        attempts: How often it is tried in all, the first time included; then it goes to the dead letters.
+        first_s: The pause after the first failure, in seconds; it doubles with each further one.
+        longest_s: The longest pause, in seconds.
+        jitter: By what share a pause varies at random, so that what failed together does not return together.
+        permanent: Errors for which there is no second attempt.
+    """
+
+    attempts: int = 5
+    first_s: float = 0.2
+    longest_s: float = 30.0
+    jitter: float = 0.2
+    permanent: tuple[type[BaseException], ...] = ()
+
+    def pause_s(self, failures: int, random: Random) -> float:
+        """Return the pause after the given number of failures (1 or more), in seconds."""
+        pause = min(self.longest_s, self.first_s * 2.0 ** (failures - 1))
+        return pause * (1.0 + self.jitter * (2.0 * random.random() - 1.0))
+
+    def is_over(self, failures: int, error: BaseException) -> bool:
+        """Tell whether there is no further attempt after this many failures, the last of which was this error."""
+        return failures >= self.attempts or isinstance(error, self.permanent)

@@ -1,0 +1,248 @@
+"""Settings: read once, into frozen attrs classes, each value with its origin.
+
+Precedence, highest first: command line, process environment, `.env.local`, `.env`, `pyproject.toml`, default. Every fault is reported,
+not the first one only.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+import attrs
+from attrs import field, frozen
+
+from fissile._errors import Fault, StartupFailed
+
+S = TypeVar("S")
+
+PREFIX = "FISSILE_"
+MASK = "********"
+_DESCRIBED_IN_TOML = {"name", "modules", "placements", "settings"}
+_READ_ELSEWHERE = ("FISSILE_TEST_", "FISSILE_REQUIRE")
+
+
+def setting(default: Any, help: str) -> Any:  # noqa: A002 -- Any: attrs.field is typed so, that it can stand for any field
+    """Declare a field of a settings class, with a sentence for people.
+
+    Args:
+        default: Its default.
+        help: What it means, with its unit.
+    """
+    return field(default=default, metadata={"help": help})
+
+
+def secret(default: Any, help: str) -> Any:  # noqa: A002 -- Any: as above
+    """Declare a field of a settings class whose value is never shown.
+
+    Args:
+        default: Its default.
+        help: What it means.
+    """
+    return field(default=default, repr=lambda value: MASK, metadata={"help": help, "secret": True})
+
+
+@frozen
+class ModuleSettings:
+    """The base of a module's own settings: a frozen attrs class whose fields all have defaults or must be set.
+
+    Resources, handlers and workers of the module name the class in their parameters. The field `wall_s` of the module `code-executor`
+    is read from `FISSILE_CODE_EXECUTOR_WALL_S`, or `wall_s` in `[tool.fissile.settings.code-executor]`.
+    """
+
+
+@frozen
+class Settings:
+    """The settings of the runtime. `fissile config` prints them, with the origin of each."""
+
+    placement: str = setting("monolith", "The placement to run; `monolith` (all modules in one process) always exists.")
+    bus: str = setting("memory://", "Where messages and logs live: memory:// (sqlite:// and kafka:// are to come).")
+    backend: Literal["asyncio", "trio"] = setting("asyncio", "The event loop; asyncio uses uvloop where it is installed.")
+    wire: Literal["json", "msgpack"] = setting("json", "The format of a message's body.")
+    max_message_bytes: int = setting(1024 * 1024, "The size of an encoded message or reply, in bytes.")
+    call_timeout_s: float = setting(30.0, "The deadline of a chain of calls whose caller has none, in seconds.")
+    calls_in_flight: int = setting(1000, "How many calls one caller may have in flight to one module.")
+    commands_running: int = setting(100, "How many commands and events a module handles at a time.")
+    queries_running: int = setting(200, "How many queries a module handles at a time.")
+    chain_depth: int = setting(32, "How many calls may be nested.")
+    threads: int = setting(16, "How many sync handlers of a module run at a time, each in a worker thread.")
+    partitions: int = setting(8, "How many partitions a topic has.")
+    window: int = setting(64, "How many messages of one partition are in hand at a time; a full window pauses the partition.")
+    commit_interval_s: float = setting(0.5, "How often the offsets of handled messages are committed, in seconds.")
+    drain_s: float = setting(10.0, "How long messages in hand may take to finish when the process stops, in seconds.")
+    memory_retention_bytes: int = setting(64 * 1024 * 1024, "How much the in-memory log keeps per partition, in bytes.")
+
+
+# --- where values come from ------------------------------------------------------------------------------------------
+
+
+@frozen
+class Source:
+    """One place that settings come from.
+
+    Attributes:
+        name: What `fissile config` calls it.
+        values: Raw values by the name of an environment variable, such as `FISSILE_PORT`.
+    """
+
+    name: str
+    values: Mapping[str, Any]  # Any: strings from the environment, TOML values from a file
+
+
+@frozen
+class Origin:
+    """One value of the settings and where it came from."""
+
+    variable: str
+    value: Any  # Any: of the field's type
+    source: str
+    help: str
+    is_secret: bool
+
+    def shown(self) -> str:
+        """Return the value as text, masked if it is a secret."""
+        return MASK if self.is_secret and self.value not in ("", None) else str(self.value)
+
+
+@frozen
+class Sources:
+    """All places that settings come from, the strongest first."""
+
+    sources: tuple[Source, ...] = ()
+
+    @classmethod
+    def read(
+        cls,
+        folder: Path,
+        *,
+        command_line: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+        toml: Mapping[str, Any] | None = None,
+        toml_name: str = "pyproject.toml",
+    ) -> Sources:
+        """Read the sources of an application.
+
+        Args:
+            folder: The folder with `.env` and `.env.local`.
+            command_line: Values given there, by the name of the environment variable.
+            environment: The process environment unless told.
+            toml: The table `[tool.fissile]`.
+            toml_name: The file it came from.
+        """
+        from dotenv import dotenv_values  # noqa: PLC0415 -- not needed to import fissile
+
+        sources = [Source("command line", dict(command_line or {})), Source("environment", environment or os.environ)]
+        for name in (".env.local", ".env"):
+            path = folder / name
+            if path.is_file():
+                sources.append(Source(name, {k: v for k, v in dotenv_values(path).items() if v is not None}))
+        sources.append(Source(toml_name, _from_toml(toml or {})))
+        return cls(tuple(sources))
+
+    def find(self, variable: str) -> tuple[Any, str] | None:
+        """Return the strongest raw value of a variable and the name of its source."""
+        for source in self.sources:
+            if variable in source.values and source.values[variable] != "":
+                return source.values[variable], source.name
+        return None
+
+    def unknown(self, known: set[str]) -> Iterator[tuple[str, str]]:
+        """Yield each variable with our prefix that no settings class has, and its source."""
+        for source in self.sources:
+            for variable in source.values:
+                if variable.startswith(PREFIX) and variable not in known and not variable.startswith(_READ_ELSEWHERE):
+                    yield variable, source.name
+
+
+def _from_toml(table: Mapping[str, Any]) -> dict[str, Any]:
+    values = {variable_name(key): value for key, value in table.items() if key not in _DESCRIBED_IN_TOML}
+    for module, entries in table.get("settings", {}).items():
+        values.update({variable_name(key, module): value for key, value in entries.items()})
+    return values
+
+
+def variable_name(field_name: str, module: str | None = None) -> str:
+    """Return the environment variable of a field, such as `FISSILE_CODE_EXECUTOR_WALL_S`."""
+    scope = f"{module}_" if module and module != "gateway" else ""
+    return f"{PREFIX}{scope}{field_name}".replace("-", "_").upper()
+
+
+# --- loading ---------------------------------------------------------------------------------------------------------
+
+
+def load(cls: type[S], sources: Sources, module: str | None = None) -> tuple[S, tuple[Origin, ...]]:
+    """Fill a settings class.
+
+    Args:
+        cls: A frozen attrs class.
+        sources: Where values come from.
+        module: The module that it belongs to, if it is not the runtime's.
+
+    Raises:
+        StartupFailed: Values are missing or of a wrong type; all of them are named.
+    """
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    origins: list[Origin] = []
+    faults: list[Fault] = []
+    for attribute in attrs.fields(cls):  # type: ignore[arg-type]  # S is an attrs class; a type variable cannot say so
+        variable = variable_name(attribute.name, module)
+        help_text, is_secret = attribute.metadata.get("help", ""), attribute.metadata.get("secret", False)
+        found = sources.find(variable)
+        if found is not None:
+            raw, source = found
+            try:
+                values[attribute.name] = convert(raw, hints[attribute.name])
+            except (ValueError, TypeError) as error:
+                shown = MASK if is_secret else repr(raw)
+                faults.append(Fault(f"{variable}={shown} cannot be used: {error}.", source, f"{help_text or 'See its type.'}"))
+                continue
+        elif attribute.default is attrs.NOTHING:
+            faults.append(
+                Fault(f"{variable} is not set.", f"{cls.__module__}.{cls.__qualname__}", f"Set it. {help_text}".strip())
+            )
+            continue
+        else:
+            default = attribute.default
+            values[attribute.name] = default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+            source = "default"
+        origins.append(Origin(variable, values[attribute.name], source, help_text, is_secret))
+    if not faults:
+        try:
+            return cls(**values), tuple(origins)
+        except (ValueError, TypeError) as error:
+            faults.append(Fault(f"{error}.", f"{cls.__module__}.{cls.__qualname__}", "Change the setting."))
+    raise StartupFailed(tuple(faults))
+
+
+def convert(raw: Any, annotation: Any) -> Any:
+    """Convert a raw value to a type.
+
+    Raises:
+        ValueError: It cannot be converted.
+    """
+    # Any: a value from a file or the environment, and a type expression.
+    import typed_settings  # noqa: PLC0415 -- takes a tenth of a second, and is not needed to import fissile
+
+    global _converter
+    if _converter is None:
+        _converter = typed_settings.default_converter().structure
+    return _converter(raw, annotation)
+
+
+_converter: Callable[[Any, Any], Any] | None = None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        StartupFailed: It is not valid TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartupFailed((Fault(f"It is not valid TOML: {error}.", str(path), "Correct the file."),)) from None

@@ -1,0 +1,75 @@
+"""Owns every task of a process. A task that fails is reported, and started again with backoff; readiness says so meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from attrs import define, field
+
+from fissile._clock import Environment
+from fissile._handler import only_leaf
+from fissile._retry import Retry
+
+_logger = logging.getLogger("fissile.supervisor")
+
+_RESTART = Retry(attempts=2**31, first_s=0.1, longest_s=30.0)
+_STEADY_S = 60.0
+"""A task that ran so long starts again without a pause, in seconds."""
+
+
+@define(eq=False)
+class Supervisor:
+    """Runs named tasks and knows how they are.
+
+    Attributes:
+        problems: What is wrong, by the name of the task.
+        failures: The last error, by the name of the task.
+        restarts: How often each task was started again.
+        running: The names of the tasks that have not returned.
+    """
+
+    environment: Environment
+    problems: dict[str, str] = field(factory=dict, init=False)
+    failures: dict[str, BaseException] = field(factory=dict, init=False)
+    restarts: dict[str, int] = field(factory=dict, init=False)
+    running: set[str] = field(factory=set, init=False)
+
+    async def keep(self, name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a function until it returns; start it again when it raises.
+
+        Args:
+            name: What people call the task.
+            function: The task.
+        """
+        self.running.add(name)
+        try:
+            await self._keep(name, function)
+        finally:
+            self.running.discard(name)
+
+    async def _keep(self, name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        failures = 0
+        while True:
+            began = self.environment.clock.monotonic()
+            try:
+                await function()
+            except (Exception, BaseExceptionGroup) as error:
+                if isinstance(error, BaseExceptionGroup) and error.split(Exception)[1] is not None:
+                    raise  # somebody is being cancelled in there
+                failures = 1 if self.environment.clock.monotonic() - began > _STEADY_S else failures + 1
+                pause_s = _RESTART.pause_s(failures, self.environment.random)
+                leaf = only_leaf(error)
+                self.failures[name] = leaf
+                self.problems[name] = f"{type(leaf).__name__}: {leaf}"
+                self.restarts[name] = self.restarts.get(name, 0) + 1
+                _logger.error("%s failed; it starts again in %.2g s", name, pause_s, exc_info=error)
+                await self.environment.clock.sleep(pause_s)
+            else:
+                self.problems.pop(name, None)
+                return
+
+    def recovered(self, name: str) -> None:
+        """Note that a task is well again."""
+        self.problems.pop(name, None)

@@ -1,0 +1,118 @@
+"""A tap: reads a topic without a consumer group, in every process, from a position, and commits nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Generic, Self, TypeVar
+
+import msgspec
+
+from fissile._codec import Codec
+from fissile._contract import Topic
+from fissile._envelope import header
+from fissile._errors import InvalidMessage, PositionLost
+from fissile._messages import Event
+from fissile.abc import Reader, Record
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+Position = str
+"""Where a tap stands, as text: `<partition>:<next offset>` for each partition it reads, joined by dots."""
+
+
+class Tapped(msgspec.Struct, Generic[E_co], frozen=True):
+    """One event that a tap has read.
+
+    Attributes:
+        event: The event.
+        name: Its name on the wire, such as `orders.order-placed`.
+        id: Its id.
+        key: Its key.
+        position: Where the tap stands after it; a tap opened `after` it goes on with the next event.
+        timestamp_ms: When it was stored, in milliseconds since 1970.
+    """
+
+    event: E_co
+    name: str
+    id: str
+    key: str
+    position: Position
+    timestamp_ms: int
+
+
+class Tap(Generic[E_co]):
+    """Iterates over the events of a topic as they come: `async for tapped in tap`. It never ends by itself."""
+
+    def __init__(
+        self, topic: Topic[Any], reader: Reader, codecs: Mapping[str, Codec[Any]], offsets: dict[int, int], key: str | None
+    ) -> None:
+        self.topic = topic
+        self._reader = reader
+        self._codecs = codecs
+        self._offsets = offsets
+        self._key = None if key is None else key.encode()
+        self._ahead: deque[Record] = deque()
+
+    @property
+    def position(self) -> Position:
+        """Where the tap stands."""
+        return format_position(self._offsets)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Tapped[E_co]:
+        """Wait for the next event. What is no event of the topic, or cannot be decoded, is passed over.
+
+        Raises:
+            PositionLost: The log has expired what comes next: this tap was too slow.
+        """
+        while True:
+            while self._ahead:
+                tapped = self._take(self._ahead.popleft())
+                if tapped is not None:
+                    return tapped
+            self._ahead.extend(await self._reader.receive())
+
+    def _take(self, record: Record) -> Tapped[E_co] | None:
+        self._offsets[record.partition] = record.offset + 1
+        if self._key is not None and record.key != self._key:
+            return None
+        name = header(record.headers, "ce_type") or ""
+        codec = self._codecs.get(name)
+        if codec is None:
+            return None
+        try:
+            event = codec.decode(record.value)
+        except InvalidMessage:
+            return None
+        return Tapped(
+            event,
+            name,
+            header(record.headers, "ce_id") or "",
+            (record.key or b"").decode(errors="replace"),
+            self.position,
+            record.timestamp_ms,
+        )
+
+
+def format_position(offsets: Mapping[int, int]) -> Position:
+    """Return next offsets per partition as text."""
+    return ".".join(f"{number}:{offset}" for number, offset in sorted(offsets.items()))
+
+
+def parse_position(position: Position) -> dict[int, int]:
+    """Return the next offsets per partition that a text names.
+
+    Raises:
+        PositionLost: The text is no position.
+    """
+    try:
+        pairs = [part.split(":") for part in position.split(".")] if position else []
+        offsets = {int(number): int(offset) for number, offset in pairs}
+    except ValueError:
+        raise PositionLost(f"{position!r} is no position of a tap.") from None
+    if any(value < 0 for pair in offsets.items() for value in pair):
+        raise PositionLost(f"{position!r} is no position of a tap.")
+    return offsets

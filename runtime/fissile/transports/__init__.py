@@ -1,0 +1,33 @@
+"""The transports, one a file, found by the scheme of the bus URL: `memory://` is `memory.py`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from urllib.parse import urlsplit
+
+from fissile._clock import Clock
+from fissile._errors import Fault, StartupFailed
+from fissile._settings import Settings
+from fissile.abc import Transport, TransportFactory
+
+
+def schemes() -> tuple[str, ...]:
+    """Return the schemes that a bus URL may have."""
+    return tuple(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def open_transport(settings: Settings, clock: Clock) -> Transport:
+    """Make the transport that the settings name; nothing is connected yet.
+
+    Raises:
+        StartupFailed: There is no transport of that scheme.
+    """
+    scheme = urlsplit(settings.bus).scheme
+    if scheme not in schemes():
+        known = ", ".join(f"{name}://" for name in schemes())
+        raise StartupFailed(
+            (Fault(f"There is no transport for {settings.bus!r}.", "FISSILE_BUS", f"Use one of: {known}."),)
+        )
+    factory: TransportFactory = import_module(f"{__name__}.{scheme}").transport
+    return factory(settings, clock)
