@@ -293,13 +293,15 @@ class GuardedProtocol(H11Protocol):
         """Send what the application says."""
         if self._refused:
             return  # The answer was ours; the application is still finding out.
-        if isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
-            event = Response(
-                stream_id=event.stream_id,
-                headers=[*event.headers, (b"connection", b"close")],
-                status_code=event.status_code,
-            )
-        await super().stream_send(event)
+        if isinstance(event, Body):
+            await self._send_h11_event(h11.Data(data=event.data))
+        elif isinstance(event, EndBody):
+            await self._send_h11_event(h11.EndOfMessage())
+        elif isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
+            headers = [*event.headers, (b"connection", b"close")]
+            await super().stream_send(Response(stream_id=STREAM_ID, headers=headers, status_code=event.status_code))
+        else:
+            await super().stream_send(event)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:

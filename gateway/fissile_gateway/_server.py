@@ -36,6 +36,7 @@ from hypercorn.typing import AppWrapper, ASGISendEvent, Event, WorkerContext, WW
 from hypercorn.typing import TaskGroup as HypercornTaskGroup
 
 from fissile_gateway._http_guard import GuardedProtocol, Refusal, ServerSettings, problem, problem_answer
+from fissile_gateway._server_asyncio import READ_BYTES, asyncio_reader
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI 3 application; the types of scope, receive and send differ between the frameworks."""
@@ -106,14 +107,15 @@ class ServerStatistics:
 class Stream:
     """A connected socket, on any event loop.
 
-    AnyIO's socket streams would do, at a price: on uvloop each of their writes waits for the loop's next round. For an
-    answer of a few hundred bytes that is a fifth of the request. Nothing is buffered here, so that a deadline on
-    writing is a deadline on what the client took.
+    AnyIO's socket streams would do, at a price: on uvloop each of their writes waits for the loop's next round, a fifth
+    of a small request. Nothing is buffered here, so that a deadline on writing is one on what the client took.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
+        sock.settimeout(0)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
+        self._reader = asyncio_reader(sock)
 
     def addresses(self) -> tuple[Any, Any]:
         """Return the client's and the server's address; none if the client is gone already."""
@@ -124,10 +126,12 @@ class Stream:
 
     async def receive(self) -> bytes:
         """Wait for bytes; none is the end, whether the client closed or reset the connection."""
+        if self._reader is not None:
+            return await self._reader.receive()
         while True:
             await anyio.wait_readable(self._sock)
             try:
-                return self._sock.recv(_CHUNK_BYTES)
+                return self._sock.recv(READ_BYTES)
             except BlockingIOError:
                 continue
             except OSError:
@@ -152,6 +156,8 @@ class Stream:
     def close(self) -> None:
         """Close the socket; whoever waits for it gets `anyio.ClosedResourceError`."""
         if self._sock.fileno() >= 0:
+            if self._reader is not None:
+                self._reader.close()
             anyio.notify_closing(self._sock)
             self._sock.close()
 
@@ -227,7 +233,7 @@ class HttpServer:
             for family, *_, address in sorted(await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)):
                 listener = socket.socket(family, socket.SOCK_STREAM)
                 listeners.append(listener)
-                listener.setblocking(False)
+                listener.settimeout(0)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -1,29 +1,77 @@
 """Modules that run together in one process or apart over Kafka, by configuration, with the same meaning."""
 
 from fissile._app import App as App
-from fissile._bus import Bus as Bus, Caller as Caller, Queries as Queries
-from fissile._clock import Clock as Clock, Environment as Environment, Ids as Ids
-from fissile._contract import Contract as Contract, Topic as Topic
+from fissile._bus import Bus as Bus
+from fissile._bus import Caller as Caller
+from fissile._bus import Queries as Queries
+from fissile._clock import Clock as Clock
+from fissile._clock import Environment as Environment
+from fissile._clock import Ids as Ids
+from fissile._contract import Contract as Contract
+from fissile._contract import Topic as Topic
 from fissile._delivery.dead_letters import DeadLetter as DeadLetter
 from fissile._errors import (
     CallError as CallError,
+)
+from fissile._errors import (
     CallRefused as CallRefused,
+)
+from fissile._errors import (
     DeadlineExceeded as DeadlineExceeded,
+)
+from fissile._errors import (
     Fault as Fault,
+)
+from fissile._errors import (
     FissileError as FissileError,
+)
+from fissile._errors import (
     HandlerFailed as HandlerFailed,
+)
+from fissile._errors import (
     InvalidMessage as InvalidMessage,
+)
+from fissile._errors import (
     MessageTooLarge as MessageTooLarge,
+)
+from fissile._errors import (
     Overloaded as Overloaded,
+)
+from fissile._errors import (
     PositionLost as PositionLost,
+)
+from fissile._errors import (
     StartupFailed as StartupFailed,
+)
+from fissile._errors import (
     Unavailable as Unavailable,
+)
+from fissile._errors import (
     UnknownMessage as UnknownMessage,
 )
 from fissile._local import forbid_calls as forbid_calls
-from fissile._messages import Command as Command, DeclaredError as DeclaredError, Event as Event, Query as Query
-from fissile._module import Handling as Handling, Middleware as Middleware, Module as Module
-from fissile._process import Check as Check, Lifespan as Lifespan, Process as Process
+from fissile._messages import Command as Command
+from fissile._messages import DeclaredError as DeclaredError
+from fissile._messages import Event as Event
+from fissile._messages import Query as Query
+from fissile._module import Handling as Handling
+from fissile._module import Middleware as Middleware
+from fissile._module import Module as Module
+from fissile._process import Check as Check
+from fissile._process import Lifespan as Lifespan
+from fissile._process import Process as Process
 from fissile._retry import Retry as Retry
-from fissile._settings import ModuleSettings as ModuleSettings, Settings as Settings, secret as secret, setting as setting
-from fissile._tap import Tap as Tap, Tapped as Tapped
+from fissile._settings import (
+    ModuleSettings as ModuleSettings,
+)
+from fissile._settings import (
+    Settings as Settings,
+)
+from fissile._settings import (
+    secret as secret,
+)
+from fissile._settings import (
+    setting as setting,
+)
+from fissile._tap import Tap as Tap
+from fissile._tap import Tapped as Tapped

@@ -12,7 +12,6 @@ import anyio
 import anyio.abc
 from attrs import frozen
 
-from fissile._bounds import Gate
 from fissile._build import Builder, LiveModule, arguments_of, dead_letter_topic, open_resources, topic_specs
 from fissile._bus import Bus, Queries, Routes
 from fissile._check import Catalog, ModulePlan, check_contracts, check_module
@@ -312,7 +311,9 @@ class _Running:
             found.append(Check(f"consumer {name}", problem))
         for lifespan in self._lifespans:
             problem = self._supervisor.problems.get(f"worker {lifespan.name}")
-            found.append(Check(f"worker {lifespan.name}", problem if problem or lifespan.is_started else "it has not started"))
+            found.append(
+                Check(f"worker {lifespan.name}", problem if problem or lifespan.is_started else "it has not started")
+            )
         return tuple(found)
 
     def statistics(self) -> dict[str, ModuleStatistics]:
@@ -334,9 +335,13 @@ class _Running:
     async def dead_letters(self, module: str | None) -> tuple[DeadLetter, ...]:
         letters: list[DeadLetter] = []
         for name in self._catalog.contracts if module is None else (module,):
-            async with self._transport.read(dead_letter_topic(name), "earliest") as reader:
-                while records := reader.receive_nowait():
+            async with self._transport.read([(dead_letter_topic(name), 0)], "earliest") as reader:
+                ((_, begin),) = reader.begins.items()
+                ((_, end),) = reader.ends.items()
+                while begin < end:
+                    records = await reader.receive()
                     letters.extend(read(name, record) for record in records)
+                    begin = records[-1].offset + 1
         return tuple(letters)
 
     # --- the life ----------------------------------------------------------------------------------------------------
@@ -462,4 +467,3 @@ class _Running:
         if scope.cancelled_caught:
             names = ", ".join(sorted(self._supervisor.running)) or "messages in the log"
             _logger.warning("the drain took longer than %g s; given up: %s", self._app.settings.drain_s, names)
-

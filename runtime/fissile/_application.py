@@ -80,13 +80,24 @@ class Application:
 
     @classmethod
     def _read(
-        cls, root: Path, file: str, table: Mapping[str, Any], command_line: Mapping[str, Any] | None, is_dev: bool  # noqa: FBT001
+        cls,
+        root: Path,
+        file: str,
+        table: Mapping[str, Any],
+        command_line: Mapping[str, Any] | None,
+        is_dev: bool,  # noqa: FBT001
     ) -> Application:
         sources = Sources.read(root, command_line=command_line, toml=table, toml_name=file)
         faults: list[Fault] = []
         paths = table.get("modules", [])
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-            faults.append(Fault("modules is no list of import paths.", f"{file} [tool.fissile]", 'Write modules = ["modules.orders"].'))
+            faults.append(
+                Fault(
+                    "modules is no list of import paths.",
+                    f"{file} [tool.fissile]",
+                    'Write modules = ["modules.orders"].',
+                )
+            )
             paths = []
         try:
             settings, origins = load(Settings, sources)
@@ -116,7 +127,9 @@ class Application:
         placement = self.placement(tuple(modules))
         process = self.choose_process(placement, process)
         hosted = [modules[name] for name in placement[process] if name in modules]
-        elsewhere: list[Contract] = [module.contract for name, module in modules.items() if name not in placement[process]]
+        elsewhere: list[Contract] = [
+            module.contract for name, module in modules.items() if name not in placement[process]
+        ]
         return App(
             hosted,
             contracts=elsewhere,
@@ -188,11 +201,21 @@ class Application:
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if name == GATEWAY_PACKAGE or missing in ("quart", "hypercorn", "quart_trio"):
-                faults.append(Fault(f"The gateway is not installed: {error}.", where, "Install it: pip install 'fissile[gateway]'."))
+                faults.append(
+                    Fault(
+                        f"The gateway is not installed: {error}.", where, "Install it: pip install 'fissile[gateway]'."
+                    )
+                )
             elif name == missing or name.startswith(f"{missing}."):
                 faults.append(Fault(f"There is no module {name}.", where, "Create it, or correct the path."))
             else:
-                faults.append(Fault(f"{name} needs {missing}, which is not installed.", _raised_at(error), "Install its dependencies."))
+                faults.append(
+                    Fault(
+                        f"{name} needs {missing}, which is not installed.",
+                        _raised_at(error),
+                        "Install its dependencies.",
+                    )
+                )
             return None
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong in a developer's file is told as its fault
             what = f"{name} cannot be imported: {type(error).__name__}: {error}."
@@ -201,7 +224,11 @@ class Application:
         module = getattr(python_module, attribute, None)
         if not isinstance(module, Module):
             faults.append(
-                Fault(f"{name} has no Module called {attribute!r}.", place(python_module.__file__ or "?", 1), f"Write {attribute} = Module(contract).")
+                Fault(
+                    f"{name} has no Module called {attribute!r}.",
+                    place(python_module.__file__ or "?", 1),
+                    f"Write {attribute} = Module(contract).",
+                )
             )
             return None
         return module

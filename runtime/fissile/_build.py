@@ -25,7 +25,7 @@ from fissile._contract import Topic
 from fissile._delivery.consumer import Consumer, ConsumerSettings
 from fissile._delivery.subscription import Subscription
 from fissile._envelope import Encoder
-from fissile._errors import Unavailable
+from fissile._errors import PositionLost, Unavailable
 from fissile._handler import Handler, Kind, bind, with_middleware
 from fissile._isolation import run_isolated
 from fissile._local import local_route
@@ -173,12 +173,13 @@ class Builder:
                 name = f"{module.name}.{plan.signature.function.__name__}"
                 sent = Subscription(name, handler, SENT_COMMANDS, ordered=handler.order_key is not None)
                 subscriptions.setdefault((topic, handler.name), []).append(sent)
-        for plan in module.plan.subscriptions:
-            for event in plan.declaration.events:
-                handler = self._handler(module, plan.signature, event, "event", commands, threads, turns)
-                name = f"{module.name}.{plan.signature.function.__name__}"
-                subscription = Subscription(name, handler, plan.declaration.retry, ordered=True)
-                subscriptions.setdefault((plan.declaration.topic.name, handler.name), []).append(subscription)
+        for subscribed in module.plan.subscriptions:
+            declaration = subscribed.declaration
+            for event in declaration.events:
+                handler = self._handler(module, subscribed.signature, event, "event", commands, threads, turns)
+                name = f"{module.name}.{subscribed.signature.function.__name__}"
+                subscription = Subscription(name, handler, declaration.retry, ordered=True)
+                subscriptions.setdefault((declaration.topic.name, handler.name), []).append(subscription)
         return subscriptions, commands
 
     def _handler(
@@ -251,11 +252,17 @@ class Builder:
     @asynccontextmanager
     async def _open_tap(self, topic: Topic[Any], *, after: Position | None, key: str | None) -> Any:
         codecs = {self.catalog.name_of(event): self.codec(event) for event in topic.events}
-        partitions = None if key is None else [partition_of(key.encode(), self.settings.partitions)]
-        start: Start | dict[int, int] = "latest" if after is None else parse_position(after)
-        async with self.transport.read(topic.name, start, partitions) as reader:
-            offsets = {number: offset for (_, number), offset in reader.positions().items()}
-            yield Tap(topic, reader, codecs, offsets, key)
+        count = self.settings.partitions
+        numbers = range(count) if key is None else [partition_of(key.encode(), count)]
+        partitions = [(topic.name, number) for number in numbers]
+        wanted = (
+            {} if after is None else {(topic.name, number): offset for number, offset in parse_position(after).items()}
+        )
+        async with self.transport.read(partitions, wanted or "latest") as reader:
+            for partition, offset in wanted.items():
+                if reader.begins.get(partition, offset) != offset:
+                    raise PositionLost(f"{topic.name} no longer holds what comes after {after}.")
+            yield Tap(topic, reader, codecs, {number: offset for (_, number), offset in reader.begins.items()}, key)
 
     # --- consumers ---------------------------------------------------------------------------------------------------
 
@@ -290,17 +297,19 @@ class Builder:
 
 def _absent(module: str, name: str) -> Callable[[Queries, Any, str | None], Coroutine[Any, Any, Any]]:
     async def call(bus: Queries, message: Any, message_id: str | None) -> Any:
-        raise Unavailable(f"{name} was not called: no process that can be reached hosts the module {module!r}. It did not happen.")
+        raise Unavailable(
+            f"{name} was not called: no process that can be reached hosts the module {module!r}. It did not happen."
+        )
 
     return call
 
 
 def checkpoint_of_this_loop() -> Callable[[], Coroutine[Any, Any, None]]:
     """Return the cheapest `checkpoint_if_cancelled` of the running event loop: AnyIO's finds out at each call which loop that is."""
-    import sniffio  # noqa: PLC0415 -- comes with Trio
+    import sniffio
 
     if sniffio.current_async_library() == "trio":
-        from trio.lowlevel import checkpoint_if_cancelled  # noqa: PLC0415 -- only where Trio runs anyway
+        from trio.lowlevel import checkpoint_if_cancelled
 
         return checkpoint_if_cancelled
     return anyio.lowlevel.checkpoint_if_cancelled

@@ -12,14 +12,16 @@ import attrs
 import msgspec
 
 from fissile._errors import InvalidMessage, MessageTooLarge
-from fissile._messages import DeclaredError
+from fissile._messages import DeclaredError, fields_of
 from fissile._types import value_check
 
 T = TypeVar("T")
 WireFormat = Literal["json", "msgpack"]
 
 ENCODE_ERRORS = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
+"""What encoding can raise; UnicodeEncodeError is a ValueError."""
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding can raise."""
 
 
 class Codec(Generic[T]):
@@ -97,10 +99,10 @@ class ErrorCodec:
     def __init__(self, name: str, error: type[DeclaredError], wire: WireFormat, limit_bytes: int) -> None:
         self.error = error
         hints = get_type_hints(error, include_extras=True)
-        self._fields = tuple(field.name for field in attrs.fields(error))
+        self._fields = tuple(field.name for field in fields_of(error))
         twin = attrs.make_class(
             error.__name__,
-            {field.name: attrs.field(type=hints[field.name], default=field.default) for field in attrs.fields(error)},
+            {field.name: attrs.field(type=hints[field.name], default=field.default) for field in fields_of(error)},
             frozen=True,
         )
         self._twin = twin

@@ -42,7 +42,7 @@ class Topic(Generic[E]):
         retention_s: float = 7 * DAY_S,
     ) -> None:
         caller = sys._getframe(1)
-        self.__attrs_init__(name, events, key, retention_s, (caller.f_code.co_filename, caller.f_lineno))  # type: ignore[attr-defined]
+        self.__attrs_init__(name, events, key, retention_s, (caller.f_code.co_filename, caller.f_lineno))
 
 
 @frozen(eq=False, init=False)
@@ -71,7 +71,7 @@ class Contract:
         topics: Iterable[Topic[Any]] | None = None,
     ) -> None:
         caller = sys._getframe(1)
-        self.__attrs_init__(  # type: ignore[attr-defined]
+        self.__attrs_init__(
             name,
             caller.f_globals.get("__name__", "__main__"),
             (caller.f_code.co_filename, caller.f_lineno),

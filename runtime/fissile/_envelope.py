@@ -51,7 +51,9 @@ class Encoder:
             headers.append(("fissile-depth", str(bus._depth).encode()))
         return tuple(headers)
 
-    def event(self, topic: str, name: str, codec: Codec[Any], key: Callable[[Any], str]) -> Callable[[Queries, Any], Outgoing]:
+    def event(
+        self, topic: str, name: str, codec: Codec[Any], key: Callable[[Any], str]
+    ) -> Callable[[Queries, Any], Outgoing]:
         """Return what turns one class of events into records of its topic."""
 
         def encode(bus: Queries, event: Any) -> Outgoing:

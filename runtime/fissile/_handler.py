@@ -138,7 +138,7 @@ def only_leaf(error: BaseException) -> BaseException:
 
 def _is_stray(error: BaseException) -> bool:
     """Tell whether this is the cancellation of something else that was awaited, and not of the task; asyncio knows such."""
-    import asyncio  # noqa: PLC0415 -- only reached where something was cancelled
+    import asyncio
 
     if not isinstance(error, asyncio.CancelledError):
         return False

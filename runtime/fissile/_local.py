@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 
 from fissile._bounds import Gate, has_ancestor
 from fissile._bus import Queries, Route
-from fissile._codec import DECODE_ERRORS, ENCODE_ERRORS
+from fissile._codec import ENCODE_ERRORS
 from fissile._errors import CallRefused, DeadlineExceeded, InvalidMessage, MessageTooLarge, Overloaded
 from fissile._handler import Handler
 from fissile._isolation import current_bus, drive
@@ -69,14 +69,16 @@ def local_route(
     name, limit = handler.name, handler.message.limit_bytes
     check, encode, decode = handler.message.check, handler.message.encode_value, handler.message.decode_value
     reply_check, reply_codec = handler.reply.check, handler.reply
-    encode_reply, decode_reply, reply_limit = reply_codec.encode_value, reply_codec.decode_value, reply_codec.limit_bytes
+    encode_reply, decode_reply, reply_limit = (
+        reply_codec.encode_value,
+        reply_codec.decode_value,
+        reply_codec.limit_bytes,
+    )
     slots, routes, call_handler, bus_type = handler.slots, handler.routes, handler.call, handler.bus_type
     copy_context, set_current, forbidden = handler.context.copy, current_bus.set, _no_calls.get
     calls_in_a_row = 0
 
-    async def call(
-        bus: Queries, message: Any, message_id: str | None, deadline: float, key: str | None = None
-    ) -> Any:
+    async def call(bus: Queries, message: Any, message_id: str | None, deadline: float, key: str | None = None) -> Any:
         nonlocal calls_in_a_row
         depth = bus._depth + 1
         if depth > depth_limit or forbidden() is not None:
@@ -90,11 +92,7 @@ def local_route(
                 raise MessageTooLarge(name, len(data), limit)
             received = decode(data)
         except ENCODE_ERRORS as error:
-            invalid = _invalid(name, error)
-        else:
-            invalid = None
-        if invalid is not None:
-            raise invalid
+            raise _invalid(name, error) from None
         # Bounds.
         if gate.in_flight >= gate.limit:
             raise _overloaded(name, gate)
@@ -138,7 +136,7 @@ def local_route(
                     await handler.flush(child)
                 handler.handled += 1
                 return reply
-            except BaseException as error:  # noqa: BLE001 -- every outcome has a name
+            except BaseException as error:
                 failure = await handler.failure(error, child)
                 if failure is None:
                     raise

@@ -45,12 +45,17 @@ class DeclaredError(Exception):
         return hash((type(self), _field_values(self)))
 
     def __str__(self) -> str:
-        fields = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in attrs.fields(type(self)))
+        fields = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields_of(type(self)))
         return f"{type(self).__name__}({fields})"
 
 
+def fields_of(cls: type) -> tuple[attrs.Attribute[Any], ...]:
+    """Return the fields of an attrs class; the type of a class that is only known at run time cannot say that it is one."""
+    return attrs.fields(cls)  # type: ignore[no-any-return]
+
+
 def _field_values(error: DeclaredError) -> tuple[object, ...]:
-    return tuple(getattr(error, field.name) for field in attrs.fields(type(error)))
+    return tuple(getattr(error, field.name) for field in fields_of(type(error)))
 
 
 class Request(Generic[R_co]):
@@ -140,7 +145,9 @@ def reply_type(message: type[Request[Any]]) -> Any:  # Any: a type expression, w
             if isinstance(origin, type) and issubclass(origin, Request):
                 (reply,) = get_args(base)
                 return _resolve(reply, cls)
-    raise TypeError(f"{message.__name__} names no reply type; write `Command[X]` or `Query[X]`, `Command[None]` for none")
+    raise TypeError(
+        f"{message.__name__} names no reply type; write `Command[X]` or `Query[X]`, `Command[None]` for none"
+    )
 
 
 def _resolve(annotation: Any, cls: type) -> Any:

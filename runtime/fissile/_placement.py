@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import frozen
-
 from fissile._errors import Fault
 
 MONOLITH = "monolith"
@@ -50,14 +48,22 @@ def placement_faults(
     for process, hosted in placement.items():
         for module in hosted:
             if module not in hosts:
-                yield Fault(f"The process {process!r} hosts {module!r}, which is no module.", place, f"Use one of: {', '.join(modules)}.")
+                yield Fault(
+                    f"The process {process!r} hosts {module!r}, which is no module.",
+                    place,
+                    f"Use one of: {', '.join(modules)}.",
+                )
             else:
                 hosts[module].append(process)
     for module, processes in hosts.items():
         if not processes:
             yield Fault(f"The module {module!r} is in no process.", place, "Add it to one.")
         elif len(processes) > 1:
-            yield Fault(f"The module {module!r} is in {' and '.join(processes)}.", place, "Keep it in one; a process may have replicas.")
+            yield Fault(
+                f"The module {module!r} is in {' and '.join(processes)}.",
+                place,
+                "Keep it in one; a process may have replicas.",
+            )
     if len(placement) > 1 and not log_is_shared:
         yield Fault(
             f"The placement {name!r} has {len(placement)} processes, and the bus is in the memory of one.",

@@ -60,7 +60,9 @@ class Settings:
 
     placement: str = setting("monolith", "The placement to run; `monolith` (all modules in one process) always exists.")
     bus: str = setting("memory://", "Where messages and logs live: memory:// (sqlite:// and kafka:// are to come).")
-    backend: Literal["asyncio", "trio"] = setting("asyncio", "The event loop; asyncio uses uvloop where it is installed.")
+    backend: Literal["asyncio", "trio"] = setting(
+        "asyncio", "The event loop; asyncio uses uvloop where it is installed."
+    )
     wire: Literal["json", "msgpack"] = setting("json", "The format of a message's body.")
     max_message_bytes: int = setting(1024 * 1024, "The size of an encoded message or reply, in bytes.")
     call_timeout_s: float = setting(30.0, "The deadline of a chain of calls whose caller has none, in seconds.")
@@ -70,7 +72,9 @@ class Settings:
     chain_depth: int = setting(32, "How many calls may be nested.")
     threads: int = setting(16, "How many sync handlers of a module run at a time, each in a worker thread.")
     partitions: int = setting(8, "How many partitions a topic has.")
-    window: int = setting(64, "How many messages of one partition are in hand at a time; a full window pauses the partition.")
+    window: int = setting(
+        64, "How many messages of one partition are in hand at a time; a full window pauses the partition."
+    )
     commit_interval_s: float = setting(0.5, "How often the offsets of handled messages are committed, in seconds.")
     drain_s: float = setting(10.0, "How long messages in hand may take to finish when the process stops, in seconds.")
     memory_retention_bytes: int = setting(64 * 1024 * 1024, "How much the in-memory log keeps per partition, in bytes.")
@@ -132,7 +136,7 @@ class Sources:
             toml: The table `[tool.fissile]`.
             toml_name: The file it came from.
         """
-        from dotenv import dotenv_values  # noqa: PLC0415 -- not needed to import fissile
+        from dotenv import dotenv_values
 
         sources = [Source("command line", dict(command_line or {})), Source("environment", environment or os.environ)]
         for name in (".env.local", ".env"):
@@ -198,7 +202,9 @@ def load(cls: type[S], sources: Sources, module: str | None = None) -> tuple[S, 
                 values[attribute.name] = convert(raw, hints[attribute.name])
             except (ValueError, TypeError) as error:
                 shown = MASK if is_secret else repr(raw)
-                faults.append(Fault(f"{variable}={shown} cannot be used: {error}.", source, f"{help_text or 'See its type.'}"))
+                faults.append(
+                    Fault(f"{variable}={shown} cannot be used: {error}.", source, f"{help_text or 'See its type.'}")
+                )
                 continue
         elif attribute.default is attrs.NOTHING:
             faults.append(
@@ -225,7 +231,7 @@ def convert(raw: Any, annotation: Any) -> Any:
         ValueError: It cannot be converted.
     """
     # Any: a value from a file or the environment, and a type expression.
-    import typed_settings  # noqa: PLC0415 -- takes a tenth of a second, and is not needed to import fissile
+    import typed_settings
 
     global _converter
     if _converter is None:

@@ -48,13 +48,19 @@ def read_signature(function: Callable[..., Any], *, takes_message: bool, faults:
         hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError, AttributeError) as error:
         faults.append(
-            Fault(f"The annotations of {name} cannot be read ({error}).", where, "Import what they name at the level of the file.")
+            Fault(
+                f"The annotations of {name} cannot be read ({error}).",
+                where,
+                "Import what they name at the level of the file.",
+            )
         )
         return None
     names: list[str] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            faults.append(Fault(f"{name} takes *{parameter.name}.", where, "Name its parameters; they are found by type."))
+            faults.append(
+                Fault(f"{name} takes *{parameter.name}.", where, "Name its parameters; they are found by type.")
+            )
             return None
         if parameter.name not in hints:
             if parameter.default is not parameter.empty:

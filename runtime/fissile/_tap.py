@@ -45,7 +45,12 @@ class Tap(Generic[E_co]):
     """Iterates over the events of a topic as they come: `async for tapped in tap`. It never ends by itself."""
 
     def __init__(
-        self, topic: Topic[Any], reader: Reader, codecs: Mapping[str, Codec[Any]], offsets: dict[int, int], key: str | None
+        self,
+        topic: Topic[Any],
+        reader: Reader,
+        codecs: Mapping[str, Codec[Any]],
+        offsets: dict[int, int],
+        key: str | None,
     ) -> None:
         self.topic = topic
         self._reader = reader

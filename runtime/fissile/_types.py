@@ -16,14 +16,16 @@ import enum
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from operator import attrgetter
-from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NewType, Union, cast, get_args, get_origin
 from uuid import UUID
 
 import attrs
+
+from fissile._messages import fields_of
 
 # Any, all through this file: a type expression, or a value of a type that is only known at run time.
 
@@ -54,7 +56,10 @@ def _problems(annotation: Any, path: str, seen: frozenset[type]) -> Iterator[Pro
     if origin in (Union, types.UnionType):
         yield from _union_problems(annotation, path, seen)
     elif origin is Literal:
-        if not all(isinstance(value, (str, int)) and not isinstance(value, bool) or value is None for value in get_args(annotation)):
+        if not all(
+            (isinstance(value, (str, int)) and not isinstance(value, bool)) or value is None
+            for value in get_args(annotation)
+        ):
             yield f"{where}a literal of other values than strings and integers.", "Use strings or integers."
     elif origin is tuple:
         for argument in get_args(annotation):
@@ -72,7 +77,10 @@ def _problems(annotation: Any, path: str, seen: frozenset[type]) -> Iterator[Pro
         yield f"{where}the type {name} is mutable.", f"Use {_MUTABLE[origin or annotation]}."
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         if not all(type(member.value) in (str, int) for member in annotation):
-            yield f"{where}the enum {annotation.__name__} has values that are neither strings nor integers.", "Use strings."
+            yield (
+                f"{where}the enum {annotation.__name__} has values that are neither strings nor integers.",
+                "Use strings.",
+            )
     elif isinstance(annotation, type) and attrs.has(annotation):
         yield from _class_problems(annotation, path or annotation.__name__, seen, is_error=False)
     elif isinstance(annotation, type) and issubclass(annotation, BaseException):
@@ -110,9 +118,12 @@ def _class_problems(cls: type, path: str, seen: frozenset[type], *, is_error: bo
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except (NameError, TypeError) as error:
-        yield f"{path}: its annotations cannot be read ({error}).", "Define the names they use at the level of the file."
+        yield (
+            f"{path}: its annotations cannot be read ({error}).",
+            "Define the names they use at the level of the file.",
+        )
         return
-    for attribute in attrs.fields(cls):
+    for attribute in fields_of(cls):
         name = f"{path}.{attribute.name}"
         if attribute.name.startswith("_"):
             yield f"{name}: a private field is not sent.", "Rename it without the underscore."
@@ -204,7 +215,7 @@ def _each(inner: Check, kinds: tuple[type, ...]) -> Check:
     def check(value: Any) -> str | None:
         if not isinstance(value, kinds):
             return None
-        return next((problem for item in value if (problem := inner(item)) is not None), None)
+        return next((problem for item in cast("Iterable[Any]", value) if (problem := inner(item)) is not None), None)
 
     return check
 
@@ -220,7 +231,7 @@ def _each_value(inner: Check) -> Check:
 
 def _class_check(cls: type, known: dict[type, Check | None]) -> Check | None:
     hints = typing.get_type_hints(cls, include_extras=True)
-    parts = [(field.name, _value_check(hints[field.name], known)) for field in attrs.fields(cls)]
+    parts = [(field.name, _value_check(hints[field.name], known)) for field in fields_of(cls)]
     checks = [(name, check) for name, check in parts if check is not None]
     if not checks:
         return None

@@ -1,25 +1,45 @@
 """What an extender implements: a transport, which carries records and keeps logs.
 
 One delivery engine above all transports does the rest: order per key, windows, retries, dead letters, offsets. A transport knows none of it.
-`tests/conformance/` holds each transport to this contract.
+`tests/conformance/` holds each transport to this contract, which was found by implementing it for memory and for Kafka, on asyncio and on
+Trio, before anything was built on it.
+
+All of it is called from, and calls back into, the runtime's own event loop, wherever the transport does its work. Offsets only grow, with
+gaps; an offset given to `commit` or `read` is the *next one to read*. What is not `async` returns at once and does no I/O.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
+
+from fissile._errors import CallError
 
 Headers = tuple[tuple[str, bytes], ...]
 Partition = tuple[str, int]
 Start = Literal["earliest", "latest"]
 
 
+class TopicSpec(msgspec.Struct, frozen=True):
+    """A topic that has to exist.
+
+    Attributes:
+        name: Its name in the log.
+        partitions: How many partitions it has; a different number in the log is refused.
+        retention_s: How long a record is kept, in seconds.
+    """
+
+    name: str
+    partitions: int
+    retention_s: float
+
+
 class Outgoing(msgspec.Struct, frozen=True):
-    """A record to be stored. Records with equal keys go to the same partition: murmur2 of the key, as Kafka's own client has it."""
+    """A record to be stored: in the partition named, else in that of its key (murmur2, as Kafka's clients have it), else in any."""
 
     topic: str
     key: bytes | None
@@ -45,101 +65,132 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Assigned(msgspec.Struct, frozen=True):
-    """The member now owns these partitions; their records follow, from the group's committed offsets."""
+    """The member now holds exactly these partitions, none of them paused.
 
-    partitions: frozenset[Partition]
+    Attributes:
+        generation: The number of this assignment, unique in the process.
+        positions: The first offset that will come, per partition.
+    """
+
+    generation: int
+    positions: Mapping[Partition, int]
 
 
 class Revoked(msgspec.Struct, frozen=True):
-    """The member loses these partitions. It finishes or drops what it has in hand, commits, and then calls `Member.hand_over`."""
+    """All partitions of a generation are being taken; no record of it follows.
 
+    It may still be committed until `receive` is called again: that call hands the partitions over. So drop what has not begun, let finish
+    what has, commit, receive. Who takes too long loses them all the same, and the commit is refused.
+    """
+
+    generation: int
     partitions: frozenset[Partition]
 
 
-class TopicSpec(msgspec.Struct, frozen=True):
-    """A topic that has to exist.
+class Status(msgspec.Struct, frozen=True):
+    """How a member or a reader is doing.
 
     Attributes:
-        name: Its name in the log.
-        partitions: How many partitions it has; a different number in the log is refused.
-        retention_s: How long a record is kept, in seconds.
+        lag: How many records of its partitions it has not returned yet; None if that is not known.
+        silent_s: Since when the log has answered nothing, in seconds.
+        partitions: How many partitions it holds.
+        refused: How many commits were refused.
+        rebalances: How many assignments it has seen.
     """
 
-    name: str
+    lag: int | None
+    silent_s: float
     partitions: int
-    retention_s: float
-
-
-class Member(ABC):
-    """One member of a consumer group. Leaving the context of `Transport.join` leaves the group."""
-
-    @abstractmethod
-    async def receive(self) -> Sequence[Record] | Assigned | Revoked:
-        """Wait for the next thing: records (in order per partition, of several at once), or a change of the assignment.
-
-        A cancelled call loses nothing. After `Revoked` no record of those partitions comes.
-
-        Raises:
-            TransportClosed: The member has left, or was thrown out.
-            Unavailable: The log cannot be reached; the caller joins again.
-        """
-
-    @abstractmethod
-    async def commit(self, offsets: Mapping[Partition, int]) -> bool:
-        """Store the next offset to read, per partition.
-
-        Returns:
-            False if it was refused, because the group has moved on. That is no error: the records come again.
-        """
-
-    @abstractmethod
-    def hand_over(self, revoked: Revoked) -> None:
-        """Say that nothing of the revoked partitions is in hand any more."""
-
-    @abstractmethod
-    def pause(self, partition: Partition) -> None:
-        """Let no more records of a partition come until `resume`. What `receive` has returned stays with the caller."""
-
-    @abstractmethod
-    def resume(self, partition: Partition) -> None:
-        """Let records of a paused partition come again."""
-
-    @abstractmethod
-    def lag(self) -> Mapping[Partition, int]:
-        """Return how many records of each owned partition have not been received."""
+    refused: int = 0
+    rebalances: int = 0
 
 
 class Reader(ABC):
-    """Reads partitions directly, without a group, and commits nothing."""
+    """Reads partitions directly, without a group, and commits nothing. One task calls `receive`.
+
+    Attributes:
+        begins: The first offset that will come, per partition; resolved when the reader was opened, so nothing stored later is missed.
+        ends: The ends of the log at that moment.
+    """
+
+    begins: Mapping[Partition, int]
+    ends: Mapping[Partition, int]
 
     @abstractmethod
     async def receive(self) -> Sequence[Record]:
-        """Wait for records, in order per partition. A cancelled call loses nothing.
+        """Wait for at least one record; return them in order per partition. A cancelled call loses nothing and repeats nothing.
 
         Raises:
-            TransportClosed: The reader was closed.
+            PositionLost: The log has expired what comes next.
+            Unavailable: This reader will never work again; open another.
+            TransportClosed: It was closed.
         """
 
     @abstractmethod
-    def receive_nowait(self) -> Sequence[Record]:
-        """Return what is there already, possibly nothing."""
+    def status(self) -> Status:
+        """Return how it is doing."""
+
+
+class Member(ABC):
+    """One member of a consumer group. Leaving the context of `Transport.join` leaves the group and commits nothing.
+
+    One task calls `receive` and is never long away from it: that is the only way to learn of a revocation. To hold back work, pause; to
+    drain, pause everything and go on receiving.
+    """
 
     @abstractmethod
-    def positions(self) -> Mapping[Partition, int]:
-        """Return the next offset to read, per partition."""
+    async def receive(self) -> Sequence[Record] | Assigned | Revoked:
+        """Wait for the next thing, all in one order: `Assigned`, records of that generation only, `Revoked`, `Assigned`, …
+
+        The first thing is an `Assigned`, possibly of nothing. What was not committed comes again after it, to whoever holds the partition
+        then. A cancelled call loses nothing and repeats nothing.
+
+        Raises:
+            Unavailable: This member will never work again; join anew.
+            TransportClosed: It has left.
+        """
+
+    @abstractmethod
+    async def commit(self, generation: int, offsets: Mapping[Partition, int]) -> bool:
+        """Store the next offsets to read.
+
+        Returns:
+            False if it was refused, because the generation is over. That is no error: the records come again.
+
+        Raises:
+            Unavailable: No answer came in time; try again later.
+        """
+
+    @abstractmethod
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        """Return no more records of these partitions, not even buffered ones, until `resume` or the end of the assignment."""
+
+    @abstractmethod
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Go on with paused partitions, without gap or repeat."""
+
+    @abstractmethod
+    def status(self) -> Status:
+        """Return how it is doing."""
+
+
+Stored = Sequence[tuple[int, int]]
+"""The partition and the offset of each record of an append."""
 
 
 class Transport(ABC):
-    """Carries records and keeps logs. It is an async context manager: entered when a process starts, left when it has drained."""
+    """Carries records and keeps logs. It is an async context manager: entered when a process starts, left when it has drained.
+
+    Attributes:
+        durable: Whether what was stored is there after a stop of the process.
+        shared: Whether several processes can use the same log.
+    """
 
     durable: bool
-    """Whether what was stored is there after a stop of the process."""
-
     shared: bool
-    """Whether several processes can use the same log."""
 
     @abstractmethod
-    async def __aenter__(self) -> Transport:
+    async def __aenter__(self) -> Self:
         """Connect.
 
         Raises:
@@ -148,7 +199,7 @@ class Transport(ABC):
 
     @abstractmethod
     async def __aexit__(self, *exc_info: object) -> None:
-        """Store what was accepted, then disconnect."""
+        """After all members and readers: wait, within a bound, for what is being stored; then disconnect. Raises nothing."""
 
     @abstractmethod
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
@@ -156,41 +207,49 @@ class Transport(ABC):
 
         Raises:
             StartupFailed: A topic has another number of partitions.
+            Unavailable: The log cannot be reached.
         """
 
     @abstractmethod
-    async def append(self, records: Sequence[Outgoing]) -> Sequence[tuple[int, int]]:
-        """Store records, in their order per partition, and return the partition and offset of each once all are stored.
+    def append_nowait(self, records: Sequence[Outgoing], done: Callable[[Stored | CallError], None]) -> None:
+        """Store records, and tell `done` where each is, or why not. For hot code: it makes no task and no event.
 
-        A call that is cancelled may have stored them, or some.
+        `done` is called once, never before this returns, within a bound, in no task of the caller's: it must not block, await or raise. It is
+        told `Unavailable` or `MessageTooLarge` if none is stored, `DeadlineExceeded` if some may be. Per partition, records are stored in the
+        order of these calls. Nothing cancels an append.
 
         Raises:
-            Unavailable: The log cannot be reached.
-            MessageTooLarge: A record is larger than the log takes; none is stored.
+            MessageTooLarge: A record is larger than the log takes.
+            Overloaded: The buffer of what is being stored is full.
+            TransportClosed: The transport is closed, or closing.
+            Unavailable: The log has no such topic.
         """
 
     @abstractmethod
-    def join(self, group: str, topics: Mapping[str, Start]) -> AbstractAsyncContextManager[Member]:
-        """Become a member of a consumer group.
+    async def append(self, records: Sequence[Outgoing]) -> Stored:
+        """Store records and wait until they are. Raises what `append_nowait` raises and tells; if cancelled, they may be stored."""
+
+    @abstractmethod
+    def join(self, group: str, topics: Mapping[str, Start], *, batch: int = 500) -> AbstractAsyncContextManager[Member]:
+        """Become a member of a consumer group. Entering does not wait for partitions.
 
         Args:
             group: The group's name.
-            topics: The topics to read, and where the group begins in those where it has committed nothing.
+            topics: The topics to read, and where the group begins in each, which holds once per partition.
+            batch: How many records `receive` returns at most.
         """
 
     @abstractmethod
     def read(
-        self, topic: str, start: Start | Mapping[int, int], partitions: Sequence[int] | None = None
+        self, partitions: Sequence[Partition], start: Start | Mapping[Partition, int], *, batch: int = 500
     ) -> AbstractAsyncContextManager[Reader]:
-        """Read a topic directly.
+        """Read partitions directly.
 
         Args:
-            topic: The topic.
-            start: Where to begin: at the first record kept, after the last one, or at an offset per partition.
-            partitions: Which partitions; all of them unless told.
-
-        Raises:
-            PositionLost: The log no longer has a position that was asked for.
+            partitions: Which.
+            start: Where to begin: at the first record kept, after the last one, or at an offset per partition. An offset that the log does not
+                have becomes the first one kept; `Reader.begins` tells.
+            batch: How many records `receive` returns at most.
         """
 
     def check(self) -> str | None:
@@ -199,3 +258,4 @@ class Transport(ABC):
 
 
 TransportFactory = Callable[..., Transport]
+"""What `transports/<scheme>.py` has under the name `transport`: takes the settings and the clock."""

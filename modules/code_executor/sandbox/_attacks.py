@@ -4,7 +4,7 @@ It reads its targets as JSON from stdin and prints the names of the attacks that
 behind on purpose, a process that has cut all ties, is looked for by the probe outside.
 """
 
-# ruff: noqa: ARG001, PTH, SIM105 - the attacks are called alike, and stay as plain as the attacker's
+# ruff: noqa: ARG001, PTH118, PTH123, SIM105 - the attacks are called alike, and stay as plain as the attacker's
 
 import ctypes
 import errno

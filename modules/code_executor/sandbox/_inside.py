@@ -7,7 +7,7 @@ must not have, and executes. Every call below returns -1 on failure and is check
 failed run, never a run without the wall.
 """
 
-# ruff: noqa: PTH - importing pathlib costs milliseconds, at each start of a jail
+# ruff: noqa: PTH103, PTH112, PTH118, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
 
 import ctypes
 import marshal

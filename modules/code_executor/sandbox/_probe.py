@@ -26,9 +26,9 @@ _VARIABLE = "FISSILE_SANDBOX_PROBE"
 
 _CURE = (
     "Install bubblewrap (Debian: apt install bubblewrap), or let users make namespaces (sysctl "
-    "user.max_user_namespaces above 0; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or set the sandbox to docker where an engine "
-    "runs. In a container, the engine's default profile refuses namespaces: give the executor an engine instead. "
-    "For your own programs on your own machine, weak levels can be allowed."
+    "user.max_user_namespaces above 0; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or set the sandbox "
+    "to docker where an engine runs. In a container, the engine's default profile refuses namespaces: give the "
+    "executor an engine instead. For your own programs on your own machine, weak levels can be allowed."
 )
 
 

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 
 import anyio
+import anyio.lowlevel
 from anyio import from_thread, to_thread
 
 from . import _levels
@@ -114,6 +115,9 @@ class LocalSandbox(Sandbox):
             os.close(poke)
         if isinstance(ending, BaseException):
             raise ending
+        if ending.outcome is None:
+            await anyio.lowlevel.checkpoint()  # raises: it is the cancellation that has poked
+            raise SandboxError("The run was cut off, and nobody had cancelled it.")
         return _result(ending, self.level)
 
     def _outcome_of(
@@ -217,8 +221,7 @@ async def _poke_when_cancelled(poke: int) -> None:
 
 def _result(ending: Ending, level: str) -> Result:
     status = ending.status
-    if ending.outcome is None:
-        raise SandboxError("The run was cut off from outside.")
+    assert ending.outcome is not None
     ended_by_itself = status is not None and ending.outcome in (Outcome.FINISHED, Outcome.COMPILE_ERROR)
     signal = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
     return Result(

@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from fissile._contract import Contract, Topic
 from fissile._errors import Fault
-from fissile._messages import Command, DeclaredError, Event, Request, reply_type
+from fissile._messages import Command, DeclaredError, Event, Request, fields_of, reply_type
 from fissile._names import is_kebab_case, kebab_case, place, source_place
 from fissile._types import class_problems, type_problems
 
@@ -49,11 +49,17 @@ def check_contracts(contracts: Iterable[Contract], faults: list[Fault]) -> Catal
             continue
         if contract.name in catalog.contracts:
             other = place(*catalog.contracts[contract.name].place)
-            faults.append(Fault(f"Two contracts are called {contract.name!r}; the other is in {other}.", where, "Rename one."))
+            faults.append(
+                Fault(f"Two contracts are called {contract.name!r}; the other is in {other}.", where, "Rename one.")
+            )
             continue
         if not is_kebab_case(contract.name):
             faults.append(
-                Fault(f"The contract's name {contract.name!r} is not in kebab-case.", where, "Write it like 'code-executor'.")
+                Fault(
+                    f"The contract's name {contract.name!r} is not in kebab-case.",
+                    where,
+                    "Write it like 'code-executor'.",
+                )
             )
         if contract._messages is None:
             first = files.setdefault((contract.place[0], True), contract)
@@ -90,12 +96,22 @@ def _check_classes(contract: Contract, catalog: Catalog, faults: list[Fault]) ->
         owner = catalog.owners.setdefault(cls, contract)
         if owner is not contract:
             faults.append(
-                Fault(f"{cls.__name__} is in two contracts, {owner.name!r} and {contract.name!r}.", where, "Keep it in one.")
+                Fault(
+                    f"{cls.__name__} is in two contracts, {owner.name!r} and {contract.name!r}.",
+                    where,
+                    "Keep it in one.",
+                )
             )
             continue
         name = kebab_case(cls.__name__)
         if names.setdefault(name, cls) is not cls:
-            faults.append(Fault(f"{names[name].__name__} and {cls.__name__} are both called {name!r} on the wire.", where, "Rename one."))
+            faults.append(
+                Fault(
+                    f"{names[name].__name__} and {cls.__name__} are both called {name!r} on the wire.",
+                    where,
+                    "Rename one.",
+                )
+            )
         problems = list(class_problems(cls))
         faults.extend(Fault(what[:1].upper() + what[1:], where, cure) for what, cure in problems)
         if issubclass(cls, Request):
@@ -117,15 +133,23 @@ def _check_request(cls: type[Request[Any]], catalog: Catalog, faults: list[Fault
     try:
         reply = catalog.replies[cls] = reply_type(cls)
     except (TypeError, NameError) as error:
-        faults.append(Fault(f"The reply type of {cls.__name__} cannot be read ({error}).", where, "Write Command[X] or Query[X]."))
+        faults.append(
+            Fault(f"The reply type of {cls.__name__} cannot be read ({error}).", where, "Write Command[X] or Query[X].")
+        )
         return
     faults.extend(Fault(f"The reply of {cls.__name__}: {what}", where, cure) for what, cure in type_problems(reply))
 
 
 def _check_key(cls: type[Command[Any]], faults: list[Fault], where: str) -> None:
     key = cls.order_key
-    if isinstance(key, str) and key not in {attribute.name for attribute in attrs.fields(cls)}:
-        faults.append(Fault(f"{cls.__name__} has no field {key!r}, which is its key.", where, "Name one of its fields, or pass a function."))
+    if isinstance(key, str) and key not in {attribute.name for attribute in fields_of(cls)}:
+        faults.append(
+            Fault(
+                f"{cls.__name__} has no field {key!r}, which is its key.",
+                where,
+                "Name one of its fields, or pass a function.",
+            )
+        )
 
 
 def _check_topics(contract: Contract, catalog: Catalog, faults: list[Fault]) -> None:
@@ -134,21 +158,33 @@ def _check_topics(contract: Contract, catalog: Catalog, faults: list[Fault]) -> 
         prefix, _, rest = topic.name.partition(".")
         if prefix != contract.name or not is_kebab_case(rest):
             faults.append(
-                Fault(f"The topic {topic.name!r} is not called after its contract.", where, f"Call it '{contract.name}.<name>'.")
+                Fault(
+                    f"The topic {topic.name!r} is not called after its contract.",
+                    where,
+                    f"Call it '{contract.name}.<name>'.",
+                )
             )
         if catalog.topics.setdefault(topic.name, topic) is not topic:
             other = place(*catalog.topics[topic.name].place)
-            faults.append(Fault(f"Two topics are called {topic.name!r}; the other is in {other}.", where, "Rename one."))
+            faults.append(
+                Fault(f"Two topics are called {topic.name!r}; the other is in {other}.", where, "Rename one.")
+            )
         if rest in ("requests", "dead-letters"):
             faults.append(Fault(f"The name {topic.name!r} is taken by the runtime.", where, "Rename the topic."))
         if not topic.events:
             faults.append(Fault(f"The topic {topic.name} carries no events.", where, "Name the classes of its events."))
         for event in topic.events:
             if not (isinstance(event, type) and issubclass(event, Event)):
-                faults.append(Fault(f"The topic {topic.name} names {event!r}, which is no event.", where, "Derive it from Event."))
+                faults.append(
+                    Fault(f"The topic {topic.name} names {event!r}, which is no event.", where, "Derive it from Event.")
+                )
             elif catalog.owners.get(event) is not contract:
                 faults.append(
-                    Fault(f"The topic {topic.name} carries {event.__name__}, which is not of its contract.", where, "Define both in one file.")
+                    Fault(
+                        f"The topic {topic.name} carries {event.__name__}, which is not of its contract.",
+                        where,
+                        "Define both in one file.",
+                    )
                 )
             elif catalog.topic_of.setdefault(event, topic) is not topic:
                 faults.append(
@@ -167,5 +203,3 @@ def order_key(command: type) -> Any:
         name = key
         return lambda message: str(getattr(message, name))
     return key
-
-

@@ -72,7 +72,9 @@ def check_module(module: Module, catalog: Catalog, faults: list[Fault]) -> Modul
             _check_parameters(signature, plan, (*OF_A_WORKER, *OF_THE_RUNTIME), "a worker", faults)
             plan.workers.append(signature)
             if not signature.is_async:
-                faults.append(Fault(f"{function.__qualname__} is a worker and not async.", signature.place, "Write async def."))
+                faults.append(
+                    Fault(f"{function.__qualname__} is a worker and not async.", signature.place, "Write async def.")
+                )
     return plan
 
 
@@ -98,7 +100,11 @@ def _check_resources(module: Module, plan: ModulePlan, faults: list[Fault]) -> N
         elif provides in found:
             other = found[provides].signature.place
             faults.append(
-                Fault(f"Two resources yield {type_name(provides)}; the other is in {other}.", signature.place, "Give one a type of its own.")
+                Fault(
+                    f"Two resources yield {type_name(provides)}; the other is in {other}.",
+                    signature.place,
+                    "Give one a type of its own.",
+                )
             )
         else:
             found[provides] = ResourcePlan(signature, provides)
@@ -110,7 +116,9 @@ def _check_resources(module: Module, plan: ModulePlan, faults: list[Fault]) -> N
             return
         if provides in path:
             circle = " → ".join(type_name(each) for each in (*path[path.index(provides) :], provides))
-            faults.append(Fault(f"Resources need each other in a circle: {circle}.", found[provides].signature.place, "Break it."))
+            faults.append(
+                Fault(f"Resources need each other in a circle: {circle}.", found[provides].signature.place, "Break it.")
+            )
             return
         for needed in found[provides].signature.parameters.values():
             if needed in found:
@@ -148,7 +156,11 @@ def _check_parameters(
         else:
             cure = f"Declare one: @module.resource above an async context manager that yields {type_name(annotation)}."
         faults.append(
-            Fault(f"{function} takes {name}: {type_name(annotation)}, which nobody gives to {what}.", signature.place, cure)
+            Fault(
+                f"{function} takes {name}: {type_name(annotation)}, which nobody gives to {what}.",
+                signature.place,
+                cure,
+            )
         )
 
 
@@ -165,11 +177,17 @@ def _check_handlers(module: Module, catalog: Catalog, plan: ModulePlan, faults: 
             owner = catalog.owners.get(message)
             whose = f"of the contract {owner.name!r}" if owner is not None else "of no contract of the application"
             faults.append(
-                Fault(f"{module.name} handles {message.__name__}, which is {whose}.", where, "Handle only messages of the module's own contract.")
+                Fault(
+                    f"{module.name} handles {message.__name__}, which is {whose}.",
+                    where,
+                    "Handle only messages of the module's own contract.",
+                )
             )
             continue
         if message in handled:
-            faults.append(Fault(f"{message.__name__} has two handlers; the other is in {handled[message]}.", where, "Remove one."))
+            faults.append(
+                Fault(f"{message.__name__} has two handlers; the other is in {handled[message]}.", where, "Remove one.")
+            )
             continue
         handled[message] = where
         is_query = issubclass(message, Query)
@@ -222,7 +240,13 @@ def _check_sync(signature: Signature, faults: list[Fault]) -> None:
         return
     if any(annotation in (Bus, Queries) for annotation in signature.parameters.values()):
         name = getattr(signature.function, "__qualname__", "?")
-        faults.append(Fault(f"{name} is a sync function and takes a bus.", signature.place, "Write async def; a thread cannot await."))
+        faults.append(
+            Fault(
+                f"{name} is a sync function and takes a bus.",
+                signature.place,
+                "Write async def; a thread cannot await.",
+            )
+        )
 
 
 def _fits(returned: Any, reply: Any) -> bool:
@@ -256,7 +280,11 @@ def _check_subscriptions(module: Module, catalog: Catalog, plan: ModulePlan, fau
         for event in declaration.events:
             if event not in topic.events:
                 faults.append(
-                    Fault(f"{function.__qualname__} subscribes to {event.__name__}, which {topic.name} does not carry.", where, "Name one it carries.")
+                    Fault(
+                        f"{function.__qualname__} subscribes to {event.__name__}, which {topic.name} does not carry.",
+                        where,
+                        "Name one it carries.",
+                    )
                 )
         first = starts.setdefault(topic.name, declaration)
         if first.start != declaration.start:
@@ -273,7 +301,11 @@ def _check_subscriptions(module: Module, catalog: Catalog, plan: ModulePlan, fau
         _check_parameters(signature, plan, (*PER_MESSAGE, *OF_THE_RUNTIME), "a subscriber", faults)
         _check_sync(signature, faults)
         accepted = _members(signature.first)
-        missing = [event for event in declaration.events if not any(isinstance(cls, type) and issubclass(event, cls) for cls in accepted)]
+        missing = [
+            event
+            for event in declaration.events
+            if not any(isinstance(cls, type) and issubclass(event, cls) for cls in accepted)
+        ]
         if missing:
             names = ", ".join(event.__name__ for event in missing)
             faults.append(
@@ -284,5 +316,7 @@ def _check_subscriptions(module: Module, catalog: Catalog, plan: ModulePlan, fau
                 )
             )
         if not _fits(signature.returns, None):
-            faults.append(Fault(f"{function.__qualname__} returns a value, and an event has no reply.", where, "Return None."))
+            faults.append(
+                Fault(f"{function.__qualname__} returns a value, and an event has no reply.", where, "Return None.")
+            )
         plan.subscriptions.append(SubscriptionPlan(declaration, signature))

@@ -59,7 +59,7 @@ class ConsumerStatistics:
         dead: How many deliveries were given up.
         pauses: How often a full window paused a partition.
         refused_commits: How often the group had moved on.
-        lag: How many records wait in the log.
+        lag: How many records wait in the log; None if that is not known.
     """
 
     partitions: int
@@ -69,7 +69,7 @@ class ConsumerStatistics:
     dead: int
     pauses: int
     refused_commits: int
-    lag: int
+    lag: int | None
 
 
 @define(eq=False)
@@ -101,13 +101,12 @@ class Consumer:
     _workers: int = field(default=0, init=False)
     _tasks: anyio.abc.TaskGroup | None = field(default=None, init=False)
     _draining: anyio.Event = field(factory=anyio.Event, init=False)
-    _settled: anyio.Event = field(factory=anyio.Event, init=False)
+    _settling: list[anyio.Event] = field(factory=list, init=False)
     _member: Member | None = field(default=None, init=False)
     _handled: int = field(default=0, init=False)
     _retried: int = field(default=0, init=False)
     _dead: int = field(default=0, init=False)
     _pauses: int = field(default=0, init=False)
-    _refused_commits: int = field(default=0, init=False)
 
     async def run(self) -> None:
         """Handle records until drained.
@@ -125,7 +124,7 @@ class Consumer:
             try:
                 tasks.start_soon(self._commit_regularly, member)
                 tasks.start_soon(self._end_when_draining, member)
-                while not self._draining.is_set():
+                while True:
                     await self._take(member, await member.receive())
             finally:
                 self.assigned = False
@@ -137,6 +136,7 @@ class Consumer:
 
     def statistics(self) -> ConsumerStatistics:
         """Return what it has in hand and has done."""
+        status = self._member.status() if self._member is not None else None
         return ConsumerStatistics(
             partitions=len(self._partitions),
             in_hand=sum(state.in_hand for state in self._partitions.values()),
@@ -144,19 +144,23 @@ class Consumer:
             retried=self._retried,
             dead=self._dead,
             pauses=self._pauses,
-            refused_commits=self._refused_commits,
-            lag=sum(self._member.lag().values()) if self._member is not None else 0,
+            refused_commits=0 if status is None else status.refused,
+            lag=None if status is None else status.lag,
         )
 
     # --- the reader --------------------------------------------------------------------------------------------------
 
     async def _take(self, member: Member, news: Sequence[Record] | Assigned | Revoked) -> None:
         if isinstance(news, Assigned):
-            self._partitions = {partition: PartitionState(partition, self._offer) for partition in news.partitions}
+            self._partitions = {
+                partition: PartitionState(partition, news.generation, self._offer) for partition in news.positions
+            }
             self.assigned = True
+            if self._draining.is_set():
+                member.pause(news.positions)
         elif isinstance(news, Revoked):
             await self._hand_over(member, news)
-        else:
+        elif not self._draining.is_set():
             for record in news:
                 self._take_record(member, record)
 
@@ -168,12 +172,12 @@ class Consumer:
         if state.in_hand >= self.settings.window and not state.paused:
             state.paused = True
             self._pauses += 1
-            member.pause(state.partition)
+            member.pause([state.partition])
 
     async def _hand_over(self, member: Member, revoked: Revoked) -> None:
-        """Let what is being handled finish within a bound, commit, and let go."""
+        """Let what is being handled finish within a bound, and commit; the next `receive` lets go."""
         self.assigned = False
-        states = [self._partitions[name] for name in revoked.partitions if name in self._partitions]
+        states, self._partitions = list(self._partitions.values()), {}
         for state in states:
             state.revoke()
         with anyio.move_on_after(HAND_OVER_S):
@@ -181,25 +185,29 @@ class Consumer:
         for state in states:
             state.abandon()
         await self._commit(member, states)
-        for state in states:
-            del self._partitions[state.partition]
-        member.hand_over(revoked)
 
     async def _until_settled(self, states: list[PartitionState]) -> None:
         while any(state.handling for state in states):
-            self._settled = anyio.Event()
-            await self._settled.wait()
+            settled = anyio.Event()
+            self._settling.append(settled)
+            await settled.wait()
 
     async def _end_when_draining(self, member: Member) -> None:
         await self._draining.wait()
         states = list(self._partitions.values())
+        member.pause(self._partitions)
         for state in states:
             state.revoke()
         with anyio.move_on_after(self.settings.drain_s, shield=True) as scope:
             await self._until_settled(states)
         if scope.cancelled_caught:
             count = sum(state.handling for state in states)
-            _logger.warning("%s: %d messages were not done within %g s and will come again", self.module, count, self.settings.drain_s)
+            _logger.warning(
+                "%s: %d messages were not done within %g s and will come again",
+                self.module,
+                count,
+                self.settings.drain_s,
+            )
         for state in states:
             state.abandon()
         with anyio.move_on_after(self.settings.drain_s, shield=True):
@@ -228,8 +236,11 @@ class Consumer:
                 offsets[state.partition] = watermark
         if not offsets:
             return
-        if not await member.commit(offsets):
-            self._refused_commits += 1
+        try:
+            if not await member.commit(states[0].generation, offsets):
+                return
+        except Unavailable as error:
+            _logger.warning("%s: offsets cannot be committed yet: %s", self.module, error)
             return
         for state in states:
             if state.partition in offsets:
@@ -256,7 +267,7 @@ class Consumer:
             await wake.wait()
 
     async def _handle(self, delivery: Delivery) -> None:
-        state = self._partitions[delivery.record.topic, delivery.record.partition]
+        state = delivery.owner
         delivery.step(Step.TAKEN)
         state.handling += 1
         try:
@@ -273,7 +284,8 @@ class Consumer:
         finally:
             state.handling -= 1
             if state.handling == 0:
-                self._settled.set()
+                while self._settling:
+                    self._settling.pop().set()
 
     def _is_permanent(self, delivery: Delivery, error: BaseException) -> bool:
         """Tell whether there is no further attempt. A declared error is a command's answer, and would be the same the next time."""
@@ -364,9 +376,14 @@ class Consumer:
     def _finish(self, state: PartitionState, delivery: Delivery, step: Step) -> None:
         delivery.step(step)
         state.finish(delivery)
-        if state.paused and state.in_hand <= self.settings.window // 2 and not state.revoked and self._member is not None:
+        if (
+            state.paused
+            and state.in_hand <= self.settings.window // 2
+            and not state.revoked
+            and self._member is not None
+        ):
             state.paused = False
-            self._member.resume(state.partition)
+            self._member.resume([state.partition])
 
     def _log(self, level: int, delivery: Delivery, what: str, error: BaseException) -> None:
         record = delivery.record
@@ -401,4 +418,3 @@ def _sender(module: str | None) -> Bus:
 
 def _number(text: str | None) -> int:
     return int(text) if text is not None and text.isdecimal() and len(text) < 6 else 0
-

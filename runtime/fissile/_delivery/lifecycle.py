@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 if TYPE_CHECKING:
-    from fissile._delivery.partition import Lane
+    from fissile._delivery.partition import Lane, PartitionState
     from fissile._delivery.subscription import Subscription
     from fissile.abc import Record
 
@@ -76,6 +76,7 @@ class Delivery:
     record: Record
     subscription: Subscription
     lane: Lane
+    owner: PartitionState
     state: State = State.QUEUED
     failures: int = 0
 

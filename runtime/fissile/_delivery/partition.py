@@ -36,10 +36,12 @@ class PartitionState:
 
     Args:
         partition: The topic and the number of the partition.
+        generation: The assignment that it belongs to.
         offer: Takes a delivery whose turn has come.
     """
 
     partition: Partition
+    generation: int
     offer: Callable[[Delivery], None]
     in_hand: int = field(default=0, init=False)
     handling: int = field(default=0, init=False)
@@ -64,7 +66,7 @@ class PartitionState:
         self.in_hand += 1
         for subscription, key in subscriptions:
             lane = self._lane(subscription, key)
-            delivery = Delivery(record, subscription, lane)
+            delivery = Delivery(record, subscription, lane, self)
             lane.deliveries.append(delivery)
             if lane.key is None:
                 self._keyless[delivery] = None

@@ -8,21 +8,34 @@ are: all members lose everything, then the partitions are dealt out anew. The co
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
 import anyio
 import anyio.lowlevel
-from attrs import define, field, frozen
+from attrs import define, field
 
 from fissile._clock import Clock
-from fissile._errors import Fault, MessageTooLarge, PositionLost, StartupFailed, TransportClosed, Unavailable
+from fissile._errors import CallError, Fault, MessageTooLarge, PositionLost, StartupFailed, TransportClosed, Unavailable
+from fissile._parking import call_soon
 from fissile._partitioner import partition_of
 from fissile._settings import Settings
-from fissile.abc import Assigned, Member, Outgoing, Partition, Reader, Record, Revoked, Start, TopicSpec, Transport
+from fissile.abc import (
+    Assigned,
+    Member,
+    Outgoing,
+    Partition,
+    Reader,
+    Record,
+    Revoked,
+    Start,
+    Status,
+    Stored,
+    TopicSpec,
+    Transport,
+)
 
-_BATCH = 500
 _OVERHEAD_BYTES = 4096
 """What key and headers may add to a message of the largest size."""
 
@@ -74,13 +87,11 @@ class _Log:
 
 @define(eq=False)
 class _Group:
-    """A consumer group: who is in it, who owns what, how far it is."""
+    """A consumer group: who is in it, who has not handed over yet, how far it is."""
 
     members: list[_Member] = field(factory=list)
     committed: dict[Partition, int] = field(factory=dict)
-    generation: int = 0
-    awaiting: dict[_Member, Revoked] = field(factory=dict)
-    rebalances: int = 0
+    handing_over: set[_Member] = field(factory=set)
 
 
 class MemoryLog:
@@ -99,6 +110,7 @@ class MemoryLog:
         self._topics: dict[str, list[_Log]] = {}
         self._groups: dict[str, _Group] = {}
         self._listeners: dict[str, set[Callable[[], None]]] = {}
+        self._generation = 0
 
     def ensure(self, spec: TopicSpec) -> None:
         """Create a topic, or check the one that is there."""
@@ -158,46 +170,41 @@ class MemoryLog:
 
     def rebalance(self, group: _Group) -> None:
         """Take all partitions from all members."""
-        group.generation += 1
-        group.rebalances += 1
         for member in group.members:
-            owned = frozenset(member.positions)
-            member.positions.clear()
-            if member in group.awaiting:
-                continue  # it has not handed over the ones before; it owns nothing else
-            if owned:
-                revoked = Revoked(owned)
-                group.awaiting[member] = revoked
-                member.tell(revoked)
+            if member.holds and member not in group.handing_over:
+                group.handing_over.add(member)
+                member.tell(Revoked(member.generation, frozenset(member.positions)))
         self.deal(group)
 
     def deal(self, group: _Group) -> None:
         """Give the partitions out once nobody has any in hand: in ranges, topic by topic."""
-        if group.awaiting or not group.members:
+        if group.handing_over or not group.members:
             return
-        shares: dict[_Member, set[Partition]] = {member: set() for member in group.members}
+        self._generation += 1
+        shares: dict[_Member, dict[Partition, int]] = {member: {} for member in group.members}
         for topic in sorted({topic for member in group.members for topic in member.topics}):
             takers = [member for member in group.members if topic in member.topics]
-            for number, log in enumerate(self.logs(topic)):
-                shares[takers[number * len(takers) // len(self.logs(topic))]].add(log.name)
+            logs = self.logs(topic)
+            for number, log in enumerate(logs):
+                member = takers[number * len(takers) // len(logs)]
+                shares[member][log.name] = self._start(group, member.topics[topic], log)
         for member, share in shares.items():
-            member.generation = group.generation
-            for partition in share:
-                member.positions[partition] = self._start(group, member, partition)
-            member.tell(Assigned(frozenset(share)))
+            member.generation = self._generation
+            member.holds = True
+            member.positions = share
+            member.tell(Assigned(self._generation, dict(share)))
 
-    def _start(self, group: _Group, member: _Member, partition: Partition) -> int:
-        topic, number = partition
-        log = self.logs(topic)[number]
-        committed = group.committed.get(partition)
-        if committed is not None:
-            return max(committed, log.first_offset)
-        return log.first_offset if member.topics[topic] == "earliest" else log.next_offset
+    @staticmethod
+    def _start(group: _Group, start: Start, log: _Log) -> int:
+        committed = group.committed.get(log.name)
+        if committed is None:
+            committed = group.committed[log.name] = log.first_offset if start == "earliest" else log.next_offset
+        return max(committed, log.first_offset)
 
 
 @define(eq=False)
-class _Waiter:
-    """Waits for something to be worth looking at."""
+class _Signal:
+    """Wakes the one task that waits for something to be worth looking at."""
 
     _changed: anyio.Event | None = None
 
@@ -216,133 +223,131 @@ class _Member(Member):
     log: MemoryLog
     group: _Group
     topics: Mapping[str, Start]
+    batch: int
     positions: dict[Partition, int] = field(factory=dict)
     generation: int = 0
-    refused_commits: int = 0
+    holds: bool = False
+    signal: _Signal = field(factory=_Signal)
     _news: deque[Assigned | Revoked] = field(factory=deque)
+    _told_revoked: bool = False
     _paused: set[Partition] = field(factory=set)
-    _waiter: _Waiter = field(factory=_Waiter)
+    _refused: int = 0
+    _rebalances: int = 0
     _closed: bool = False
 
     def tell(self, news: Assigned | Revoked) -> None:
         self._news.append(news)
-        if isinstance(news, Revoked):
-            self._paused -= news.partitions
-        self._waiter.wake()
+        self.signal.wake()
 
     async def receive(self) -> Sequence[Record] | Assigned | Revoked:
         await anyio.lowlevel.checkpoint()
+        if self._told_revoked:
+            # This call hands the partitions over.
+            self._told_revoked = False
+            self.holds = False
+            self.positions = {}
+            self.group.handing_over.discard(self)
+            self.log.deal(self.group)
         while True:
             if self._closed:
                 raise TransportClosed("This member has left its group.")
             if self._news:
-                return self._news.popleft()
-            records = self._fetch()
+                news = self._news.popleft()
+                self._paused.clear()
+                self._told_revoked = isinstance(news, Revoked)
+                self._rebalances += isinstance(news, Assigned)
+                return news
+            records = _fetch(self.log, self.positions, self._paused, self.batch)
             if records:
                 return records
-            await self._waiter.wait()
+            await self.signal.wait()
 
-    def _fetch(self) -> list[Record]:
-        records: list[Record] = []
-        for (topic, number), position in self.positions.items():
-            if (topic, number) in self._paused:
-                continue
-            found = self.log.logs(topic)[number].slice(position, _BATCH - len(records))
-            if found:
-                self.positions[topic, number] = found[-1].offset + 1
-                records += found
-                if len(records) >= _BATCH:
-                    break
-        return records
-
-    async def commit(self, offsets: Mapping[Partition, int]) -> bool:
+    async def commit(self, generation: int, offsets: Mapping[Partition, int]) -> bool:
         await anyio.lowlevel.checkpoint()
-        # A commit is taken from whoever has not yet handed over; afterwards the partition is another's.
-        pending = self.group.awaiting.get(self)
-        mine = set(self.positions) | (pending.partitions if pending is not None else frozenset())
-        if self._closed or not mine.issuperset(offsets):
-            self.refused_commits += 1
+        if self._closed or not self.holds or generation != self.generation:
+            self._refused += 1
             return False
         self.group.committed.update(offsets)
         return True
 
-    def hand_over(self, revoked: Revoked) -> None:
-        if self.group.awaiting.get(self) is revoked:
-            del self.group.awaiting[self]
-            self.log.deal(self.group)
+    def pause(self, partitions: Iterable[Partition]) -> None:
+        self._paused.update(partitions)
 
-    def pause(self, partition: Partition) -> None:
-        self._paused.add(partition)
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        self._paused.difference_update(partitions)
+        self.signal.wake()
 
-    def resume(self, partition: Partition) -> None:
-        self._paused.discard(partition)
-        self._waiter.wake()
-
-    def lag(self) -> Mapping[Partition, int]:
-        return {
-            (topic, number): self.log.logs(topic)[number].next_offset - position
-            for (topic, number), position in self.positions.items()
-        }
+    def status(self) -> Status:
+        lag = sum(
+            self.log.logs(topic)[number].next_offset - offset for (topic, number), offset in self.positions.items()
+        )
+        return Status(lag, 0.0, len(self.positions), self._refused, self._rebalances)
 
     def join(self) -> None:
         for topic in self.topics:
-            self.log.logs(topic)
-            self.log.listen(topic, self._waiter.wake)
+            self.log.listen(topic, self.signal.wake)
         self.group.members.append(self)
         self.log.rebalance(self.group)
 
     def leave(self) -> None:
         self._closed = True
         for topic in self.topics:
-            self.log.unlisten(topic, self._waiter.wake)
+            self.log.unlisten(topic, self.signal.wake)
         self.group.members.remove(self)
-        self.group.awaiting.pop(self, None)
-        self.positions.clear()
-        self._waiter.wake()
+        self.group.handing_over.discard(self)
+        self.holds = False
+        self.positions = {}
+        self.signal.wake()
         self.log.rebalance(self.group)
+
+
+def _fetch(log: MemoryLog, positions: dict[Partition, int], paused: Collection[Partition], batch: int) -> list[Record]:
+    """Take the next records of some partitions, and move the positions past them."""
+    records: list[Record] = []
+    for (topic, number), position in positions.items():
+        if (topic, number) in paused:
+            continue
+        found = log.logs(topic)[number].slice(position, batch - len(records))
+        if found:
+            positions[topic, number] = found[-1].offset + 1
+            records += found
+            if len(records) >= batch:
+                break
+    return records
 
 
 @define(eq=False)
 class _Reader(Reader):
     log: MemoryLog
-    topic: str
-    next_offsets: dict[int, int]
-    _waiter: _Waiter = field(factory=_Waiter)
+    begins: Mapping[Partition, int]
+    ends: Mapping[Partition, int]
+    batch: int
+    positions: dict[Partition, int]
+    signal: _Signal = field(factory=_Signal)
     closed: bool = False
 
     async def receive(self) -> Sequence[Record]:
         await anyio.lowlevel.checkpoint()
         while True:
             if self.closed:
-                raise TransportClosed(f"The reader of {self.topic} was closed.")
-            records = self.receive_nowait()
+                raise TransportClosed("This reader was closed.")
+            for (topic, number), position in self.positions.items():
+                first = self.log.logs(topic)[number].first_offset
+                if position < first:
+                    raise PositionLost(f"{topic}[{number}] begins at {first} now; {position} has expired.")
+            records = _fetch(self.log, self.positions, (), self.batch)
             if records:
                 return records
-            await self._waiter.wait()
+            await self.signal.wait()
 
-    def receive_nowait(self) -> Sequence[Record]:
-        records: list[Record] = []
-        for number, position in self.next_offsets.items():
-            log = self.log.logs(self.topic)[number]
-            if position < log.first_offset:
-                raise PositionLost(f"{self.topic}[{number}] begins at {log.first_offset} now; {position} is gone.")
-            found = log.slice(position, _BATCH - len(records))
-            if found:
-                self.next_offsets[number] = found[-1].offset + 1
-                records += found
-                if len(records) >= _BATCH:
-                    break
-        return records
-
-    def positions(self) -> Mapping[Partition, int]:
-        return {(self.topic, number): position for number, position in self.next_offsets.items()}
-
-    @property
-    def wake(self) -> Callable[[], None]:
-        return self._waiter.wake
+    def status(self) -> Status:
+        lag = sum(
+            self.log.logs(topic)[number].next_offset - offset for (topic, number), offset in self.positions.items()
+        )
+        return Status(lag, 0.0, len(self.positions))
 
 
-@frozen(eq=False)
+@define(eq=False)
 class MemoryTransport(Transport):
     """A client of a `MemoryLog`."""
 
@@ -361,13 +366,19 @@ class MemoryTransport(Transport):
         for spec in topics:
             self.log.ensure(spec)
 
-    async def append(self, records: Sequence[Outgoing]) -> Sequence[tuple[int, int]]:
+    def append_nowait(self, records: Sequence[Outgoing], done: Callable[[Stored | CallError], None]) -> None:
+        stored = self.log.append(records)
+        call_soon(done, stored)
+
+    async def append(self, records: Sequence[Outgoing]) -> Stored:
         await anyio.lowlevel.checkpoint()
         return self.log.append(records)
 
     @asynccontextmanager
-    async def join(self, group: str, topics: Mapping[str, Start]) -> AsyncGenerator[Member]:
-        member = _Member(self.log, self.log.group(group), topics)
+    async def join(self, group: str, topics: Mapping[str, Start], *, batch: int = 500) -> AsyncGenerator[Member]:
+        for topic in topics:
+            self.log.logs(topic)
+        member = _Member(self.log, self.log.group(group), topics, batch)
         member.join()
         try:
             yield member
@@ -376,28 +387,30 @@ class MemoryTransport(Transport):
 
     @asynccontextmanager
     async def read(
-        self, topic: str, start: Start | Mapping[int, int], partitions: Sequence[int] | None = None
+        self, partitions: Sequence[Partition], start: Start | Mapping[Partition, int], *, batch: int = 500
     ) -> AsyncGenerator[Reader]:
-        logs = self.log.logs(topic)
-        numbers = range(len(logs)) if partitions is None else partitions
-        if start == "earliest":
-            offsets = {number: logs[number].first_offset for number in numbers}
-        elif start == "latest":
-            offsets = {number: logs[number].next_offset for number in numbers}
-        else:
-            offsets = {number: start.get(number, logs[number].next_offset) for number in numbers}
-        for number, offset in offsets.items():
-            log = logs[number]
-            if not log.first_offset <= offset <= log.next_offset:
-                raise PositionLost(f"{topic}[{number}] holds {log.first_offset} to {log.next_offset}, not {offset}.")
-        reader = _Reader(self.log, topic, offsets)
-        self.log.listen(topic, reader.wake)
+        logs = {partition: self.log.logs(partition[0])[partition[1]] for partition in partitions}
+        begins: dict[Partition, int] = {}
+        for partition, log in logs.items():
+            wanted = start if isinstance(start, str) else start.get(partition, "latest")
+            if wanted == "latest":
+                begins[partition] = log.next_offset
+            elif wanted == "earliest" or not log.first_offset <= int(wanted) <= log.next_offset:
+                begins[partition] = log.first_offset
+            else:
+                begins[partition] = int(wanted)
+        ends = {partition: log.next_offset for partition, log in logs.items()}
+        reader = _Reader(self.log, begins, ends, batch, dict(begins))
+        topics = {topic for topic, _ in partitions}
+        for topic in topics:
+            self.log.listen(topic, reader.signal.wake)
         try:
             yield reader
         finally:
             reader.closed = True
-            self.log.unlisten(topic, reader.wake)
-            reader.wake()
+            for topic in topics:
+                self.log.unlisten(topic, reader.signal.wake)
+            reader.signal.wake()
 
 
 def transport(settings: Settings, clock: Clock) -> MemoryTransport:

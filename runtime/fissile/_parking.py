@@ -1,0 +1,22 @@
+"""What AnyIO has no cheap word for: call a function soon, in no task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVarTuple, Unpack
+
+import sniffio
+
+Arguments = TypeVarTuple("Arguments")
+
+
+def call_soon(function: Callable[[Unpack[Arguments]], object], *arguments: Unpack[Arguments]) -> None:
+    """Call a function in the next turn of the running event loop. It must not raise."""
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        trio.lowlevel.current_trio_token().run_sync_soon(function, *arguments)
+    else:
+        import asyncio
+
+        asyncio.get_running_loop().call_soon(function, *arguments)

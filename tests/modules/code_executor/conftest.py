@@ -1,0 +1,124 @@
+"""Sandboxes of each kind that this machine can do, and a host to be left unharmed by what runs in them."""
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from attrs import frozen
+
+from modules.code_executor.sandbox import Limits, Sandbox
+from modules.code_executor.sandbox.local import LocalSandbox
+
+MIB = 1 << 20
+LOCAL_KINDS = ("bubblewrap", "unshare")
+QUICK = Limits(wall_s=2.0, cpu_s=2.0)
+"""For programs that are known to run into a limit."""
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+        pytest.param(("trio", {}), id="trio"),
+    ]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition of the machine, which nothing announces."""
+    with anyio.move_on_after(20):
+        while not condition():
+            await anyio.sleep(0.01)
+        return
+    pytest.fail(f"Waited in vain: {what}")
+
+
+@frozen
+class Host:
+    """The machine around the sandbox, with things on it that must not be reached.
+
+    Attributes:
+        marker: The name of every process that `program` makes.
+        secret: Stands in the canary's and in our own environment.
+    """
+
+    marker: str
+    secret: str
+    canary: subprocess.Popen[bytes]
+
+    def program(self, source: str) -> str:
+        """Give a Python program a name under which its processes can be found from outside."""
+        return f"import ctypes as _c\n_c.CDLL(None).prctl(15, {self.marker.encode()!r}, 0, 0, 0)\n{source}"
+
+    def survivors(self) -> list[int]:
+        """Processes that have the name still."""
+        found: list[int] = []
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            try:
+                if path.read_text().strip() == self.marker:
+                    found.append(int(path.parent.name))
+            except OSError:
+                continue
+        return found
+
+    async def check_unharmed(self) -> None:
+        await until(lambda: not self.survivors(), "no process of the program is left")
+        assert self.canary.poll() is None, "the canary has been killed"
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    secret = secrets.token_hex(8)
+    monkeypatch.setenv("FISSILE_TEST_SECRET", secret)
+    canary = subprocess.Popen(["sleep", "infinity"])
+    try:
+        yield Host(marker="run" + secrets.token_hex(5), secret=secret, canary=canary)
+    finally:
+        canary.kill()
+        canary.wait()
+
+
+def missing(kind: str) -> str:
+    """Why a kind of sandbox cannot be tried on this machine, or nothing."""
+    if kind == "bubblewrap" and not shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin"):
+        return "bubblewrap is not installed"
+    return ""
+
+
+def skip(kind: str, reason: str) -> None:
+    """Skip, or fail where `FISSILE_REQUIRE` names this kind."""
+    if kind in os.environ.get("FISSILE_REQUIRE", "").replace(",", " ").split():
+        pytest.fail(f"{kind} is required by FISSILE_REQUIRE, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture
+async def open_sandbox() -> AsyncIterator[Callable[..., Awaitable[Sandbox]]]:
+    """A function that opens a sandbox of a kind; all are closed at the end of the test."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(kind: str, **settings: Any) -> Sandbox:
+            if reason := missing(kind):
+                skip(kind, reason)
+            return await stack.enter_async_context(LocalSandbox(levels=(kind,), **settings))
+
+        yield open_one
+
+
+@pytest.fixture(params=LOCAL_KINDS)
+async def sandbox(request: pytest.FixtureRequest, open_sandbox: Callable[..., Awaitable[Sandbox]]) -> Sandbox:
+    return await open_sandbox(request.param)
+
+
+@pytest.fixture(params=LOCAL_KINDS)
+async def any_sandbox(request: pytest.FixtureRequest, open_sandbox: Callable[..., Awaitable[Sandbox]]) -> Sandbox:
+    return await open_sandbox(request.param)

@@ -1,0 +1,180 @@
+"""What a caller learns about a program."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from modules.code_executor.sandbox import Limits, Outcome, Program, Sandbox, SandboxBusy, Stream, UnknownLanguage
+
+from .conftest import QUICK, Host
+
+ECHO = {
+    "python": "print(input()[::-1])",
+    "javascript": "console.log(require('fs').readFileSync(0, 'utf8').trim().split('').reverse().join(''))",
+    "bash": "read -r word; rev <<< \"$word\"",
+    "c": r"""
+        #include <stdio.h>
+        #include <string.h>
+        int main(void) {
+            char word[100];
+            if (scanf("%99s", word) != 1) return 1;
+            for (size_t i = strlen(word); i > 0; i--) putchar(word[i - 1]);
+            putchar('\n');
+            return 0;
+        }
+    """,
+}
+
+
+@pytest.mark.parametrize("language", sorted(ECHO))
+async def test_a_good_program_is_given_its_stdin_and_its_output_comes_back(sandbox: Sandbox, language: str) -> None:
+    await sandbox.probe()
+    if language not in sandbox.languages():
+        pytest.skip(f"the toolchain of {language} is not on this machine")
+    result = await sandbox.run(Program(language, ECHO[language], "straw\n"))
+    assert (result.outcome, result.exit_code, result.signal) == (Outcome.FINISHED, 0, None), result
+    assert (result.stdout, result.stderr) == ("warts\n", "")
+    assert not result.stdout_truncated
+    assert not result.stderr_truncated
+    assert result.level == sandbox.level
+    assert result.duration_ms > 0
+
+
+async def test_the_exit_code_and_both_streams_are_told_apart(sandbox: Sandbox) -> None:
+    source = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"
+    result = await sandbox.run(Program("python", source))
+    assert (result.outcome, result.exit_code) == (Outcome.FINISHED, 7)
+    assert (result.stdout, result.stderr) == ("out\n", "err\n")
+
+
+async def test_a_crash_is_told_by_its_signal(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Program("python", "import os; os.abort()"))
+    assert (result.outcome, result.exit_code, result.signal) == (Outcome.KILLED, None, 6)
+
+
+async def test_a_source_that_does_not_compile_is_a_compile_error_with_the_messages_of_the_compiler(
+    sandbox: Sandbox,
+) -> None:
+    if "c" not in sandbox.languages():
+        pytest.skip("the toolchain of c is not on this machine")
+    result = await sandbox.run(Program("c", "int main(void) { return nothing; }"))
+    assert (result.outcome, result.exit_code) == (Outcome.COMPILE_ERROR, 1)
+    assert "nothing" in result.stderr
+
+
+async def test_the_warnings_of_a_compiler_are_not_mixed_into_the_output_of_the_program(sandbox: Sandbox) -> None:
+    if "c" not in sandbox.languages():
+        pytest.skip("the toolchain of c is not on this machine")
+    result = await sandbox.run(Program("c", "#warning beware\nint main(void) { return 3; }"))
+    assert (result.outcome, result.exit_code, result.stderr) == (Outcome.FINISHED, 3, "")
+
+
+async def test_an_unknown_language_is_refused_with_the_list_of_known_ones(sandbox: Sandbox) -> None:
+    with pytest.raises(UnknownLanguage, match=r"'cobol'.*python") as caught:
+        await sandbox.run(Program("cobol", "STOP RUN."))
+    assert "python" in caught.value.available
+
+
+async def test_output_is_told_while_the_program_runs(sandbox: Sandbox) -> None:
+    source = "import sys\nprint('first', flush=True)\nsys.stdin.read()\nsys.stderr.write('last')"
+    seen: list[tuple[Stream, str]] = []
+    result = await sandbox.run(Program("python", source), on_output=lambda stream, text: seen.append((stream, text)))
+    assert seen == [("stdout", "first\n"), ("stderr", "last")]
+    assert result.outcome is Outcome.FINISHED
+
+
+async def test_an_error_of_the_listener_ends_the_run_and_reaches_the_caller(sandbox: Sandbox, host: Host) -> None:
+    def refuse(stream: Stream, text: str) -> None:
+        raise ZeroDivisionError(stream + text)
+
+    source = host.program("import time\nprint('x', flush=True)\ntime.sleep(60)")
+    with pytest.raises(ZeroDivisionError):
+        await sandbox.run(Program("python", source), on_output=refuse)
+    await host.check_unharmed()
+
+
+async def test_output_is_cut_between_two_characters(sandbox: Sandbox) -> None:
+    program = Program("python", "print('é' * 40, flush=True)", limits=Limits(output_bytes=15))
+    result = await sandbox.run(program)
+    assert (result.outcome, result.stdout, result.stdout_truncated) == (Outcome.OUTPUT_LIMIT, "é" * 7, True)
+
+
+async def test_output_of_exactly_the_limit_is_whole(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Program("python", "print('x' * 14)", limits=Limits(output_bytes=15)))
+    assert (result.outcome, len(result.stdout), result.stdout_truncated) == (Outcome.FINISHED, 15, False)
+
+
+async def test_output_that_is_no_text_is_decoded_with_replacement_characters(sandbox: Sandbox) -> None:
+    source = r"import sys; sys.stdout.buffer.write(b'\xff\x00\x1b[31m\xe2\x82')"
+    result = await sandbox.run(Program("python", source))
+    assert result.stdout == "\ufffd\x00\x1b[31m\ufffd"
+
+
+async def test_a_source_that_is_no_program_is_an_answer_and_no_error(sandbox: Sandbox) -> None:
+    for source in ("\ud800", "\x00", "(" * 90_000, "\ufeffprint(1)"):
+        result = await sandbox.run(Program("python", source))
+        assert result.outcome in (Outcome.FINISHED, Outcome.KILLED, Outcome.OUTPUT_LIMIT)
+
+
+async def test_a_deadline_ends_a_program_that_only_waits(sandbox: Sandbox) -> None:
+    result = await sandbox.run(Program("python", "import time; time.sleep(60)", limits=Limits(wall_s=0.3)))
+    assert (result.outcome, result.exit_code) == (Outcome.TIMEOUT, None)
+    assert result.duration_ms >= 300
+
+
+async def test_output_before_the_deadline_is_kept(sandbox: Sandbox) -> None:
+    source = "import time; print('so far', flush=True); time.sleep(60)"
+    result = await sandbox.run(Program("python", source, limits=Limits(wall_s=0.5)))
+    assert (result.outcome, result.stdout) == (Outcome.TIMEOUT, "so far\n")
+
+
+async def test_cpu_time_is_summed_over_processes(sandbox: Sandbox) -> None:
+    source = "import os\nfor _ in range(3): os.fork()\nwhile True: pass"
+    result = await sandbox.run(Program("python", source, limits=Limits(wall_s=30.0, cpu_s=1.0)))
+    assert result.outcome is Outcome.CPU_LIMIT
+
+
+async def test_a_program_that_closes_its_output_is_still_waited_for(sandbox: Sandbox) -> None:
+    source = "import os\nos.close(1); os.close(2)\nos.read(0, 1)\nos._exit(5)"
+    result = await sandbox.run(Program("python", source, "x"))
+    assert (result.outcome, result.exit_code) == (Outcome.FINISHED, 5)
+
+
+async def test_an_orphan_that_keeps_the_output_open_does_not_hold_up_the_answer(sandbox: Sandbox, host: Host) -> None:
+    source = host.program("import os, time\nif os.fork() == 0:\n  time.sleep(60)\nprint('done')")
+    result = await sandbox.run(Program("python", source))
+    assert (result.outcome, result.stdout) == (Outcome.FINISHED, "done\n")
+    await host.check_unharmed()
+
+
+async def test_a_cancelled_run_has_ended_with_all_its_processes(sandbox: Sandbox, host: Host) -> None:
+    source = host.program("import os, time\nos.fork()\nprint('on', flush=True)\ntime.sleep(60)")
+    with anyio.CancelScope() as scope:
+        await sandbox.run(Program("python", source), on_output=lambda stream, text: scope.cancel())
+    assert scope.cancelled_caught
+    await host.check_unharmed()
+    after = await sandbox.run(Program("python", "print('next')"))
+    assert after.stdout == "next\n"
+
+
+async def test_runs_beyond_the_places_wait_and_beyond_the_queue_are_refused(
+    open_sandbox: Callable[..., Awaitable[Sandbox]],
+) -> None:
+    sandbox = await open_sandbox("unshare", at_once=1, waiting=1)
+    await sandbox.probe()
+    outcomes: list[Outcome] = []
+    running = anyio.Event()
+
+    async def run(source: str) -> None:
+        result = await sandbox.run(Program("python", source, limits=QUICK), on_output=lambda *_: running.set())
+        outcomes.append(result.outcome)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, "import time; print('on', flush=True); time.sleep(60)")
+        await running.wait()
+        group.start_soon(run, "pass")
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(SandboxBusy, match="1 runs wait"):
+            await sandbox.run(Program("python", "pass"))
+    assert outcomes == [Outcome.TIMEOUT, Outcome.FINISHED]
