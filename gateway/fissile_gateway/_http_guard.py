@@ -58,7 +58,7 @@ class ServerSettings:
     drain_s: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
+class Refusal(Exception):
     """Raised when a client sent what the server does not accept; the connection ends with this answer."""
 
     def __init__(self, status: int, detail: str) -> None:

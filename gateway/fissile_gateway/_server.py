@@ -27,7 +27,7 @@ from wsgiref.handlers import format_date_time
 
 import anyio
 import attrs
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 from hypercorn.config import Config
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
@@ -35,7 +35,8 @@ from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import AppWrapper, ASGISendEvent, Event, WorkerContext, WWWScope
 from hypercorn.typing import TaskGroup as HypercornTaskGroup
 
-from fissile_gateway._http_guard import GuardedProtocol, Refusal, ServerSettings, problem, problem_answer
+from fissile_gateway._http_guard import GuardedProtocol, Refusal, problem, problem_answer
+from fissile_gateway._http_guard import ServerSettings as ServerSettings
 from fissile_gateway._server_asyncio import READ_BYTES, asyncio_reader
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -50,6 +51,7 @@ An endless answer waits for it next to its own source and ends, instead of being
 _CHUNK_BYTES = 64 * 1024
 _MAILBOX_MESSAGES = 8  # of at most one read each, that is 512 KiB that an application has not asked for yet
 _LINGER_S = 1.0
+_CUT_S = 1.0  # between telling an application that its client is gone and cancelling it
 _LIFESPAN_SHUTDOWN_S = 10.0
 _ACCEPT_PAUSE_S = 0.1
 _TURNED_AWAY_MAX = 64
@@ -60,7 +62,7 @@ _logger = logging.getLogger("fissile.gateway.server")
 _Message = dict[str, Any]
 
 
-class PortTaken(OSError):  # noqa: N818 - says what is the case, like FileExistsError's errno name
+class PortTaken(OSError):
     """Raised when another process listens on the port."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -75,11 +77,11 @@ class PortTaken(OSError):  # noqa: N818 - says what is the case, like FileExists
         return str(self.args[1])
 
 
-class StartupFailed(RuntimeError):  # noqa: N818
+class StartupFailed(RuntimeError):
     """Raised when the application reports that its startup failed."""
 
 
-class ClientGone(ConnectionError):  # noqa: N818
+class ClientGone(ConnectionError):
     """Raised in an application that sends to a client which is no longer there."""
 
 
@@ -174,6 +176,8 @@ class HttpServer:
         self.app = app
         self.settings = settings or ServerSettings()
         self.draining = anyio.Event()
+        self._ended = anyio.Event()
+        self._released = anyio.Event()
         self.config = _QuietConfig(self.settings)
         self.context = _Context(self.draining)
         self.state: dict[str, Any] = {}
@@ -202,7 +206,8 @@ class HttpServer:
     async def serve(self, *, started: Callable[[tuple[str, int]], object] | None = None) -> None:
         """Serve until `drain` was called and its work is done, or until cancelled.
 
-        Cancelling closes every connection at once and does not run the application's shutdown.
+        Cancelling closes every connection at once, gives the application a second to take note, and does not run its
+        shutdown.
 
         Args:
             started: Called with the host and port really bound, once connections are accepted.
@@ -248,20 +253,43 @@ class HttpServer:
         return listeners
 
     async def _serve(self, listeners: list[socket.socket], started: Callable[[tuple[str, int]], object] | None) -> None:
-        async with anyio.create_task_group() as connections:
-            async with anyio.create_task_group() as accepting:
-                for listener in listeners:
-                    accepting.start_soon(self._accept, listener, connections)
-                if started is not None:
-                    started(listeners[0].getsockname()[:2])
-                await self.draining.wait()
-                accepting.cancel_scope.cancel()
-            _close_all(listeners)
-            for connection in self.connections:
-                connection.end_if_idle()
-            connections.cancel_scope.deadline = anyio.current_time() + self.settings.drain_s
-        if connections.cancel_scope.cancelled_caught:
-            _logger.warning("requests still in progress were cut off after %s s", self.settings.drain_s)
+        async with anyio.create_task_group() as tasks:
+            connections: TaskGroup = await tasks.start(self._hold_connections)
+            try:
+                async with anyio.create_task_group() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(self._accept, listener, connections)
+                    if started is not None:
+                        started(listeners[0].getsockname()[:2])
+                    await self.draining.wait()
+                    accepting.cancel_scope.cancel()
+                _close_all(listeners)
+                for connection in self.connections:
+                    connection.end_if_idle()
+                if self.connections:
+                    with anyio.move_on_after(self.settings.drain_s) as bound:
+                        await self._ended.wait()
+                    if bound.cancelled_caught:
+                        _logger.warning("requests still in progress are cut off after %s s", self.settings.drain_s)
+            finally:
+                for connection in self.connections:
+                    connection.lose()
+                connections.cancel_scope.deadline = anyio.current_time() + _CUT_S
+                self._released.set()
+
+    async def _hold_connections(self, *, task_status: TaskStatus[TaskGroup]) -> None:
+        # Cancelling an application is the last resort, also when the caller is cancelled: Quart on asyncio would leave
+        # its handler behind as a task of its own, but ends it when it hears that the client is gone.
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as connections:
+                task_status.started(connections)
+                await self._released.wait()
+
+    def connection_ended(self, connection: "_Connection") -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        if not self.connections and self.draining.is_set():
+            self._ended.set()
 
     async def _accept(self, listener: socket.socket, connections: TaskGroup) -> None:
         while True:
@@ -386,7 +414,8 @@ class _Connection:
         try:
             with _contained("a connection"):
                 async with anyio.create_task_group() as self._tasks:
-                    await self._read()
+                    with _contained("reading from a connection"):
+                        await self._read()
                     self._gone = True
                     await self._protocol.close()
                     self._stream.close()
@@ -394,13 +423,18 @@ class _Connection:
                         self._pings.cancel()
                     # Leaving the task group waits for an application that goes on without its client.
         finally:
-            self._server.connections.discard(self)
+            self._server.connection_ended(self)
             self._stream.close()
 
     def end_if_idle(self) -> None:
         """End the connection unless a request is in progress or arriving."""
         if not self.busy and not self._protocol.head_pending:
             self.end()
+
+    def lose(self) -> None:
+        """Take the client for gone."""
+        self._gone = True
+        self.end()
 
     # What the protocol asks for
 
@@ -439,9 +473,9 @@ class _Connection:
             async with self._writing:
                 await self._write_slowly(memoryview(data))
         except (OSError, anyio.ClosedResourceError):
-            self._lose()
+            self.lose()
         except BaseException:
-            self._lose()  # An answer that was cut short is followed by nothing.
+            self.lose()  # An answer that was cut short is followed by nothing.
             raise
 
     async def _write_slowly(self, data: memoryview) -> None:
@@ -453,7 +487,7 @@ class _Connection:
                     part = part[self._stream.send(part) :]
             if deadline.cancelled_caught:
                 self._server.stalled_total += 1
-                self._lose()
+                self.lose()
 
     async def pause(self, resumed: Event, room: int) -> bytes:
         """Wait until the protocol can go on, and read ahead meanwhile: the client's leaving must not go unnoticed."""
@@ -463,7 +497,7 @@ class _Connection:
             while room > 0:
                 data = await self._stream.receive()
                 if not data:
-                    self._lose()
+                    self.lose()
                     return
                 ahead.append(data)
                 room -= len(data)
@@ -508,11 +542,9 @@ class _Connection:
                 raise ClientGone("the client is gone")
             await send(message)
 
-        try:
-            with _contained(f"the application, answering {scope['path']!r},"):
-                await app(scope, mailbox.receive, send_to_client)
-        finally:
-            mailbox.close({"type": "http.disconnect"})
+        with _contained(f"the application, answering {scope['path']!r},"):
+            await app(scope, mailbox.receive, send_to_client)
+        mailbox.close({"type": "http.disconnect"})
         if isinstance(stream, HTTPStream) and stream.state is ASGIHTTPState.REQUEST and not stream.closed:
             body = problem(500, "The application failed.")
             headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
@@ -559,10 +591,6 @@ class _Connection:
         elif not self._head_began and self._protocol.head_pending:
             self._head_began = True
             self._reading.deadline = anyio.current_time() + self._settings.head_timeout_s
-
-    def _lose(self) -> None:
-        self._gone = True
-        self.end()
 
 
 class _Lifespan:

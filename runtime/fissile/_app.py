@@ -370,7 +370,7 @@ class _Running:
             await self._transport.ensure(topic_specs(self._catalog, app.settings))
             for plan in self._plans:
                 values = self._settings_values[plan.module.name]
-                live = await open_resources(plan, values, app.overrides, self._environment, stack)
+                live = await open_resources(plan, values, app.overrides, self._environment, self._process(), stack)
                 self._modules.append(live)
             self._build()
             async with self._running_tasks() as tasks:
@@ -412,7 +412,7 @@ class _Running:
         if Lifespan not in signature.parameters.values():
             lifespan.started()
         bus = Bus(module.routes)
-        values = {**module.values, Bus: bus, Queries: bus, Lifespan: lifespan, Process: self._process()}
+        values = {**module.values, Bus: bus, Queries: bus, Lifespan: lifespan}
         arguments = arguments_of(signature, values)
 
         async def work() -> None:

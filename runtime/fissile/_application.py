@@ -18,7 +18,7 @@ from fissile._errors import Fault, StartupFailed
 from fissile._module import Module
 from fissile._names import place
 from fissile._placement import GATEWAY, Placement, placement_faults, read_placements
-from fissile._settings import Origin, Settings, Sources, load, read_toml
+from fissile._settings import Origin, Settings, Sources, load, read_toml, variable_name
 
 GATEWAY_PACKAGE = "fissile_gateway"
 """Where the gateway's module is. It comes with the extra `gateway`; the library never imports it but here, by name."""
@@ -89,7 +89,7 @@ class Application:
     ) -> Application:
         sources = Sources.read(root, command_line=command_line, toml=table, toml_name=file)
         faults: list[Fault] = []
-        paths = table.get("modules", [])
+        paths: list[str] = table.get("modules", [])
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
             faults.append(
                 Fault(
@@ -137,7 +137,7 @@ class Application:
             sources=self.sources,
             name=self.name,
             process=process,
-            is_dev=self.is_dev,
+            is_dev=self.is_dev and self._is_loopback(),
         )
 
     def placement(self, modules: tuple[str, ...]) -> Placement:
@@ -232,6 +232,11 @@ class Application:
             )
             return None
         return module
+
+    def _is_loopback(self) -> bool:
+        """Tell whether the gateway can be reached from this machine only."""
+        found = self.sources.find(variable_name("host"))
+        return found is None or found[0] in ("127.0.0.1", "::1", "localhost")
 
     def _log_is_shared(self) -> bool:
         return not self.settings.bus.startswith("memory:")

@@ -45,7 +45,7 @@ class Slots:
     """
 
     free: int
-    _line: deque[anyio.Event] = field(factory=deque, init=False)
+    _line: deque[anyio.Event] = field(factory=deque[anyio.Event], init=False)
 
     async def wait(self) -> None:
         """Wait for a slot and take it."""

@@ -5,7 +5,7 @@ All choices are made here, once, at start. What is off is absent from the result
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import Context
 from random import Random
@@ -31,6 +31,7 @@ from fissile._isolation import run_isolated
 from fissile._local import local_route
 from fissile._module import Middleware
 from fissile._partitioner import partition_of
+from fissile._process import Process
 from fissile._retry import Retry
 from fissile._settings import Settings
 from fissile._signature import Signature
@@ -74,8 +75,8 @@ class LiveModule:
     context: Context
     values: Mapping[Any, Any]
     routes: Routes
-    handlers: dict[type, Handler] = field(factory=dict)
-    gates: dict[str, Gate] = field(factory=dict)
+    handlers: dict[type, Handler] = field(factory=dict[type, Handler])
+    gates: dict[str, Gate] = field(factory=dict[str, Gate])
 
     @property
     def name(self) -> str:
@@ -88,6 +89,7 @@ async def open_resources(
     settings_values: Mapping[type, Any],
     overrides: Mapping[Any, Any],
     environment: Environment,
+    process: Process,
     stack: AsyncExitStack,
 ) -> LiveModule:
     """Open a module's resources, each after what it needs, in a context of the module's own."""
@@ -96,6 +98,7 @@ async def open_resources(
         Clock: environment.clock,
         Ids: environment.ids,
         Random: environment.random,
+        Process: process,
         **{cls: settings_values[cls] for cls in plan.settings},
     }
     own = AsyncExitStack()
@@ -250,7 +253,9 @@ class Builder:
         await self.transport.append(records)
 
     @asynccontextmanager
-    async def _open_tap(self, topic: Topic[Any], *, after: Position | None, key: str | None) -> Any:
+    async def _open_tap(
+        self, topic: Topic[Any], *, after: Position | None, key: str | None
+    ) -> AsyncGenerator[Tap[Any]]:
         codecs = {self.catalog.name_of(event): self.codec(event) for event in topic.events}
         count = self.settings.partitions
         numbers = range(count) if key is None else [partition_of(key.encode(), count)]
@@ -296,7 +301,7 @@ class Builder:
 
 
 def _absent(module: str, name: str) -> Callable[[Queries, Any, str | None], Coroutine[Any, Any, Any]]:
-    async def call(bus: Queries, message: Any, message_id: str | None) -> Any:
+    async def call(_bus: Queries, _message: Any, _message_id: str | None) -> Any:
         raise Unavailable(
             f"{name} was not called: no process that can be reached hosts the module {module!r}. It did not happen."
         )

@@ -6,18 +6,15 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-import attrs
-from attrs import field, frozen
-
 from fissile._messages import Command, DeclaredError, Event, Query
 from fissile._names import kebab_case
 
 E = TypeVar("E", bound=Event)
+C = TypeVar("C")
 
 DAY_S = 86_400.0
 
 
-@frozen(eq=False, init=False)
 class Topic(Generic[E]):
     """A named log of events, in order per key. Any number of modules subscribe to it.
 
@@ -26,13 +23,8 @@ class Topic(Generic[E]):
         events: The classes of the events it carries, one or more.
         key: Gives the key of an event; events with equal keys are handled in the order of their publication.
         retention_s: How long an event is kept for subscribers that come late, in seconds.
+        public: Whether the gateway offers it as a stream.
     """
-
-    name: str
-    events: tuple[type[E], ...]
-    key: Callable[[E], str] = field(repr=False)
-    retention_s: float = field(repr=False)
-    place: tuple[str, int] = field(repr=False)
 
     def __init__(
         self,
@@ -40,12 +32,19 @@ class Topic(Generic[E]):
         *events: type[E],
         key: Callable[[E], str],
         retention_s: float = 7 * DAY_S,
+        public: bool = True,
     ) -> None:
-        caller = sys._getframe(1)
-        self.__attrs_init__(name, events, key, retention_s, (caller.f_code.co_filename, caller.f_lineno))
+        self.name = name
+        self.events = events
+        self.key = key
+        self.retention_s = retention_s
+        self.public = public
+        self.place = _caller_place()
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name}: {', '.join(event.__name__ for event in self.events)}>"
 
 
-@frozen(eq=False, init=False)
 class Contract:
     """What a module lets others import: its name, its messages, its topics and its declared errors.
 
@@ -57,12 +56,6 @@ class Contract:
         topics: The topics, likewise.
     """
 
-    name: str
-    import_name: str = field(repr=False)
-    place: tuple[str, int] = field(repr=False)
-    _messages: tuple[type, ...] | None = field(repr=False)
-    _topics: tuple[Topic[Any], ...] | None = field(repr=False)
-
     def __init__(
         self,
         name: str,
@@ -70,34 +63,39 @@ class Contract:
         messages: Iterable[type] | None = None,
         topics: Iterable[Topic[Any]] | None = None,
     ) -> None:
-        caller = sys._getframe(1)
-        self.__attrs_init__(
-            name,
-            caller.f_globals.get("__name__", "__main__"),
-            (caller.f_code.co_filename, caller.f_lineno),
-            None if messages is None else tuple(messages),
-            None if topics is None else tuple(topics),
-        )
+        self.name = name
+        self.place = _caller_place()
+        self.import_name: str = sys._getframe(1).f_globals.get("__name__", "__main__")
+        self._messages = None if messages is None else tuple(messages)
+        self._topics = None if topics is None else tuple(topics)
+
+    @property
+    def has_file_of_its_own(self) -> bool:
+        """Whether everything in its file belongs to it."""
+        return self._messages is None
+
+    def __repr__(self) -> str:
+        return f"<Contract {self.name}>"
 
     @property
     def commands(self) -> tuple[type[Command[Any]], ...]:
         """The commands, in the order of their definition."""
-        return tuple(cls for cls in self._classes() if issubclass(cls, Command))
+        return self._classes(Command)
 
     @property
     def queries(self) -> tuple[type[Query[Any]], ...]:
         """The queries, in the order of their definition."""
-        return tuple(cls for cls in self._classes() if issubclass(cls, Query))
+        return self._classes(Query)
 
     @property
     def events(self) -> tuple[type[Event], ...]:
         """The events, in the order of their definition."""
-        return tuple(cls for cls in self._classes() if issubclass(cls, Event))
+        return self._classes(Event)
 
     @property
     def errors(self) -> tuple[type[DeclaredError], ...]:
         """The declared errors, in the order of their definition."""
-        return tuple(cls for cls in self._classes() if issubclass(cls, DeclaredError))
+        return self._classes(DeclaredError)
 
     @property
     def topics(self) -> tuple[Topic[Any], ...]:
@@ -106,27 +104,29 @@ class Contract:
             return self._topics
         if self._messages is not None:
             return ()
-        found = (value for value in self._namespace().values() if isinstance(value, Topic))
+        found: list[Topic[Any]] = [value for value in self._namespace() if isinstance(value, Topic)]
         return tuple(dict.fromkeys(topic for topic in found if topic.place[0] == self.place[0]))
 
     def name_of(self, message: type) -> str:
         """Return the name of a message of this contract on the wire and in the gateway, such as `code-executor.run-code`."""
         return f"{self.name}.{kebab_case(message.__name__)}"
 
-    def _namespace(self) -> dict[str, Any]:
+    def _namespace(self) -> tuple[Any, ...]:
         module = sys.modules.get(self.import_name)
-        return {} if module is None else vars(module)
+        return () if module is None else tuple(vars(module).values())
 
-    def _classes(self) -> tuple[type, ...]:
+    def _classes(self, base: type[C]) -> tuple[type[C], ...]:
         if self._messages is not None:
-            return self._messages
-        found = (value for value in self._namespace().values() if isinstance(value, type))
-        return tuple(
-            dict.fromkeys(
-                cls
-                for cls in found
-                if cls.__module__ == self.import_name
-                and issubclass(cls, (Command, Query, Event, DeclaredError))
-                and attrs.has(cls)
+            candidates: Iterable[Any] = self._messages
+        else:
+            candidates = (
+                value for value in self._namespace() if getattr(value, "__module__", None) == self.import_name
             )
-        )
+        found = (value for value in candidates if isinstance(value, type) and issubclass(value, base))
+        return tuple(dict.fromkeys(found))
+
+
+def _caller_place() -> tuple[str, int]:
+    """Return the file and the line from which the constructor was called that calls this."""
+    frame = sys._getframe(2)
+    return frame.f_code.co_filename, frame.f_lineno

@@ -86,11 +86,11 @@ def key_bytes(name: str, key: Callable[[Any], str], message: Any) -> bytes:
         InvalidMessage: The contract's key function fails, or gives no string.
     """
     try:
-        text = key(message)
+        text: object = key(message)
         if not isinstance(text, str):
             raise TypeError(f"it gives {type(text).__name__}, not str")
         return text.encode()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- the developer's function may raise anything
         raise InvalidMessage(name, f"its key cannot be made ({type(error).__name__}: {error})") from None
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio
 import anyio.to_thread
@@ -131,9 +131,12 @@ class Handler:
 
 def only_leaf(error: BaseException) -> BaseException:
     """Return the one error inside a group of one, however deep; the error itself otherwise."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    while isinstance(error, BaseExceptionGroup):
+        inner = cast("list[BaseException]", list(error.exceptions))
+        if len(inner) > 1:
+            break
+        error = inner[0]
+    return cast("BaseException", error)  # type: ignore[redundant-cast]  # likewise
 
 
 def _is_stray(error: BaseException) -> bool:
@@ -174,7 +177,7 @@ def bind(
     if not inspect.iscoroutinefunction(inspect.unwrap(function)):
         return _threaded(target, "".join(per_message), limiter)
     if not per_message:
-        return lambda message, bus: target(message)
+        return lambda message, _bus: target(message)
     if len(per_message) == 1:
         ((name, kind),) = per_message.items()
         if kind is Caller:

@@ -191,7 +191,7 @@ def _in_turn(call: Call, handler: Handler) -> Call:
 def _key_of(handler: Handler, order_key: Callable[[Any], str], message: Any) -> str:
     try:
         return str(order_key(message))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- the developer's function may raise anything
         raise InvalidMessage(handler.name, f"its key cannot be made ({type(error).__name__}: {error})") from None
 
 

@@ -37,7 +37,7 @@ class DeclaredError(Exception):
             cls.status = status
 
     def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
+        if not isinstance(other, DeclaredError) or type(self) is not type(other):
             return NotImplemented
         return _field_values(self) == _field_values(other)
 
@@ -64,11 +64,16 @@ class Request(Generic[R_co]):
     __slots__ = ()
 
     declared_errors: ClassVar[tuple[type[DeclaredError], ...]] = ()
+    public: ClassVar[bool] = True
 
-    def __init_subclass__(cls, *, raises: tuple[type[DeclaredError], ...] | None = None) -> None:
+    def __init_subclass__(
+        cls, *, raises: tuple[type[DeclaredError], ...] | None = None, public: bool | None = None
+    ) -> None:
         super().__init_subclass__()
         if raises is not None:
             cls.declared_errors = raises
+        if public is not None:
+            cls.public = public
 
 
 class Command(Request[R_co]):
@@ -78,6 +83,7 @@ class Command(Request[R_co]):
         raises: The declared errors that may come back.
         key: The name of a field, or a function of the command. Commands with equal keys are handled one after the other; commands
             without a key in no particular order.
+        public: Whether the gateway offers it; other modules may call it in any case.
     """
 
     __slots__ = ()
@@ -89,8 +95,9 @@ class Command(Request[R_co]):
         *,
         raises: tuple[type[DeclaredError], ...] | None = None,
         key: str | Callable[[Any], str] | None = None,  # Any: the subclass itself, which has no name here
+        public: bool | None = None,
     ) -> None:
-        super().__init_subclass__(raises=raises)
+        super().__init_subclass__(raises=raises, public=public)
         if key is not None:
             cls.order_key = key if isinstance(key, str) else staticmethod(key)
 
@@ -105,6 +112,7 @@ class Query(Request[R_co]):
 
     Args (of the class statement):
         raises: The declared errors that may come back.
+        public: Whether the gateway offers it; other modules may ask it in any case.
     """
 
     __slots__ = ()

@@ -105,10 +105,14 @@ class Module:
 
     contract: Contract
     middleware: tuple[Middleware, ...] = ()
-    handlers: list[HandlerDeclaration] = field(factory=list, init=False, repr=False)
-    subscriptions: list[SubscriptionDeclaration] = field(factory=list, init=False, repr=False)
-    resources: list[Callable[..., AbstractAsyncContextManager[Any]]] = field(factory=list, init=False, repr=False)
-    workers: list[Callable[..., Coroutine[Any, Any, None]]] = field(factory=list, init=False, repr=False)
+    handlers: list[HandlerDeclaration] = field(factory=list[HandlerDeclaration], init=False, repr=False)
+    subscriptions: list[SubscriptionDeclaration] = field(factory=list[SubscriptionDeclaration], init=False, repr=False)
+    resources: list[Callable[..., AbstractAsyncContextManager[Any]]] = field(
+        factory=list[Callable[..., AbstractAsyncContextManager[Any]]], init=False, repr=False
+    )
+    workers: list[Callable[..., Coroutine[Any, Any, None]]] = field(
+        factory=list[Callable[..., Coroutine[Any, Any, None]]], init=False, repr=False
+    )
 
     @property
     def name(self) -> str:

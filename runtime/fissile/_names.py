@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,6 @@ def source_place(thing: Any) -> str:  # Any: a function, a class, whatever a dev
 def place(file: str, line: int) -> str:
     """Return `file:line`, the file relative to the working directory where it lies below it."""
     path = Path(file)
-    try:
+    with suppress(ValueError):
         path = path.relative_to(Path.cwd())
-    except ValueError:
-        pass
     return f"{path}:{line}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVarTuple, Unpack
+from typing import TypeVarTuple
 
 import sniffio
 
 Arguments = TypeVarTuple("Arguments")
 
 
-def call_soon(function: Callable[[Unpack[Arguments]], object], *arguments: Unpack[Arguments]) -> None:
+def call_soon(function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
     """Call a function in the next turn of the running event loop. It must not raise."""
     if sniffio.current_async_library() == "trio":
         import trio

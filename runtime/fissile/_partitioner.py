@@ -7,7 +7,7 @@ MurmurHash2, 32 bits, with Kafka's seed. A key must be on the same partition wha
 from __future__ import annotations
 
 from functools import lru_cache
-from struct import unpack_from
+from struct import iter_unpack
 
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
@@ -19,8 +19,8 @@ def murmur2(data: bytes) -> int:
     length = len(data)
     h = (_SEED ^ length) & _MASK
     whole = length & ~3
-    for (k,) in (unpack_from("<I", data, position) for position in range(0, whole, 4)):
-        k = (k * _M) & _MASK
+    for (word,) in iter_unpack("<I", data[:whole]):
+        k = (word * _M) & _MASK
         k ^= k >> 24
         k = (k * _M) & _MASK
         h = ((h * _M) & _MASK) ^ k

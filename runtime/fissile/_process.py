@@ -25,7 +25,7 @@ class Check:
 
 @frozen
 class Process:
-    """The process a worker runs in.
+    """The process that a module runs in.
 
     Attributes:
         application: The application's name.
@@ -34,7 +34,7 @@ class Process:
         modules: The modules it hosts.
         contracts: All contracts of the application, hosted here or not.
         max_message_bytes: The size that a message may have.
-        is_dev: Whether it runs for a developer (`fissile dev`), where more may be shown and less is refused.
+        is_dev: Whether it runs for a developer, reachable from this machine only, where less is refused.
         checks: Tells what has to be well for the process to be ready, and whether it is.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
@@ -42,7 +43,7 @@ def secret(default: Any, help: str) -> Any:  # noqa: A002 -- Any: as above
         default: Its default.
         help: What it means.
     """
-    return field(default=default, repr=lambda value: MASK, metadata={"help": help, "secret": True})
+    return field(default=default, repr=lambda _: MASK, metadata={"help": help, "secret": True})
 
 
 @frozen
@@ -231,15 +232,14 @@ def convert(raw: Any, annotation: Any) -> Any:
         ValueError: It cannot be converted.
     """
     # Any: a value from a file or the environment, and a type expression.
-    import typed_settings
-
-    global _converter
-    if _converter is None:
-        _converter = typed_settings.default_converter().structure
-    return _converter(raw, annotation)
+    return _converter()(raw, annotation)
 
 
-_converter: Callable[[Any, Any], Any] | None = None
+@cache
+def _converter() -> Callable[[Any, Any], Any]:
+    import typed_settings  # takes a tenth of a second, and is not needed to import fissile
+
+    return typed_settings.default_converter().structure
 
 
 def read_toml(path: Path) -> dict[str, Any]:

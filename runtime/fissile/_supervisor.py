@@ -31,10 +31,10 @@ class Supervisor:
     """
 
     environment: Environment
-    problems: dict[str, str] = field(factory=dict, init=False)
-    failures: dict[str, BaseException] = field(factory=dict, init=False)
-    restarts: dict[str, int] = field(factory=dict, init=False)
-    running: set[str] = field(factory=set, init=False)
+    problems: dict[str, str] = field(factory=dict[str, str], init=False)
+    failures: dict[str, BaseException] = field(factory=dict[str, BaseException], init=False)
+    restarts: dict[str, int] = field(factory=dict[str, int], init=False)
+    running: set[str] = field(factory=set[str], init=False)
 
     async def keep(self, name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a function until it returns; start it again when it raises.
@@ -64,7 +64,7 @@ class Supervisor:
                 self.failures[name] = leaf
                 self.problems[name] = f"{type(leaf).__name__}: {leaf}"
                 self.restarts[name] = self.restarts.get(name, 0) + 1
-                _logger.error("%s failed; it starts again in %.2g s", name, pause_s, exc_info=error)
+                _logger.exception("%s failed; it starts again in %.2g s", name, pause_s)
                 await self.environment.clock.sleep(pause_s)
             else:
                 self.problems.pop(name, None)

@@ -16,7 +16,7 @@ import enum
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from operator import attrgetter
@@ -86,7 +86,7 @@ def _problems(annotation: Any, path: str, seen: frozenset[type]) -> Iterator[Pro
     elif isinstance(annotation, type) and issubclass(annotation, BaseException):
         yield f"{where}{annotation.__name__} is an exception.", "Use a frozen attrs class with the same fields."
     else:
-        name = getattr(annotation, "__name__", None) or str(annotation)
+        name = _name_of(annotation)
         yield f"{where}the type {name} cannot be part of a contract.", "Use a type of the table in docs/contracts.md."
 
 
@@ -135,6 +135,10 @@ def _class_problems(cls: type, path: str, seen: frozenset[type], *, is_error: bo
             yield f"{name}: it has no type.", "Annotate it."
         else:
             yield from _problems(hints[attribute.name], name, seen | {cls})
+
+
+def _name_of(annotation: Any) -> str:
+    return getattr(annotation, "__name__", None) or str(annotation)
 
 
 def _bare(annotation: Any) -> Any:
@@ -224,7 +228,10 @@ def _each_value(inner: Check) -> Check:
     def check(value: Any) -> str | None:
         if not isinstance(value, collections.abc.Mapping):
             return None
-        return next((problem for item in value.values() if (problem := inner(item)) is not None), None)
+        return next(
+            (problem for item in cast("Mapping[str, Any]", value).values() if (problem := inner(item)) is not None),
+            None,
+        )
 
     return check
 

@@ -5,13 +5,70 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Literal
 
-from ._base import Sandbox
-from ._model import NoSandbox
+import anyio
+
+from . import _engine
+from ._base import OnOutput, Sandbox
+from ._model import NoSandbox, Program, Result
+from .docker import IMAGE, DockerSandbox
+from .languages import Language
 from .local import LocalSandbox
 
 _log = logging.getLogger(__name__)
 
 Kind = Literal["auto", "docker", "local"]
+
+
+class AutoSandbox(Sandbox):
+    """The first of several sandboxes that holds. It becomes known with `probe`.
+
+    Args:
+        candidates: In the order of preference; they are closed with this one.
+        at_once: Runs at a time.
+        waiting: Runs that may wait for a place.
+    """
+
+    def __init__(self, *candidates: Sandbox, at_once: int, waiting: int) -> None:
+        super().__init__(at_once=at_once, waiting=waiting)
+        self._candidates = candidates
+        self._chosen: Sandbox | None = None
+        self._probing = anyio.Lock()
+
+    @property
+    def level(self) -> str:
+        """Which walls stand around a run; `unprobed` before `probe` has found out."""
+        return self._chosen.level if self._chosen else "unprobed"
+
+    def languages(self) -> tuple[str, ...]:
+        """The ids of the languages that this sandbox can run, sorted; before `probe`, those of the last candidate."""
+        return (self._chosen or self._candidates[-1]).languages()
+
+    async def probe(self) -> str:
+        """Choose, and return the level.
+
+        Raises:
+            NoSandbox: No candidate holds; the text is the last one's.
+        """
+        async with self._probing:
+            for candidate in self._candidates if self._chosen is None else ():
+                try:
+                    await candidate.probe()
+                except NoSandbox as error:
+                    if candidate is self._candidates[-1]:
+                        raise
+                    _log.info("Trying the next sandbox: %s", error)
+                else:
+                    self._chosen = candidate
+                    break
+        return self.level
+
+    async def _run(self, language: Language, program: Program, on_output: OnOutput | None) -> Result:
+        assert self._chosen is not None
+        return await self._chosen._run(language, program, on_output)  # noqa: SLF001 - a place is held already
+
+    async def _close(self) -> None:
+        for candidate in self._candidates:
+            await candidate._close()  # noqa: SLF001 - the same class
 
 
 @asynccontextmanager
@@ -21,35 +78,28 @@ async def choose(
     at_once: int = 2,
     waiting: int = 32,
     allow_weak: bool = False,
-    image: str = "fissile-sandbox",
+    image: str = IMAGE,
 ) -> AsyncGenerator[Sandbox]:
-    """Open a sandbox and close it again, with all that runs in it.
+    """Open a sandbox, and close it again with all that runs in it.
 
-    It is cheap to open: what takes time is `Sandbox.probe`, which the first run waits for. Start it in the background
-    to have it done by then.
+    Opening is cheap. What takes time is `Sandbox.probe`, which the first run waits for; call it in the background to
+    have it done by then.
 
     Args:
         kind: `docker` for containers, `local` for jails of our own, `auto` for containers where an engine answers and
-            has the image or can build it, else jails.
+            has the image, else jails. Only `docker` builds a missing image.
         at_once: Runs at a time.
         waiting: Runs that may wait for a place; one more is refused with `SandboxBusy`.
         allow_weak: Accept local levels that do not contain a hostile program. For development on loopback only.
-        image: The Docker image; built from our recipe where it is missing and can be.
-
-    Raises:
-        NoSandbox: `docker` is asked for and no engine answers, or it has no image.
+        image: The Docker image.
     """
-    sandbox: Sandbox | None = None
-    if kind != "local":
-        from . import docker  # its client library is slow to import, and may be missing
-
-        try:
-            sandbox = await docker.find(at_once=at_once, waiting=waiting, image=image, build=kind == "docker")
-        except NoSandbox as error:
-            if kind == "docker":
-                raise
-            _log.info("No Docker sandbox, taking the local one: %s", error)
-    if sandbox is None:
+    sandbox: Sandbox
+    if kind == "docker":
+        sandbox = DockerSandbox(at_once=at_once, waiting=waiting, image=image, build=True)
+    else:
         sandbox = LocalSandbox(at_once=at_once, waiting=waiting, allow_weak=allow_weak)
+        if kind == "auto" and _engine.engine_may_run():
+            containers = DockerSandbox(at_once=at_once, waiting=waiting, image=image)
+            sandbox = AutoSandbox(containers, sandbox, at_once=at_once, waiting=waiting)
     async with sandbox:
         yield sandbox

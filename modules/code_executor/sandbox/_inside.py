@@ -119,7 +119,8 @@ def become_the_program(order: dict[str, Any], step: dict[str, Any]) -> None:
     os.chdir(order["folder"])
     os.umask(0o077)
     os.nice(order["nice"])
-    os.sched_setaffinity(0, order["cores"])
+    if order["cores"]:
+        os.sched_setaffinity(0, order["cores"])
     for name, soft, hard in step["rlimits"]:
         resource.setrlimit(getattr(resource, name), (soft, hard))
     prctl(PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")
@@ -130,8 +131,18 @@ def become_the_program(order: dict[str, Any], step: dict[str, Any]) -> None:
     os.execve(step["command"][0], step["command"], order["environment"])  # noqa: S606 - there must be no shell
 
 
-def run_step(order: dict[str, Any], step: dict[str, Any], tell: Callable[[str], None]) -> int:
-    """Run one command to its end and return its wait status. Orphans that end meanwhile are reaped on the way."""
+def wait_for(program: int) -> int:
+    """Wait until a child has ended and return its wait status. Orphans that end meanwhile are reaped on the way."""
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == program:
+            return status
+
+
+def run_step(
+    order: dict[str, Any], step: dict[str, Any], tell: Callable[[str], None], wait: Callable[[int], int]
+) -> int:
+    """Run one command to its end and return its wait status."""
     program = os.fork()
     if program == 0:
         try:
@@ -140,19 +151,22 @@ def run_step(order: dict[str, Any], step: dict[str, Any], tell: Callable[[str], 
             tell(f"failed {type(error).__name__}: {error}".replace("\n", " "))
         finally:
             os._exit(127)
-    while True:
-        ended, status = os.waitpid(-1, 0)
-        if ended == program:
-            return status
+    return wait(program)
 
 
-def carry_out(order: dict[str, Any], tell: Callable[[str], None], go_on: Callable[[], bool]) -> None:
+def carry_out(
+    order: dict[str, Any],
+    tell: Callable[[str], None],
+    go_on: Callable[[], bool],
+    wait: Callable[[int], int] = wait_for,
+) -> None:
     """Put the files of a run into its folder and run its steps, until one of them fails.
 
     Args:
-        order: What `_jail.order_for` made.
+        order: What `_orders.order_for` made.
         tell: Sends one line to the runtime: `start N`, `end N STATUS` or `failed TEXT`.
         go_on: Waits until the runtime has taken the output of a step, before the next may write.
+        wait: Waits for a child, and returns its wait status.
     """
     os.umask(0o022)
     for name, text in order["files"].items():
@@ -163,7 +177,7 @@ def carry_out(order: dict[str, Any], tell: Callable[[str], None], go_on: Callabl
     last = len(order["steps"]) - 1
     for number, step in enumerate(order["steps"]):
         tell(f"start {number}")
-        status = run_step(order, step, tell)
+        status = run_step(order, step, tell, wait)
         tell(f"end {number} {status}")
         if status or number == last:
             return

@@ -19,6 +19,11 @@ GONE_WITHIN_S = 5.0
 
 def order(content: dict[str, Any]) -> bytes:
     """Frame one order to the launcher. Version 2 of marshal is read by every Python 3."""
+    return message(content)
+
+
+def message(content: object) -> bytes:
+    """Frame anything for `_inside.read_order` or `BOOT_FROM_STREAM`."""
     data = marshal.dumps(content, 2)
     return b"%08d" % len(data) + data
 

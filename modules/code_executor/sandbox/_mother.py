@@ -11,14 +11,8 @@ from typing import Any
 
 from ._model import SandboxError
 
-_SENT = ("_inside", "_walls", "_warden")
-"""The modules that run in processes of their own, each importing only those before it."""
 
-BOOT = """
-import marshal, sys
-number = int(sys.argv[1])
-with open(number, "rb", closefd=number > 2) as file:
-    modules = marshal.loads(file.read())
+_LOAD = """
 package = sys.modules["jail"] = type(sys)("jail")
 package.__path__ = []
 modules = [(name, compile(code, name, "exec") if isinstance(code, str) else code) for name, code in modules]
@@ -29,7 +23,31 @@ for name, code in modules:
     exec(code, module.__dict__)
 getattr(sys.modules["jail." + sys.argv[2]], sys.argv[3])(int(sys.argv[4]))
 """
-"""Loads modules from a descriptor and calls a function: `-c BOOT DESCRIPTOR MODULE FUNCTION CONTROL`."""
+
+BOOT = f"""
+import marshal, sys
+number = int(sys.argv[1])
+with open(number, "rb", closefd=number > 2) as file:
+    modules = marshal.loads(file.read())
+{_LOAD}
+"""
+"""Loads modules from a descriptor, to its end, and calls a function: `-c BOOT DESCRIPTOR MODULE FUNCTION CONTROL`."""
+
+BOOT_FROM_STREAM = f"""
+import marshal, os, sys
+def take(left):
+    parts = []
+    while left:
+        part = os.read(int(sys.argv[1]), left)
+        if not part:
+            sys.exit(0)
+        left -= len(part)
+        parts.append(part)
+    return b"".join(parts)
+modules = marshal.loads(take(int(take(8))))
+{_LOAD}
+"""
+"""The same, where the modules are framed as one message and more follows them."""
 
 
 def interpreter(python: str) -> list[str]:
@@ -37,9 +55,9 @@ def interpreter(python: str) -> list[str]:
     return [python, "-I", "-S", "-B", "-c", BOOT]
 
 
-def sources() -> list[tuple[str, str]]:
-    """Name and text of each module that is sent."""
-    return [(name, Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")) for name in _SENT]
+def sources(*names: str) -> list[tuple[str, str]]:
+    """Name and text of modules that are sent, each importing only those before it."""
+    return [(name, Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")) for name in names]
 
 
 class Mother:
@@ -102,7 +120,7 @@ class Mother:
                 raise SandboxError(f"The interpreter {self.python} cannot be started: {error}.") from error
         assert self._process.stdin is not None
         with suppress(BrokenPipeError), self._process.stdin as pipe:
-            pipe.write(marshal.dumps(sources(), 2))
+            pipe.write(marshal.dumps(sources("_inside", "_walls", "_warden"), 2))
         return ours
 
     def _end(self) -> None:

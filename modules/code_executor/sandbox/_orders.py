@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ._base import whole_seconds
 from ._jail import order
@@ -45,7 +46,7 @@ def run_folder(level: Level, uid: int) -> Generator[str]:
 
 
 def order_for(level: Level, tools: Mapping[str, str], language: Language, program: Program, folder: str) -> bytes:
-    """Frame the order to run a program: what `_inside.carry_out` reads.
+    """Frame the order to run a program in a local jail.
 
     Args:
         level: The walls it will run in.
@@ -54,8 +55,21 @@ def order_for(level: Level, tools: Mapping[str, str], language: Language, progra
         program: The program.
         folder: What `run_folder` gave.
     """
-    commands = language.commands(folder, tools)
     cores = sorted(os.sched_getaffinity(0))
+    own_letters = "rwx" if language.executes_own_files else "rw"
+    return order(
+        {
+            **content_for(language, program, tools, folder),
+            "cores": random.sample(cores, min(_CORES_PER_RUN, len(cores))),
+            "landlock": [*level.landlock, (folder, own_letters)] if level.landlock else [],
+            "seccomp": level.seccomp,
+        }
+    )
+
+
+def content_for(language: Language, program: Program, tools: Mapping[str, str], folder: str) -> dict[str, Any]:
+    """What every order says, whatever walls stand around: see `_inside.carry_out`."""
+    commands = language.commands(folder, tools)
     steps = [
         {
             "quiet": number < len(commands) - 1,
@@ -64,21 +78,15 @@ def order_for(level: Level, tools: Mapping[str, str], language: Language, progra
         }
         for number, command in enumerate(commands)
     ]
-    own_letters = "rwx" if language.executes_own_files else "rw"
-    return order(
-        {
-            "folder": folder,
-            "files": {language.file: program.source.encode("utf-8", "surrogatepass")},
-            "executable": language.executes_own_files,
-            "disk_bytes": program.limits.disk_bytes,
-            "nice": _NICE,
-            "cores": random.sample(cores, min(_CORES_PER_RUN, len(cores))),
-            "environment": {**_ENVIRONMENT, "HOME": folder, "TMPDIR": folder},
-            "landlock": [*level.landlock, (folder, own_letters)] if level.landlock else [],
-            "seccomp": level.seccomp,
-            "steps": steps,
-        }
-    )
+    return {
+        "folder": folder,
+        "files": {language.file: program.source.encode("utf-8", "surrogatepass")},
+        "executable": language.executes_own_files,
+        "disk_bytes": program.limits.disk_bytes,
+        "nice": _NICE,
+        "environment": {**_ENVIRONMENT, "HOME": folder, "TMPDIR": folder},
+        "steps": steps,
+    }
 
 
 def _rlimits(language: Language, limits: Limits, *, compiling: bool) -> list[tuple[str, int, int]]:

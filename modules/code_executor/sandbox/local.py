@@ -2,22 +2,22 @@
 
 import functools
 import logging
-import os
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import anyio
-import anyio.lowlevel
-from anyio import from_thread, to_thread
+from anyio import to_thread
 
 from . import _levels
 from ._base import OnOutput, Sandbox
 from ._jail import Jail
 from ._levels import Level
-from ._model import Limits, NoSandbox, Outcome, Program, Result, SandboxError, Stream
+from ._model import Limits, NoSandbox, Program, Result, SandboxError, Stream
 from ._orders import order_for, run_folder
 from ._probe import find_level
 from ._supervise import Ending, Supervisor
+from ._threads import call_in_loop, result_of, run_poked
 from ._users import Users
 from .languages import LANGUAGES, Language
 
@@ -102,34 +102,16 @@ class LocalSandbox(Sandbox):
         return level
 
     async def _run(self, language: Language, program: Program, on_output: OnOutput | None) -> Result:
-        poke = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        carry_out = functools.partial(self._outcome_of, language, program, on_output, poke)
-        ending: Ending | BaseException = SandboxError("The run was cut off.")
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(_poke_when_cancelled, poke)
-                # Not abandoned on cancel: the poke ends the thread's work, and everything is dead when it returns.
-                ending = await to_thread.run_sync(carry_out, limiter=self._threads)
-                group.cancel_scope.cancel()
-        finally:
-            os.close(poke)
-        if isinstance(ending, BaseException):
-            raise ending
-        if ending.outcome is None:
-            await anyio.lowlevel.checkpoint()  # raises: it is the cancellation that has poked
-            raise SandboxError("The run was cut off, and nobody had cancelled it.")
-        return _result(ending, self.level)
+        emit = functools.partial(call_in_loop, on_output) if on_output else None
 
-    def _outcome_of(
-        self, language: Language, program: Program, on_output: OnOutput | None, poke: int
-    ) -> Ending | BaseException:
-        """Run in a worker thread. An error is returned, not raised, so that no task group wraps it."""
-        try:
-            return self._carry_out(language, program, on_output, poke)
-        except BaseException as error:  # noqa: BLE001 - raised by the caller
-            return error
+        def work(poke: int) -> Ending:
+            return self._carry_out(language, program, emit, poke)
 
-    def _carry_out(self, language: Language, program: Program, on_output: OnOutput | None, poke: int) -> Ending:
+        return result_of(await run_poked(work, self._threads), self.level)
+
+    def _carry_out(
+        self, language: Language, program: Program, emit: Callable[[Stream, str], object] | None, poke: int
+    ) -> Ending:
         assert self._level is not None
         level = self._level
         jail = self._take(program.limits.disk_bytes)
@@ -142,7 +124,7 @@ class LocalSandbox(Sandbox):
                     stdin=memoryview(program.stdin.encode("utf-8", "surrogatepass")),
                     limits=program.limits,
                     poke=poke,
-                    emit=functools.partial(_call_in_loop, on_output) if on_output else None,
+                    emit=emit,
                     on_start=self._refill,
                 ).run()
         finally:
@@ -206,32 +188,3 @@ class LocalSandbox(Sandbox):
         if self._level is not None:
             self._level.walls.mother.close()
         self._users.close()
-
-
-def _call_in_loop(on_output: OnOutput, stream: Stream, text: str) -> None:
-    from_thread.run_sync(on_output, stream, text)
-
-
-async def _poke_when_cancelled(poke: int) -> None:
-    try:
-        await anyio.sleep_forever()
-    finally:
-        os.eventfd_write(poke, 1)
-
-
-def _result(ending: Ending, level: str) -> Result:
-    status = ending.status
-    assert ending.outcome is not None
-    ended_by_itself = status is not None and ending.outcome in (Outcome.FINISHED, Outcome.COMPILE_ERROR)
-    signal = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
-    return Result(
-        outcome=ending.outcome,
-        exit_code=os.WEXITSTATUS(status) if ended_by_itself and status is not None and os.WIFEXITED(status) else None,
-        signal=signal,
-        stdout=ending.stdout.text(),
-        stderr=ending.stderr.text(),
-        stdout_truncated=ending.stdout.overflowed,
-        stderr_truncated=ending.stderr.overflowed,
-        duration_ms=ending.duration_s * 1000,
-        level=level,
-    )

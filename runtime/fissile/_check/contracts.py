@@ -27,11 +27,11 @@ class Catalog:
         replies: The reply type of each command and query.
     """
 
-    contracts: dict[str, Contract] = field(factory=dict)
-    owners: dict[type, Contract] = field(factory=dict)
-    topics: dict[str, Topic[Any]] = field(factory=dict)
-    topic_of: dict[type, Topic[Any]] = field(factory=dict)
-    replies: dict[type, Any] = field(factory=dict)  # Any: a type expression
+    contracts: dict[str, Contract] = field(factory=dict[str, Contract])
+    owners: dict[type, Contract] = field(factory=dict[type, Contract])
+    topics: dict[str, Topic[Any]] = field(factory=dict[str, Topic[Any]])
+    topic_of: dict[type, Topic[Any]] = field(factory=dict[type, Topic[Any]])
+    replies: dict[type, Any] = field(factory=dict[type, Any])  # Any: a type expression
 
     def name_of(self, message: type) -> str:
         """Return a message's name on the wire."""
@@ -61,7 +61,7 @@ def check_contracts(contracts: Iterable[Contract], faults: list[Fault]) -> Catal
                     "Write it like 'code-executor'.",
                 )
             )
-        if contract._messages is None:
+        if contract.has_file_of_its_own:
             first = files.setdefault((contract.place[0], True), contract)
             if first is not contract:
                 faults.append(
@@ -201,5 +201,9 @@ def order_key(command: type) -> Any:
     key = getattr(command, "order_key", None)
     if isinstance(key, str):
         name = key
-        return lambda message: str(getattr(message, name))
+
+        def key_of_field(message: Any) -> str:
+            return str(getattr(message, name))
+
+        return key_of_field
     return key

@@ -20,8 +20,8 @@ from fissile._settings import ModuleSettings
 from fissile._signature import Signature, read_signature, resource_type, type_name
 
 PER_MESSAGE = (Bus, Queries, Caller)
-OF_THE_RUNTIME = (Clock, Ids, Random)
-OF_A_WORKER = (Bus, Queries, Lifespan, Process)
+OF_THE_RUNTIME = (Clock, Ids, Random, Process)
+OF_A_WORKER = (Bus, Queries, Lifespan)
 
 
 @frozen
@@ -53,11 +53,11 @@ class ModulePlan:
     """A module whose declarations fit: the resources in the order in which they open."""
 
     module: Module
-    resources: list[ResourcePlan] = field(factory=list)
-    handlers: list[HandlerPlan] = field(factory=list)
-    subscriptions: list[SubscriptionPlan] = field(factory=list)
-    workers: list[Signature] = field(factory=list)
-    settings: list[type[ModuleSettings]] = field(factory=list)
+    resources: list[ResourcePlan] = field(factory=list[ResourcePlan])
+    handlers: list[HandlerPlan] = field(factory=list[HandlerPlan])
+    subscriptions: list[SubscriptionPlan] = field(factory=list[SubscriptionPlan])
+    workers: list[Signature] = field(factory=list[Signature])
+    settings: list[type[ModuleSettings]] = field(factory=list[type[ModuleSettings]])
 
 
 def check_module(module: Module, catalog: Catalog, faults: list[Fault]) -> ModulePlan:

@@ -95,13 +95,13 @@ class Consumer:
     slots: Slots
 
     assigned: bool = field(default=False, init=False)
-    _partitions: dict[Partition, PartitionState] = field(factory=dict, init=False)
-    _ready: deque[Delivery] = field(factory=deque, init=False)
-    _idle: list[anyio.Event] = field(factory=list, init=False)
+    _partitions: dict[Partition, PartitionState] = field(factory=dict[Partition, PartitionState], init=False)
+    _ready: deque[Delivery] = field(factory=deque[Delivery], init=False)
+    _idle: list[anyio.Event] = field(factory=list[anyio.Event], init=False)
     _workers: int = field(default=0, init=False)
     _tasks: anyio.abc.TaskGroup | None = field(default=None, init=False)
     _draining: anyio.Event = field(factory=anyio.Event, init=False)
-    _settling: list[anyio.Event] = field(factory=list, init=False)
+    _settling: list[anyio.Event] = field(factory=list[anyio.Event], init=False)
     _member: Member | None = field(default=None, init=False)
     _handled: int = field(default=0, init=False)
     _retried: int = field(default=0, init=False)
@@ -159,7 +159,7 @@ class Consumer:
             if self._draining.is_set():
                 member.pause(news.positions)
         elif isinstance(news, Revoked):
-            await self._hand_over(member, news)
+            await self._let_go(member)
         elif not self._draining.is_set():
             for record in news:
                 self._take_record(member, record)
@@ -174,7 +174,7 @@ class Consumer:
             self._pauses += 1
             member.pause([state.partition])
 
-    async def _hand_over(self, member: Member, revoked: Revoked) -> None:
+    async def _let_go(self, member: Member) -> None:
         """Let what is being handled finish within a bound, and commit; the next `receive` lets go."""
         self.assigned = False
         states, self._partitions = list(self._partitions.values()), {}

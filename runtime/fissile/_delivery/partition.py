@@ -25,7 +25,7 @@ class Lane:
     """
 
     key: LaneKey | None
-    deliveries: deque[Delivery] = field(factory=deque)
+    deliveries: deque[Delivery] = field(factory=deque[Delivery])
 
 
 @define(eq=False)
@@ -49,11 +49,11 @@ class PartitionState:
     revoked: bool = field(default=False, init=False)
     committed: int | None = field(default=None, init=False)
     next_offset: int | None = field(default=None, init=False)
-    _lanes: dict[LaneKey, Lane] = field(factory=dict, init=False)
-    _keyless: dict[Delivery, None] = field(factory=dict, init=False)
+    _lanes: dict[LaneKey, Lane] = field(factory=dict[LaneKey, Lane], init=False)
+    _keyless: dict[Delivery, None] = field(factory=dict[Delivery, None], init=False)
     # Offsets have gaps (compaction, transactions), so the lowest unfinished one is found in a queue, not by counting.
-    _open: deque[list[int]] = field(factory=deque, init=False)
-    _remaining: dict[int, list[int]] = field(factory=dict, init=False)
+    _open: deque[list[int]] = field(factory=deque[list[int]], init=False)
+    _remaining: dict[int, list[int]] = field(factory=dict[int, list[int]], init=False)
 
     def add(self, record: Record, subscriptions: list[tuple[Subscription, bytes | None]]) -> None:
         """Take a record in hand, for each of the subscriptions with the key that orders it there."""

@@ -47,7 +47,7 @@ class _Log:
     name: Partition
     retention_s: float
     retention_bytes: int
-    records: deque[Record] = field(factory=deque)
+    records: deque[Record] = field(factory=deque[Record])
     next_offset: int = 0
     size_bytes: int = 0
 
@@ -89,9 +89,9 @@ class _Log:
 class _Group:
     """A consumer group: who is in it, who has not handed over yet, how far it is."""
 
-    members: list[_Member] = field(factory=list)
-    committed: dict[Partition, int] = field(factory=dict)
-    handing_over: set[_Member] = field(factory=set)
+    members: list[_Member] = field(factory=lambda: list[_Member]())
+    committed: dict[Partition, int] = field(factory=dict[Partition, int])
+    handing_over: set[_Member] = field(factory=lambda: set[_Member]())
 
 
 class MemoryLog:
@@ -224,13 +224,13 @@ class _Member(Member):
     group: _Group
     topics: Mapping[str, Start]
     batch: int
-    positions: dict[Partition, int] = field(factory=dict)
+    positions: dict[Partition, int] = field(factory=dict[Partition, int])
     generation: int = 0
     holds: bool = False
     signal: _Signal = field(factory=_Signal)
-    _news: deque[Assigned | Revoked] = field(factory=deque)
+    _news: deque[Assigned | Revoked] = field(factory=deque[Assigned | Revoked])
     _told_revoked: bool = False
-    _paused: set[Partition] = field(factory=set)
+    _paused: set[Partition] = field(factory=set[Partition])
     _refused: int = 0
     _rebalances: int = 0
     _closed: bool = False

@@ -1,5 +1,7 @@
 """A server under test and a client that sends exactly what it is told to."""
 
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,10 +9,11 @@ from typing import Any
 import anyio
 import attrs
 import pytest
-from anyio.abc import SocketStream
-from fissile_gateway._server import ASGIApp, HttpServer, ServerSettings
+from anyio.abc import SocketAttribute, SocketStream
 from quart import Quart
 from quart_trio import QuartTrio
+
+from fissile_gateway._server import ASGIApp, HttpServer, ServerSettings
 
 PATIENCE_S = 20.0
 """How long a test waits for what must come; nothing is asserted about how soon."""
@@ -27,8 +30,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+MakeQuart = Callable[[], Quart]
+
+
 @pytest.fixture
-def make_quart(anyio_backend_name: str) -> Callable[[], Quart]:
+def make_quart(anyio_backend_name: str) -> MakeQuart:
     """Make an empty Quart application of the backend's kind."""
     kind = QuartTrio if anyio_backend_name == "trio" else Quart
     return lambda: kind("probe")
@@ -169,7 +175,7 @@ async def serving(app: ASGIApp, **settings: Any) -> AsyncIterator[Site]:
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until the condition holds."""
     with anyio.fail_after(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what it waits for has no event
             await anyio.sleep(0.01)
 
 
@@ -189,3 +195,10 @@ async def hello(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callabl
     fields = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": fields})
     await send({"type": "http.response.body", "body": body})
+
+
+def reset(client: Client) -> None:
+    """Make the client's close a reset."""
+    client.stream.extra(SocketAttribute.raw_socket).setsockopt(
+        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+    )

@@ -12,7 +12,7 @@ from .conftest import QUICK, Host
 ECHO = {
     "python": "print(input()[::-1])",
     "javascript": "console.log(require('fs').readFileSync(0, 'utf8').trim().split('').reverse().join(''))",
-    "bash": "read -r word; rev <<< \"$word\"",
+    "bash": 'read -r word; rev <<< "$word"',
     "c": r"""
         #include <stdio.h>
         #include <string.h>

@@ -1,0 +1,58 @@
+"""The gateway's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import Attribute, frozen
+
+from fissile import ModuleSettings, setting
+
+_AT_LEAST = {"port": 0, "max_body_bytes": 0}
+_PORT_MAX = 65535
+
+
+@frozen
+class GatewaySettings(ModuleSettings):
+    """Where the gateway listens, and what it grants to a client. The field `port` is read from `FISSILE_PORT`.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    host: str = setting("127.0.0.1", "The name or address to listen on; 0.0.0.0 for all of the machine's.")
+    port: int = setting(8000, "The port to listen on; 0 takes a free one.")
+    routes: str = setting(
+        "gateway.app", "The package of the application's own routes; passed over where it does not exist."
+    )
+    max_body_bytes: int = setting(
+        0, "The size of a request's body, in bytes; 0 means that of a message (FISSILE_MAX_MESSAGE_BYTES)."
+    )
+    max_head_bytes: int = setting(16 * 1024, "The size of a request's line and fields together, in bytes.")
+    connections_at_once: int = setting(1000, "How many connections may be open; one more is answered 503.")
+    requests_at_once: int = setting(
+        500, "How many requests may be in progress, streams not counted; one more is answered 503."
+    )
+    streams_at_once: int = setting(200, "How many event streams may be open; one more is answered 503.")
+    request_timeout_s: float = setting(30.0, "How long a request may take, its answer included, in seconds.")
+    write_timeout_s: float = setting(30.0, "How long a client may take for each 64 KiB of an answer, in seconds.")
+    keep_alive_s: float = setting(5.0, "How long a connection may idle between two requests, in seconds.")
+    heartbeat_s: float = setting(15.0, "How often an idle event stream says that it is alive, in seconds.")
+    finish_s: float = setting(
+        8.0, "How long requests in progress may take when the process drains, in seconds; below FISSILE_DRAIN_S."
+    )
+
+    def __attrs_post_init__(self) -> None:
+        for attribute in _numbers():
+            value, lowest = getattr(self, attribute.name), _AT_LEAST.get(attribute.name)
+            if value < lowest if lowest is not None else value <= 0:
+                raise ValueError(
+                    f"{attribute.name} is {value}; it has to be {'positive' if lowest is None else f'{lowest} or more'}"
+                )
+        if self.port > _PORT_MAX:
+            raise ValueError(f"port is {self.port}; the highest is {_PORT_MAX}")
+
+
+def _numbers() -> list[Attribute[Any]]:
+    fields: tuple[Attribute[Any], ...] = GatewaySettings.__attrs_attrs__
+    return [field for field in fields if not isinstance(field.default, str)]

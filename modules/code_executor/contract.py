@@ -1,0 +1,250 @@
+"""What others may know of the code executor."""
+
+from attrs import frozen
+
+from fissile import Command, Contract, DeclaredError, Event, Query, Topic
+
+contract = Contract("code-executor")
+
+
+@frozen
+class RunReport:
+    """What became of a program.
+
+    Attributes:
+        run_id: The run.
+        outcome: How it ended: `finished`, `killed`, `timeout`, `cpu_limit`, `memory_limit`, `output_limit`, `compile_error`.
+        exit_code: The program's own, if it ended by itself.
+        stdout: What it wrote, up to the limit. It is a stranger's text: whoever shows it must escape it.
+        stderr: The same for the other stream.
+        duration_ms: How long it ran, in milliseconds.
+        signal: The number of the signal that ended it, if one did.
+        truncated: Whether it wrote more than is told.
+        language: The language it was run as.
+        sandbox: Which walls stood around it.
+    """
+
+    run_id: str
+    outcome: str
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    duration_ms: float
+    signal: int | None
+    truncated: bool
+    language: str
+    sandbox: str
+
+
+@frozen
+class RunSummary:
+    """A run in a list.
+
+    Attributes:
+        run_id: The run.
+        language: The language.
+        state: `queued`, `running`, `done`, or `failed` if the sandbox was at fault.
+        outcome: How the program ended, once it has.
+        started_at: When it was asked for, in seconds since 1970.
+    """
+
+    run_id: str
+    language: str
+    state: str
+    outcome: str | None
+    started_at: float
+
+
+@frozen
+class Run:
+    """A run and, once it is over, its report."""
+
+    summary: RunSummary
+    report: RunReport | None
+
+
+@frozen
+class RunPage:
+    """Some runs, the newest first.
+
+    Attributes:
+        runs: The runs.
+        next: What to pass as `before` for the following page; None on the last one.
+    """
+
+    runs: tuple[RunSummary, ...]
+    next: str | None
+
+
+@frozen
+class Language:
+    """A language that this machine can run.
+
+    Attributes:
+        id: What to pass as `language`.
+        sandbox: Which walls stand around its programs.
+    """
+
+    id: str
+    sandbox: str
+
+
+@frozen
+class RunAccepted:
+    """A run that was begun.
+
+    Attributes:
+        run_id: The run; its events carry it as their key.
+    """
+
+    run_id: str
+
+
+# --- what can go wrong -----------------------------------------------------------------------------------------------
+
+
+@frozen
+class UnknownLanguage(DeclaredError):
+    """Raised when this machine cannot run the language."""
+
+    language: str
+    available: tuple[str, ...]
+
+
+@frozen
+class SourceTooLarge(DeclaredError, status=413):
+    """Raised when the source or the input has more bytes than a run may have."""
+
+    field: str
+    size_bytes: int
+    limit_bytes: int
+
+
+@frozen
+class NoSandbox(DeclaredError, status=503):
+    """Raised when nothing on this machine can contain a program; nothing is run then."""
+
+    reason: str
+
+
+@frozen
+class ExecutorBusy(DeclaredError, status=503):
+    """Raised when as many runs wait as may wait. Nothing was run."""
+
+    waiting: int
+
+
+@frozen
+class UnknownRun(DeclaredError, status=404):
+    """Raised when there is no such run, or it was so long ago that it is no longer kept."""
+
+    run_id: str
+
+
+# --- what can be asked for -------------------------------------------------------------------------------------------
+
+
+@frozen
+class RunCode(Command[RunReport], raises=(UnknownLanguage, SourceTooLarge, NoSandbox, ExecutorBusy)):
+    """Run one program and wait for its report."""
+
+    language: str
+    source: str
+    stdin: str = ""
+
+
+@frozen
+class StartRun(Command[RunAccepted], raises=(UnknownLanguage, SourceTooLarge, NoSandbox)):
+    """Begin to run one program; its progress and its report are events of the topic `runs`."""
+
+    language: str
+    source: str
+    stdin: str = ""
+
+
+@frozen
+class PerformRun(Command[None], public=False):
+    """Do what `StartRun` has accepted. The module sends it to itself."""
+
+    run_id: str
+    language: str
+    source: str
+    stdin: str
+
+
+@frozen
+class GetRun(Query[Run], raises=(UnknownRun,)):
+    """Tell where a run stands."""
+
+    run_id: str
+
+
+@frozen
+class ListRuns(Query[RunPage], raises=(UnknownRun,)):
+    """List the runs that are kept, the newest first.
+
+    Attributes:
+        limit: How many at most, 100 at the most.
+        before: Only runs older than this one.
+    """
+
+    limit: int = 20
+    before: str | None = None
+
+
+@frozen
+class ListLanguages(Query[tuple[Language, ...]], raises=(NoSandbox,)):
+    """List what this machine can run."""
+
+
+# --- what happens ----------------------------------------------------------------------------------------------------
+
+
+@frozen
+class RunStarted(Event):
+    """A program has begun to run."""
+
+    run_id: str
+    language: str
+
+
+@frozen
+class RunOutput(Event):
+    """A program has written something.
+
+    Attributes:
+        run_id: The run.
+        stream: `stdout` or `stderr`.
+        text: What it wrote; a stranger's text.
+    """
+
+    run_id: str
+    stream: str
+    text: str
+
+
+@frozen
+class RunFinished(Event):
+    """A program has ended."""
+
+    run_id: str
+    report: RunReport
+
+
+@frozen
+class RunFailed(Event):
+    """A run could not be made; the program is not to blame."""
+
+    run_id: str
+    reason: str
+
+
+runs: Topic[RunStarted | RunOutput | RunFinished | RunFailed] = Topic(
+    "code-executor.runs",
+    RunStarted,
+    RunOutput,
+    RunFinished,
+    RunFailed,
+    key=lambda event: event.run_id,
+    retention_s=3600.0,
+)

@@ -1,0 +1,244 @@
+"""The code executor: runs programs of strangers in the strongest sandbox of this machine."""
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from math import inf
+
+import anyio
+from attrs import frozen
+
+from fissile import Bus, Caller, Clock, Module, ModuleSettings, Process, setting
+
+from . import sandbox as boxes
+from .contract import (
+    ExecutorBusy,
+    GetRun,
+    Language,
+    ListLanguages,
+    ListRuns,
+    NoSandbox,
+    PerformRun,
+    Run,
+    RunAccepted,
+    RunCode,
+    RunFailed,
+    RunFinished,
+    RunOutput,
+    RunPage,
+    RunReport,
+    RunStarted,
+    SourceTooLarge,
+    StartRun,
+    UnknownLanguage,
+    contract,
+)
+from .runs import RunStore
+from .sandbox import Sandbox
+
+module = Module(contract)
+
+_logger = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+
+
+@frozen
+class ExecutorSettings(ModuleSettings):
+    """What a run may use, and where it runs."""
+
+    sandbox: boxes.Kind = setting(
+        "auto", "`docker`, `local`, or `auto`: Docker where an engine has the image, else local."
+    )
+    at_once: int = setting(2, "How many programs run at a time.")
+    waiting: int = setting(32, "How many runs may wait for their turn.")
+    wall_s: float = setting(10.0, "How long a program may run, in seconds.")
+    cpu_s: float = setting(5.0, "How much CPU time a program may use, in seconds.")
+    memory_bytes: int = setting(256 * MIB, "How much memory its processes may use together, in bytes.")
+    processes: int = setting(64, "How many processes and threads it may have.")
+    output_bytes: int = setting(64 * 1024, "How much it may write to each of stdout and stderr, in bytes.")
+    file_bytes: int = setting(16 * MIB, "How large a file may be, in bytes.")
+    disk_bytes: int = setting(16 * MIB, "How much its files may have together, in bytes.")
+    source_bytes: int = setting(256 * 1024, "How large a source, or an input, may be, in bytes.")
+    runs_kept: int = setting(1000, "How many runs can be looked up.")
+
+    def limits(self) -> boxes.Limits:
+        """Return the limits of one run."""
+        return boxes.Limits(
+            wall_s=self.wall_s,
+            cpu_s=self.cpu_s,
+            memory_bytes=self.memory_bytes,
+            processes=self.processes,
+            output_bytes=self.output_bytes,
+            file_bytes=self.file_bytes,
+            disk_bytes=self.disk_bytes,
+        )
+
+
+@module.resource
+@asynccontextmanager
+async def sandbox(settings: ExecutorSettings, process: Process) -> AsyncGenerator[Sandbox]:
+    """Open the sandbox, and attack it in the background: the first run waits for the verdict, the start does not."""
+    opening = boxes.choose(
+        settings.sandbox, at_once=settings.at_once, waiting=settings.waiting, allow_weak=process.is_dev
+    )
+    async with opening as opened, anyio.create_task_group() as tasks:
+        tasks.start_soon(_probe, opened)
+        yield opened
+        tasks.cancel_scope.cancel()
+
+
+async def _probe(opened: Sandbox) -> None:
+    try:
+        level = await opened.probe()
+    except boxes.SandboxError as error:
+        _logger.critical("nothing will be run: %s", error)
+    else:
+        _logger.info("programs run in the sandbox %r", level, extra={"languages": opened.languages()})
+
+
+@module.resource
+@asynccontextmanager
+async def store(settings: ExecutorSettings, clock: Clock) -> AsyncGenerator[RunStore]:
+    """Keep the newest runs in memory."""
+    yield RunStore(clock, settings.runs_kept)
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+@module.command(RunCode, idempotent=True)
+async def run_code(
+    command: RunCode, sandbox: Sandbox, store: RunStore, settings: ExecutorSettings, caller: Caller, bus: Bus
+) -> RunReport:
+    """Run one program and return its report. A program has no effects outside of its sandbox, so it may be run again."""
+    await _check(command.language, command.source, command.stdin, sandbox, settings)
+    run_id = store.run_id(caller.message_id)
+    store.add(run_id, command.language)
+    store.running(run_id)
+    try:
+        report = await _run(run_id, command.language, command.source, command.stdin, sandbox, settings)
+    except BaseException:
+        store.failed(run_id)
+        raise
+    store.finished(report)
+    await bus.publish(RunFinished(run_id, report))
+    return report
+
+
+@module.command(StartRun, idempotent=True)
+async def start_run(
+    command: StartRun, sandbox: Sandbox, store: RunStore, settings: ExecutorSettings, caller: Caller, bus: Bus
+) -> RunAccepted:
+    """Accept one program and return at once."""
+    await _check(command.language, command.source, command.stdin, sandbox, settings)
+    run_id = store.run_id(caller.message_id)
+    store.add(run_id, command.language)
+    await bus.send(PerformRun(run_id, command.language, command.source, command.stdin))
+    return RunAccepted(run_id)
+
+
+@module.command(PerformRun, idempotent=True)
+async def perform_run(
+    command: PerformRun, sandbox: Sandbox, store: RunStore, settings: ExecutorSettings, bus: Bus
+) -> None:
+    """Run an accepted program, telling what it writes while it does."""
+    store.add(command.run_id, command.language)
+    if store.get(command.run_id).report is not None:
+        return  # a repeat of what is done
+    store.running(command.run_id)
+    await bus.publish_now(RunStarted(command.run_id, command.language))
+    chunks, written = anyio.create_memory_object_stream[RunOutput](inf)  # bounded by output_bytes
+
+    def on_output(stream: str, text: str) -> None:
+        chunks.send_nowait(RunOutput(command.run_id, stream, text))
+
+    async def tell() -> None:
+        async with written:
+            async for chunk in written:
+                await bus.publish_now(chunk)
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tell)
+            with chunks:
+                report = await _run(
+                    command.run_id, command.language, command.source, command.stdin, sandbox, settings, on_output
+                )
+    except* (ExecutorBusy, NoSandbox, UnknownLanguage) as refused:
+        store.failed(command.run_id)
+        await bus.publish(RunFailed(command.run_id, str(refused.exceptions[0])))
+    else:
+        store.finished(report)
+        await bus.publish(RunFinished(command.run_id, report))
+
+
+async def _check(language: str, source: str, stdin: str, sandbox: Sandbox, settings: ExecutorSettings) -> None:
+    for name, text in (("source", source), ("stdin", stdin)):
+        size = len(text.encode(errors="replace"))
+        if size > settings.source_bytes:
+            raise SourceTooLarge(name, size, settings.source_bytes)
+    available = await _available(sandbox)
+    if language not in available:
+        raise UnknownLanguage(language, available)
+
+
+async def _available(sandbox: Sandbox) -> tuple[str, ...]:
+    try:
+        await sandbox.probe()
+    except boxes.NoSandbox as error:
+        raise NoSandbox(str(error)) from None
+    return sandbox.languages()
+
+
+async def _run(
+    run_id: str,
+    language: str,
+    source: str,
+    stdin: str,
+    sandbox: Sandbox,
+    settings: ExecutorSettings,
+    on_output: boxes.OnOutput | None = None,
+) -> RunReport:
+    program = boxes.Program(language, source, stdin, settings.limits())
+    try:
+        result = await sandbox.run(program, on_output=on_output)
+    except boxes.SandboxBusy as error:
+        raise ExecutorBusy(error.waiting) from None
+    except boxes.NoSandbox as error:
+        raise NoSandbox(str(error)) from None
+    except boxes.UnknownLanguage as error:
+        raise UnknownLanguage(error.language, error.available) from None
+    return RunReport(
+        run_id=run_id,
+        outcome=result.outcome.value,
+        exit_code=result.exit_code,
+        stdout=result.stdout,
+        stderr=result.stderr,
+        duration_ms=round(result.duration_ms, 1),
+        signal=result.signal,
+        truncated=result.stdout_truncated or result.stderr_truncated,
+        language=language,
+        sandbox=result.level,
+    )
+
+
+# --- queries ---------------------------------------------------------------------------------------------------------
+
+
+@module.query(GetRun)
+async def get_run(query: GetRun, store: RunStore) -> Run:
+    """Tell where a run stands."""
+    return store.get(query.run_id)
+
+
+@module.query(ListRuns)
+async def list_runs(query: ListRuns, store: RunStore) -> RunPage:
+    """List the runs that are kept, the newest first."""
+    return store.page(query.limit, query.before)
+
+
+@module.query(ListLanguages)
+async def list_languages(_query: ListLanguages, sandbox: Sandbox) -> tuple[Language, ...]:
+    """List what this machine can run."""
+    return tuple(Language(name, sandbox.level) for name in await _available(sandbox))

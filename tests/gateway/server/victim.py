@@ -1,0 +1,55 @@
+"""A server in a process of its own, so that its death can be seen: ``victim.py BACKEND USE_UVLOOP [DESCRIPTORS]``."""
+
+import resource
+import signal
+import sys
+from typing import Any
+
+import anyio
+from quart import Quart, websocket
+from quart_trio import QuartTrio
+
+from fissile_gateway._server import HttpServer, ServerSettings
+
+
+def make_app(kind: type[Quart]) -> Quart:
+    app = kind("victim")
+
+    @app.get("/")
+    async def index() -> str:
+        return "alive"
+
+    @app.websocket("/echo")
+    async def echo() -> None:
+        while True:
+            await websocket.send(await websocket.receive())
+
+    return app
+
+
+async def serve(backend: str) -> None:
+    server = HttpServer(
+        make_app(QuartTrio if backend == "trio" else Quart), ServerSettings(port=0, drain_s=5, head_timeout_s=60)
+    )
+
+    def started(address: tuple[str, int]) -> None:
+        print(address[1], flush=True)
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+
+            async def drain_on_signal() -> None:
+                async for _ in signals:
+                    server.drain()
+
+            tasks.start_soon(drain_on_signal)
+            await server.serve(started=started)
+            tasks.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    backend, uvloop, *descriptors = sys.argv[1:]
+    if descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(descriptors[0]), int(descriptors[0])))
+    options: dict[str, Any] = {"use_uvloop": True} if uvloop == "True" else {}
+    anyio.run(serve, backend, backend=backend, backend_options=options)
