@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import collections.abc
 import enum
+import math
 import re
 import types
 import typing
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Annotated, Any, Generic, Literal, NewType, TypeVar, Union, get_args, get_origin
 from urllib.parse import unquote_to_bytes
 
@@ -158,9 +158,8 @@ def _lift(members: list[Any]) -> Lift:
         if int in kinds and _INTEGER.fullmatch(text):
             return int(text)
         if float in kinds and _NUMBER.fullmatch(text):
-            return float(text)
-        if Decimal in kinds and not _NUMBER.fullmatch(text) and str not in kinds:
-            return None if text == "null" else float("nan")
+            number = float(text)
+            return number if math.isfinite(number) else text
         return text
 
     return lift

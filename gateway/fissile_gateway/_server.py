@@ -538,9 +538,12 @@ class _Connection:
         stream: HTTPStream | WSStream | None,
     ) -> None:
         async def send_to_client(message: _Message) -> None:
-            if self._gone:
+            if not self._gone:
+                await send(message)
+            elif isinstance(stream, HTTPStream):
                 raise ClientGone("the client is gone")
-            await send(message)
+            else:
+                await checkpoint()  # Quart would log the error of a WebSocket's handler; it hears of the end anyway.
 
         with _contained(f"the application, answering {scope['path']!r},"):
             await app(scope, mailbox.receive, send_to_client)
@@ -698,16 +701,22 @@ def _contained(what: str, level: int = logging.ERROR) -> Generator[None]:
     """Log errors instead of raising them; cancellation and the like still go out."""
     try:
         yield
-    except ClientGone:
-        pass
-    except Exception:
-        _logger.log(level, "%s failed", what, exc_info=True)
+    except Exception as error:
+        if not _client_gone(error):
+            _logger.log(level, "%s failed", what, exc_info=True)
     except BaseExceptionGroup as group:
         errors, others = group.split(Exception)
-        if errors is not None:
+        if errors is not None and not _client_gone(errors):
             _logger.log(level, "%s failed", what, exc_info=errors)
         if others is not None:
             raise others from None
+
+
+def _client_gone(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return all(_client_gone(member) for member in members)
+    return isinstance(error, ClientGone)
 
 
 async def _linger(stream: Stream) -> None:

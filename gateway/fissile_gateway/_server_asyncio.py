@@ -16,23 +16,23 @@ class Reader:
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._waiting: asyncio.Future[bytes] | None = None
-        self._unread: bytes | None = None
+        self._unread: list[bytes] = []
         self._registered = False
 
     async def receive(self) -> bytes:
         """Wait for bytes; none is the end, whether the client closed or reset the connection."""
-        if self._unread is not None:
-            data, self._unread = self._unread, None
-            return data
+        if self._unread:
+            return self._unread.pop(0)
         if not self._registered:
             self._loop.add_reader(self._sock.fileno(), self._readable)
             self._registered = True
-        self._waiting = waiting = self._loop.create_future()
+        waiting: asyncio.Future[bytes] = self._loop.create_future()
+        self._waiting = waiting
         try:
             return await waiting
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled():
-                self._unread = waiting.result()
+                self._unread.insert(0, waiting.result())
             raise
         finally:
             self._waiting = None
@@ -47,12 +47,25 @@ class Reader:
         if self._waiting is None or self._waiting.done():
             self.close()  # what comes now waits in the operating system, which slows the client down
             return
+        data = self._receive_nowait()
+        if data:
+            # libuv reports an error once, maybe together with data, and watches no longer: look for what is behind.
+            behind = self._receive_nowait()
+            if behind:
+                data += behind
+                self.close()
+            elif behind is not None:
+                self._unread.append(behind)
+        if data is not None:
+            self._waiting.set_result(data)
+
+    def _receive_nowait(self) -> bytes | None:
         try:
-            self._waiting.set_result(self._sock.recv(READ_BYTES))
+            return self._sock.recv(READ_BYTES)
         except BlockingIOError:
-            pass
+            return None
         except OSError:
-            self._waiting.set_result(b"")
+            return b""
 
 
 def asyncio_reader(sock: socket.socket) -> Reader | None:

@@ -32,7 +32,7 @@ from fissile.transports import open_transport
 
 _logger = logging.getLogger("fissile.app")
 
-_IDLE_POLL_S = 0.01
+_POLL_S = 0.002
 
 
 @frozen
@@ -367,6 +367,8 @@ class _Running:
         self._transport = app._given_transport or open_transport(app.settings, self._environment.clock)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._transport)
+            if not self._transport.durable:
+                _logger.warning("the bus %s keeps nothing across a stop of this process", app.settings.bus)
             await self._transport.ensure(topic_specs(self._catalog, app.settings))
             for plan in self._plans:
                 values = self._settings_values[plan.module.name]
@@ -381,6 +383,8 @@ class _Running:
                 self._is_ready = False
                 await self._drain_tasks()
                 tasks.cancel_scope.cancel()
+                # From here on resources close; one that does not come to an end is cancelled.
+                self._scope.deadline = anyio.current_time() + app.settings.drain_s
 
     def _build(self) -> None:
         app = self._app
@@ -407,15 +411,17 @@ class _Running:
             yield tasks
 
     def _start_worker(self, tasks: anyio.abc.TaskGroup, module: LiveModule, signature: Signature) -> None:
-        lifespan = Lifespan(f"{module.name}.{signature.function.__name__}")
+        name = f"{module.name}.{signature.function.__name__}"
+        lifespan = Lifespan(name, lambda: self._supervisor.recovered(f"worker {name}"))
         self._lifespans.append(lifespan)
-        if Lifespan not in signature.parameters.values():
-            lifespan.started()
+        tells = Lifespan in signature.parameters.values()
         bus = Bus(module.routes)
         values = {**module.values, Bus: bus, Queries: bus, Lifespan: lifespan}
         arguments = arguments_of(signature, values)
 
         async def work() -> None:
+            if not tells:
+                lifespan.started()
             await run_isolated(module.context.copy(), signature.function(**arguments))
 
         tasks.start_soon(self._supervisor.keep, f"worker {lifespan.name}", work)
@@ -444,26 +450,23 @@ class _Running:
                 lifespan.is_started for lifespan in self._lifespans
             ):
                 return
-            await self._environment_sleep()
-
-    async def _environment_sleep(self) -> None:
-        # Real time, whatever clock a test has put in: this waits for other tasks, not for a moment.
-        await anyio.sleep(_IDLE_POLL_S if self._lifespans else 0)
+            await anyio.sleep(_POLL_S)
 
     async def _drain_tasks(self) -> None:
         """End the workers, let what is in the log finish where the log would be gone, then end the consumers; all within `drain_s`."""
-        with anyio.move_on_after(self._app.settings.drain_s) as scope:
+        deadline = anyio.current_time() + self._app.settings.drain_s
+        with anyio.CancelScope(deadline=deadline) as scope:
             for lifespan in reversed(self._lifespans):
                 lifespan.drain()
             while any(name.startswith("worker ") for name in self._supervisor.running):
-                await anyio.sleep(_IDLE_POLL_S)
+                await anyio.sleep(_POLL_S)
             if not self._transport.durable:
                 while not all(consumer.is_idle() for consumer in self._consumers.values()):
-                    await anyio.sleep(_IDLE_POLL_S)
+                    await anyio.sleep(_POLL_S)
             for consumer in self._consumers.values():
-                consumer.drain()
+                consumer.drain(deadline)
             while self._supervisor.running:
-                await anyio.sleep(_IDLE_POLL_S)
+                await anyio.sleep(_POLL_S)
         if scope.cancelled_caught:
             names = ", ".join(sorted(self._supervisor.running)) or "messages in the log"
             _logger.warning("the drain took longer than %g s; given up: %s", self._app.settings.drain_s, names)

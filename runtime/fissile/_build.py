@@ -294,7 +294,6 @@ class Builder:
                 window=self.settings.window,
                 workers=self.settings.commands_running,
                 commit_interval_s=self.settings.commit_interval_s,
-                drain_s=self.settings.drain_s,
             ),
             slots=slots,
         )

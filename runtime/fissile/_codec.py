@@ -104,6 +104,7 @@ class ErrorCodec:
             error.__name__,
             {field.name: attrs.field(type=hints[field.name], default=field.default) for field in fields_of(error)},
             frozen=True,
+            kw_only=True,
         )
         self._twin = twin
         self._codec: Codec[Any] = Codec(name, twin, wire, limit_bytes)

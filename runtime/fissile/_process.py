@@ -54,10 +54,10 @@ class Lifespan:
     A worker calls `started` when it is up; the process is ready when all of them are. It awaits `draining`, and returns soon after.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, on_started: Callable[[], None]) -> None:
         self.name = name
+        self._on_started = on_started
         self.is_started = False
-        self._started = anyio.Event()
         self._draining = anyio.Event()
 
     def started(self, *announcements: str) -> None:
@@ -68,7 +68,7 @@ class Lifespan:
         """
         self.announcements = announcements
         self.is_started = True
-        self._started.set()
+        self._on_started()
 
     async def draining(self) -> None:
         """Wait until the process drains."""
@@ -78,10 +78,6 @@ class Lifespan:
     def is_draining(self) -> bool:
         """Whether the process drains."""
         return self._draining.is_set()
-
-    async def wait_started(self) -> None:
-        """Wait until the worker is up."""
-        await self._started.wait()
 
     def drain(self) -> None:
         """Tell the worker to end."""

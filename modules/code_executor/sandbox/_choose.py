@@ -64,11 +64,11 @@ class AutoSandbox(Sandbox):
 
     async def _run(self, language: Language, program: Program, on_output: OnOutput | None) -> Result:
         assert self._chosen is not None
-        return await self._chosen._run(language, program, on_output)  # noqa: SLF001 - a place is held already
+        return await self._chosen._run(language, program, on_output)
 
     async def _close(self) -> None:
         for candidate in self._candidates:
-            await candidate._close()  # noqa: SLF001 - the same class
+            await candidate._close()
 
 
 @asynccontextmanager

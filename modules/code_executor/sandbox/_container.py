@@ -106,14 +106,14 @@ class Container:
         Raises:
             SandboxError: The engine could not do it.
         """
-        made: str | None = None
+        made = ""
         try:
             made = api.create_container_from_config(_config(api, options(shape, image, user)))["Id"]
             stream = api.attach_socket(made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
             container = cls(api, made, shape, user, getattr(stream, "_sock", stream), stream)
             api.start(made)
         except Exception as error:
-            if made is not None:
+            if made:
                 with suppress(Exception):
                     api.remove_container(made, force=True, v=True)
             raise SandboxError(f"The Docker engine could not start a container: {error}.") from error
@@ -144,16 +144,14 @@ class Container:
         # Output that nobody takes while the stream is open makes the engine hang in kill, wait, inspect and remove.
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError):
-            self._stream.close()
-        with suppress(OSError):
-            self._socket.close()
-        response = getattr(self._stream, "_response", None)
-        if response is not None:
-            response.close()
+        # The client library keeps the answer that the stream was taken from, and the two close each other.
+        parts: list[Any] = [getattr(self._stream, "_response", None), self._stream, self._socket]
+        for part in parts:
+            with suppress(OSError, ValueError, AttributeError):
+                part.close()
         try:
             self.api.remove_container(self.id, force=True, v=True)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller decides
             return type(error).__name__ == "NotFound"
         return True
 
@@ -234,7 +232,7 @@ class ContainerRun:
 
     def _loop(self) -> None:
         connection = self.container.connection
-        connection.setblocking(False)
+        connection.settimeout(0)
         with selectors.DefaultSelector() as selector:
             selector.register(self.poke, selectors.EVENT_READ)
             selector.register(connection, selectors.EVENT_READ)

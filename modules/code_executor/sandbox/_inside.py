@@ -7,7 +7,7 @@ must not have, and executes. Every call below returns -1 on failure and is check
 failed run, never a run without the wall.
 """
 
-# ruff: noqa: PTH103, PTH112, PTH118, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
+# ruff: noqa: PTH112 - importing pathlib costs milliseconds, at each start of a jail
 
 import ctypes
 import marshal
@@ -128,7 +128,9 @@ def become_the_program(order: dict[str, Any], step: dict[str, Any]) -> None:
         landlock(order["landlock"])
     if order["seccomp"]:
         seccomp(order["seccomp"])
-    os.execve(step["command"][0], step["command"], order["environment"])  # noqa: S606 - there must be no shell
+    program, *arguments = step["command"]
+    program = program or sys.executable  # for whoever has to find out what there is
+    os.execve(program, [program, *arguments], order["environment"])  # noqa: S606 - there must be no shell
 
 
 def wait_for(program: int) -> int:

@@ -22,7 +22,7 @@ def order(content: dict[str, Any]) -> bytes:
     return message(content)
 
 
-def message(content: object) -> bytes:
+def message(content: Any) -> bytes:
     """Frame anything for `_inside.read_order` or `BOOT_FROM_STREAM`."""
     data = marshal.dumps(content, 2)
     return b"%08d" % len(data) + data

@@ -102,11 +102,11 @@ class SandboxError(Exception):
     """Raised when the sandbox, not the program, is at fault. The program may have run in part."""
 
 
-class NoSandbox(SandboxError):  # noqa: N818 - the name says what is the matter
+class NoSandbox(SandboxError):
     """Raised when no jail of this machine holds, so nothing is run. The text names each level tried and the cure."""
 
 
-class SandboxBusy(SandboxError):  # noqa: N818 - the name says what is the matter
+class SandboxBusy(SandboxError):
     """Raised when as many runs wait as may wait. Nothing was run; try again later."""
 
     def __init__(self, waiting: int) -> None:
@@ -114,7 +114,7 @@ class SandboxBusy(SandboxError):  # noqa: N818 - the name says what is the matte
         self.waiting = waiting
 
 
-class UnknownLanguage(SandboxError):  # noqa: N818 - the name says what is the matter
+class UnknownLanguage(SandboxError):
     """Raised when a program's language is not in the table, or its toolchain is not on this machine."""
 
     def __init__(self, language: str, available: tuple[str, ...]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from ._model import SandboxError
 
-
 _LOAD = """
 package = sys.modules["jail"] = type(sys)("jail")
 package.__path__ = []

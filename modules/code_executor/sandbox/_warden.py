@@ -12,7 +12,7 @@ there is no PID namespace, the warden adopts and kills what the launcher leaves.
 the child ends, and the runtime's worker threads come and go.)
 """
 
-# ruff: noqa: PTH103, PTH112, PTH118, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
+# ruff: noqa: PTH123 - importing pathlib costs milliseconds, at each start of a jail
 
 import marshal
 import os

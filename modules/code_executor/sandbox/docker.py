@@ -109,11 +109,10 @@ class DockerSandbox(Sandbox):
             f"found = {{name: shutil.which(name, path={os.pathsep.join(SEARCH_PATH)!r}) for name in {names!r}}}\n"
             "print(*(f'{name}={path}' for name, path in found.items() if path), sep='\\n')"
         )
-        # `env` finds the interpreter, wherever the image has it.
-        finder = Language("python", "main.py", run=("/usr/bin/env", "python3", "-I", "FILE"))
+        self._tools = {"python3": ""}  # the launcher's own interpreter, wherever the image has it
         poke = os.eventfd(0, os.EFD_CLOEXEC)
         try:
-            ending = self._carry_out(finder, Program("python", source), None, poke, image_id)
+            ending = self._carry_out(LANGUAGES["python"], Program("python", source), None, poke, image_id)
         finally:
             os.close(poke)
         tools = dict(line.split("=", 1) for line in ending.stdout.text().splitlines() if "=" in line)
@@ -176,7 +175,7 @@ class DockerSandbox(Sandbox):
     def _refill(self) -> None:
         shape = Shape.of(Limits(), executable=False)
         with self._lock:
-            missing = 0 if self._closed else self._spare_max - len(self._spare)
+            missing = 0 if self._closed or not self._image_id else self._spare_max - len(self._spare)
         for _ in range(missing):
             try:
                 container = self._start(shape, self._image_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
@@ -36,6 +37,9 @@ _logger = logging.getLogger("fissile.delivery")
 HAND_OVER_S = 3.0
 """How long what is being handled may go on after a revocation, in seconds; a group waits for its slowest member."""
 
+LAST_COMMIT_S = 1.0
+"""How long the last commit of a process that drains may take, in seconds."""
+
 
 @frozen
 class ConsumerSettings:
@@ -44,7 +48,6 @@ class ConsumerSettings:
     window: int
     workers: int
     commit_interval_s: float
-    drain_s: float
 
 
 @frozen
@@ -101,6 +104,7 @@ class Consumer:
     _workers: int = field(default=0, init=False)
     _tasks: anyio.abc.TaskGroup | None = field(default=None, init=False)
     _draining: anyio.Event = field(factory=anyio.Event, init=False)
+    _deadline: float = field(default=inf, init=False)
     _settling: list[anyio.Event] = field(factory=list[anyio.Event], init=False)
     _member: Member | None = field(default=None, init=False)
     _handled: int = field(default=0, init=False)
@@ -130,8 +134,13 @@ class Consumer:
                 self.assigned = False
                 self._member = None
 
-    def drain(self) -> None:
-        """Take no more records; `run` returns when what is being handled is done, or `drain_s` is over."""
+    def drain(self, deadline: float) -> None:
+        """Take no more records; `run` returns when what is being handled is done.
+
+        Args:
+            deadline: When it stops waiting for that, on the event loop's clock in seconds.
+        """
+        self._deadline = deadline
         self._draining.set()
 
     def statistics(self) -> ConsumerStatistics:
@@ -198,19 +207,14 @@ class Consumer:
         member.pause(self._partitions)
         for state in states:
             state.revoke()
-        with anyio.move_on_after(self.settings.drain_s, shield=True) as scope:
+        with anyio.CancelScope(deadline=self._deadline, shield=True) as scope:
             await self._until_settled(states)
         if scope.cancelled_caught:
             count = sum(state.handling for state in states)
-            _logger.warning(
-                "%s: %d messages were not done within %g s and will come again",
-                self.module,
-                count,
-                self.settings.drain_s,
-            )
+            _logger.warning("%s: %d messages were not done in time and will come again", self.module, count)
         for state in states:
             state.abandon()
-        with anyio.move_on_after(self.settings.drain_s, shield=True):
+        with anyio.move_on_after(LAST_COMMIT_S, shield=True):
             await self._commit(member, states)
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()

@@ -14,10 +14,13 @@ import pytest
 from attrs import frozen
 
 from modules.code_executor.sandbox import Limits, Sandbox
+from modules.code_executor.sandbox.docker import DockerSandbox
 from modules.code_executor.sandbox.local import LocalSandbox
 
+from .engine import Engine, NoEngine, open_engine
+
 MIB = 1 << 20
-LOCAL_KINDS = ("bubblewrap", "unshare")
+KINDS = ("bubblewrap", "unshare", pytest.param("docker", marks=pytest.mark.docker))
 QUICK = Limits(wall_s=2.0, cpu_s=2.0)
 """For programs that are known to run into a limit."""
 
@@ -101,12 +104,25 @@ def skip(kind: str, reason: str) -> None:
     pytest.skip(reason)
 
 
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A Docker engine with an image for the sandbox; the environment names it while it is open."""
+    try:
+        with open_engine() as engine:
+            yield engine
+    except NoEngine as error:
+        skip("docker", str(error))
+
+
 @pytest.fixture
-async def open_sandbox() -> AsyncIterator[Callable[..., Awaitable[Sandbox]]]:
+async def open_sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Awaitable[Sandbox]]]:
     """A function that opens a sandbox of a kind; all are closed at the end of the test."""
     async with AsyncExitStack() as stack:
 
         async def open_one(kind: str, **settings: Any) -> Sandbox:
+            if kind == "docker":
+                engine = request.getfixturevalue("engine")
+                return await stack.enter_async_context(DockerSandbox(image=engine.image, **settings))
             if reason := missing(kind):
                 skip(kind, reason)
             return await stack.enter_async_context(LocalSandbox(levels=(kind,), **settings))
@@ -114,11 +130,6 @@ async def open_sandbox() -> AsyncIterator[Callable[..., Awaitable[Sandbox]]]:
         yield open_one
 
 
-@pytest.fixture(params=LOCAL_KINDS)
+@pytest.fixture(params=KINDS)
 async def sandbox(request: pytest.FixtureRequest, open_sandbox: Callable[..., Awaitable[Sandbox]]) -> Sandbox:
-    return await open_sandbox(request.param)
-
-
-@pytest.fixture(params=LOCAL_KINDS)
-async def any_sandbox(request: pytest.FixtureRequest, open_sandbox: Callable[..., Awaitable[Sandbox]]) -> Sandbox:
     return await open_sandbox(request.param)

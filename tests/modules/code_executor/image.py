@@ -50,13 +50,13 @@ def _files() -> Iterator[Path]:
         named = (_output(gcc, f"-print-prog-name={name}") for name in ("cc1", "collect2", "as", "ld"))
         programs += [Path(name) for name in named if Path(name).is_absolute()]
         own = Path(_output(gcc, "-print-libgcc-file-name")).parent
-        programs += [path for path in own.rglob("*") if path.suffix in (".o", ".a", ".h", ".so", ".0")]
+        programs += [path for path in own.rglob("*") if path.suffix in (".o", ".h", ".so") or path.name.startswith("libgcc")]
         programs += [path for path in Path("/usr/include").rglob("*.h") if "c++" not in path.parts]
         for pattern in ("*crt*.o", "libc.so*", "libc_nonshared.a", "libm.so*", "libmvec.so*", "libm-*.a", "libgcc_s*"):
             programs += Path("/usr/lib").glob(f"*-linux-gnu/{pattern}")
     for path in programs:
         yield from _chain(path)
-    binaries = [path for path in programs if path.is_file() and path.suffix in ("", ".11") or ".so" in path.name]
+    binaries = [path for path in programs if (path.is_file() and path.suffix in ("", ".11")) or ".so" in path.name]
     for library in _libraries(binaries):
         yield from _chain(library)
 

@@ -31,7 +31,7 @@ async def attack(sandbox: Sandbox, host: Host, source: str, *, stdin: str = "", 
     return result
 
 
-async def test_a_fork_bomb_is_bounded_and_dies_at_the_deadline(any_sandbox: Sandbox, host: Host) -> None:
+async def test_a_fork_bomb_is_bounded_and_dies_at_the_deadline(sandbox: Sandbox, host: Host) -> None:
     source = """
         import os, signal
         for number in range(1, 32):
@@ -40,11 +40,11 @@ async def test_a_fork_bomb_is_bounded_and_dies_at_the_deadline(any_sandbox: Sand
             try: os.fork()
             except OSError: pass
     """
-    result = await attack(any_sandbox, host, _dedent(source), limits=Limits(wall_s=2.0, cpu_s=60.0))
+    result = await attack(sandbox, host, _dedent(source), limits=Limits(wall_s=2.0, cpu_s=60.0))
     assert result.outcome in (Outcome.TIMEOUT, Outcome.MEMORY_LIMIT), result
 
 
-async def test_memory_is_limited_over_all_processes_together(any_sandbox: Sandbox, host: Host) -> None:
+async def test_memory_is_limited_over_all_processes_together(sandbox: Sandbox, host: Host) -> None:
     source = f"""
         import os, time
         for _ in range(7):
@@ -56,26 +56,26 @@ async def test_memory_is_limited_over_all_processes_together(any_sandbox: Sandbo
         print({MIB})
     """
     limits = Limits(wall_s=30.0, cpu_s=30.0, memory_bytes=200 * MIB)
-    result = await attack(any_sandbox, host, _dedent(source), limits=limits)
+    result = await attack(sandbox, host, _dedent(source), limits=limits)
     assert result.outcome is Outcome.MEMORY_LIMIT, result
 
 
-async def test_memory_of_one_process_is_limited(any_sandbox: Sandbox, host: Host) -> None:
+async def test_memory_of_one_process_is_limited(sandbox: Sandbox, host: Host) -> None:
     source = "held = []\nwhile True: held.append(bytearray(1024 * 1024))"
-    result = await attack(any_sandbox, host, source, limits=Limits(wall_s=30.0, cpu_s=30.0))
+    result = await attack(sandbox, host, source, limits=Limits(wall_s=30.0, cpu_s=30.0))
     assert result.outcome is Outcome.MEMORY_LIMIT, result
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-async def test_endless_output_ends_at_the_limit(any_sandbox: Sandbox, host: Host, stream: str) -> None:
+async def test_endless_output_ends_at_the_limit(sandbox: Sandbox, host: Host, stream: str) -> None:
     source = f"import sys\nwhile True: sys.{stream}.write('x' * 100_000)"
-    result = await attack(any_sandbox, host, source, limits=Limits(wall_s=30.0, cpu_s=30.0))
+    result = await attack(sandbox, host, source, limits=Limits(wall_s=30.0, cpu_s=30.0))
     assert result.outcome is Outcome.OUTPUT_LIMIT, result
     assert len(getattr(result, stream)) == 64 * 1024
     assert getattr(result, f"{stream}_truncated")
 
 
-async def test_the_disk_of_a_run_is_limited_in_bytes_and_in_files(any_sandbox: Sandbox, host: Host) -> None:
+async def test_the_disk_of_a_run_is_limited_in_bytes_and_in_files(sandbox: Sandbox, host: Host) -> None:
     source = """
         import os
         written = 0
@@ -84,7 +84,7 @@ async def test_the_disk_of_a_run_is_limited_in_bytes_and_in_files(any_sandbox: S
                 with open(f'/tmp/{number}', 'wb') as file:
                     for _ in range(8): written += file.write(bytes(1 << 20))
         except OSError as error: print('bytes', error.errno)
-        for number in range(10): 
+        for number in range(10):
             try: os.unlink(f'/tmp/{number}')
             except OSError: pass
         try:
@@ -92,7 +92,7 @@ async def test_the_disk_of_a_run_is_limited_in_bytes_and_in_files(any_sandbox: S
         except OSError as error: print('sparse', error.errno)
         print(written >> 20 <= 16)
     """
-    result = await attack(any_sandbox, host, _dedent(source))
+    result = await attack(sandbox, host, _dedent(source))
     assert result.stdout.splitlines() == ["bytes 28", "sparse 27", "True"], result
 
 
@@ -124,7 +124,7 @@ def _service() -> Iterator[tuple[int, str, list[object]]]:
                 thread.join()
 
 
-async def test_no_service_of_the_host_can_be_reached(any_sandbox: Sandbox, host: Host) -> None:
+async def test_no_service_of_the_host_can_be_reached(sandbox: Sandbox, host: Host) -> None:
     source = """
         import socket, struct
         port, name = {port}, {name!r}
@@ -144,13 +144,13 @@ async def test_no_service_of_the_host_can_be_reached(any_sandbox: Sandbox, host:
     """
     with _service() as (port, name, came):
         address = socket.gethostbyname(socket.gethostname())
-        result = await attack(any_sandbox, host, _dedent(source).format(port=port, name=name, address=address))
+        result = await attack(sandbox, host, _dedent(source).format(port=port, name=name, address=address))
         assert (result.outcome, result.stdout) == (Outcome.FINISHED, "tried\n"), result
         assert came == []
 
 
 async def test_the_files_of_another_run_and_of_the_host_cannot_be_read(
-    any_sandbox: Sandbox, host: Host, tmp_path: Path
+    sandbox: Sandbox, host: Host, tmp_path: Path
 ) -> None:
     for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         parent.chmod(0o755)
@@ -177,18 +177,18 @@ async def test_the_files_of_another_run_and_of_the_host_cannot_be_read(
         program = Program("python", host.program(source), "\n", Limits(wall_s=30.0))
 
         async def run_first() -> None:
-            await any_sandbox.run(program, on_output=lambda *_: started.set())
+            await sandbox.run(program, on_output=lambda *_: started.set())
 
         group.start_soon(run_first)
         await started.wait()
-        result = await any_sandbox.run(Program("python", _dedent(search)))
+        result = await sandbox.run(Program("python", _dedent(search)))
         group.cancel_scope.cancel()
     assert (result.outcome, result.stdout) == (Outcome.FINISHED, "searched\n"), result
-    again = await attack(any_sandbox, host, _dedent(search))
+    again = await attack(sandbox, host, _dedent(search))
     assert again.stdout == "searched\n", again
 
 
-async def test_the_environment_of_the_host_cannot_be_read(any_sandbox: Sandbox, host: Host) -> None:
+async def test_the_environment_of_the_host_cannot_be_read(sandbox: Sandbox, host: Host) -> None:
     source = """
         import os
         print(sorted(os.environ))
@@ -196,13 +196,13 @@ async def test_the_environment_of_the_host_cannot_be_read(any_sandbox: Sandbox, 
             try: print(open(f'/proc/{name}/environ').read())
             except OSError: pass
     """
-    result = await attack(any_sandbox, host, _dedent(source))
+    result = await attack(sandbox, host, _dedent(source))
     assert result.outcome is Outcome.FINISHED, result
     assert host.secret not in result.stdout
     assert "FISSILE" not in result.stdout
 
 
-async def test_nothing_survives_the_deadline_not_even_without_any_ties(any_sandbox: Sandbox, host: Host) -> None:
+async def test_nothing_survives_the_deadline_not_even_without_any_ties(sandbox: Sandbox, host: Host) -> None:
     source = """
         import os, signal, time
         if os.fork() == 0:
@@ -215,18 +215,18 @@ async def test_nothing_survives_the_deadline_not_even_without_any_ties(any_sandb
             os._exit(0)
         time.sleep(3600)
     """
-    result = await attack(any_sandbox, host, _dedent(source), limits=Limits(wall_s=0.5))
+    result = await attack(sandbox, host, _dedent(source), limits=Limits(wall_s=0.5))
     assert result.outcome is Outcome.TIMEOUT, result
 
 
-async def test_input_that_is_never_read_holds_nobody_up(any_sandbox: Sandbox, host: Host) -> None:
-    result = await attack(any_sandbox, host, "print('done')", stdin="x" * 10_000_000)
+async def test_input_that_is_never_read_holds_nobody_up(sandbox: Sandbox, host: Host) -> None:
+    result = await attack(sandbox, host, "print('done')", stdin="x" * 10_000_000)
     assert (result.outcome, result.stdout) == (Outcome.FINISHED, "done\n"), result
-    result = await attack(any_sandbox, host, "import time; time.sleep(60)", stdin="x" * 10_000_000)
+    result = await attack(sandbox, host, "import time; time.sleep(60)", stdin="x" * 10_000_000)
     assert result.outcome is Outcome.TIMEOUT, result
 
 
-async def test_killing_the_parent_and_everybody_else_hurts_only_itself(any_sandbox: Sandbox, host: Host) -> None:
+async def test_killing_the_parent_and_everybody_else_hurts_only_itself(sandbox: Sandbox, host: Host) -> None:
     source = f"""
         import os
         for target in (os.getppid(), 1, {host.canary.pid}, -{host.canary.pid}):
@@ -238,11 +238,11 @@ async def test_killing_the_parent_and_everybody_else_hurts_only_itself(any_sandb
         except OSError: pass
         os.kill(0, 9)
     """
-    result = await attack(any_sandbox, host, _dedent(source))
+    result = await attack(sandbox, host, _dedent(source))
     assert (result.outcome, result.stdout) == (Outcome.KILLED, "alive\n"), result
 
 
-async def test_privileges_and_dangerous_calls_are_refused(any_sandbox: Sandbox, host: Host) -> None:
+async def test_privileges_and_dangerous_calls_are_refused(sandbox: Sandbox, host: Host) -> None:
     source = """
         import ctypes, os
         libc = ctypes.CDLL(None, use_errno=True)
@@ -263,11 +263,11 @@ async def test_privileges_and_dangerous_calls_are_refused(any_sandbox: Sandbox, 
             if int(status[name], 16): print(name)
         print(status['NoNewPrivs'].strip(), status['Seccomp'].strip(), os.getuid() != 0, sorted(os.listdir('/dev/fd'))[:4])
     """
-    result = await attack(any_sandbox, host, _dedent(source))
+    result = await attack(sandbox, host, _dedent(source))
     assert result.stdout == "1 2 True ['0', '1', '2', '3']\n", result
 
 
-async def test_what_a_program_writes_outside_of_its_folder_is_refused(any_sandbox: Sandbox, host: Host) -> None:
+async def test_what_a_program_writes_outside_of_its_folder_is_refused(sandbox: Sandbox, host: Host) -> None:
     source = """
         import os
         for folder in ('/', '/usr', '/usr/bin', '/usr/local', '/etc', '/dev', '/proc', '/var/tmp', '/run', '/home', '/lib'):
@@ -282,7 +282,7 @@ async def test_what_a_program_writes_outside_of_its_folder_is_refused(any_sandbo
         try: os.execv('/tmp/tool', ['tool'])
         except OSError as error: print(error.errno)
     """
-    result = await attack(any_sandbox, host, _dedent(source))
+    result = await attack(sandbox, host, _dedent(source))
     assert result.stdout == "13\n", result
 
 

@@ -1,0 +1,220 @@
+"""The gateway as an ASGI application: what is done around every request, whoever answers it.
+
+It gives the request an id, bounds requests at once and the time of each, adds fields to the answer, and writes the access log. Inside of it
+stands Quart with all routes, and whatever other ASGI applications are mounted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AsyncExitStack
+from time import perf_counter
+from typing import Any
+
+import anyio
+
+from fissile_gateway._problems import MEDIA_TYPE, Problem, deadline_exceeded, internal_error, overloaded
+from fissile_gateway._settings import GatewaySettings
+
+Message = MutableMapping[str, Any]  # Any, here and below: ASGI's own
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+EXCHANGE = "fissile.exchange"
+"""Where a scope has its `Exchange`."""
+
+PROBES = ("/livez", "/readyz")
+CLIENT_GONE = 499
+"""What the access log says where nobody was there to be answered (nginx began it)."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_PAGE_FIELDS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
+_API_FIELDS = (*_PAGE_FIELDS, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+
+_access = logging.getLogger("fissile.gateway.access")
+
+
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        request_id: Its id, which the client may have chosen.
+        status: The status of the answer, 0 as long as none was sent.
+        is_gone: Whether the client went away.
+        scope: Bounds the time.
+        stack: What is left when the answer has been sent.
+    """
+
+    __slots__ = ("gateway", "holds_place", "is_gone", "request_id", "scope", "stack", "status")
+
+    def __init__(self, gateway: Gateway, request_id: str, scope: anyio.CancelScope) -> None:
+        self.gateway = gateway
+        self.request_id = request_id
+        self.scope = scope
+        self.status = 0
+        self.is_gone = False
+        self.holds_place = False
+        self.stack: AsyncExitStack | None = None
+
+    def become_stream(self) -> AsyncExitStack:
+        """Lift the bounds of a request from an answer that has no end, and return what closes behind it."""
+        self.release()
+        self.scope.deadline = math.inf
+        self.stack = AsyncExitStack()
+        return self.stack
+
+    def release(self) -> None:
+        """Give back the place among the requests at once."""
+        if self.holds_place:
+            self.holds_place = False
+            self.gateway.requests -= 1
+
+
+class Gateway:
+    """The gateway of an application, to be served, or mounted in another ASGI application.
+
+    Attributes:
+        requests: How many requests are in progress, streams not counted.
+        draining: Set when the gateway ends; open streams end with it.
+
+    Args:
+        quart: The routes.
+        mounts: Other ASGI applications, by the path below which they answer.
+        settings: The bounds.
+        new_id: Makes the ids of requests.
+    """
+
+    def __init__(
+        self, quart: ASGIApp, mounts: Mapping[str, ASGIApp], settings: GatewaySettings, new_id: Callable[[], str]
+    ) -> None:
+        self.quart = quart
+        self.requests = 0
+        self.draining = anyio.Event()
+        self._mounts = dict(mounts)
+        self._limit = settings.requests_at_once
+        self._timeout_s = settings.request_timeout_s
+        self._new_id = new_id
+        self._streams: set[Callable[[], None]] = set()
+
+    @property
+    def streams(self) -> int:
+        """How many event streams are open."""
+        return len(self._streams)
+
+    def drain(self) -> None:
+        """End all open streams; requests in progress go on."""
+        self.draining.set()
+        for end in tuple(self._streams):
+            end()
+
+    def add_stream(self, end: Callable[[], None]) -> Callable[[], None]:
+        """Note an open stream; return what removes it."""
+        self._streams.add(end)
+        return lambda: self._streams.discard(end)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or take part in the server's lifespan."""
+        if scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self.quart(scope, receive, send)
+        else:
+            app, scope = self._choose(_path(scope), scope)
+            await app(scope, receive, send)
+
+    def _choose(self, path: str, scope: Scope) -> tuple[ASGIApp, Scope]:
+        for prefix, app in self._mounts.items():
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return app, {**scope, "root_path": f"{scope.get('root_path', '')}{prefix}"}
+        return self.quart, scope
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = perf_counter()
+        path = _path(scope)
+        exchange = Exchange(self, _accepted_id(scope) or self._new_id(), anyio.CancelScope())
+        fields = [*(_API_FIELDS if path.startswith("/api/") else _PAGE_FIELDS), (b"x-request-id", exchange.request_id.encode())]
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = [*message["headers"], *fields]
+            try:
+                await send(message)
+            except OSError:
+                exchange.is_gone = True
+                raise
+
+        try:
+            if self.requests >= self._limit and path not in PROBES:
+                await send_problem(overloaded(f"{self.requests} requests are in progress."), exchange, send_on)
+                return
+            self.requests += 1
+            exchange.holds_place = True
+            await self._run(scope, receive, send_on, exchange, path)
+        finally:
+            exchange.release()
+            _log(scope, path, exchange, began)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, path: str) -> None:
+        app, scope = self._choose(path, scope) if self._mounts else (self.quart, scope)
+        scope[EXCHANGE] = exchange
+        problem: Problem | None = None
+        exchange.scope.deadline = anyio.current_time() + self._timeout_s
+        try:
+            with exchange.scope:
+                await app(scope, receive, send)
+            if exchange.scope.cancelled_caught:
+                problem = deadline_exceeded(self._timeout_s)
+        except Exception as error:
+            if exchange.is_gone or exchange.status:
+                raise
+            problem = internal_error(error)
+        if problem is not None and not exchange.status and not exchange.is_gone:
+            await send_problem(problem, exchange, send)
+
+
+async def send_problem(problem: Problem, exchange: Exchange, send: Send) -> None:
+    """Answer with a problem, without any framework."""
+    body = problem.document(exchange.request_id)
+    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
+    headers += [(name.encode(), value.encode()) for name, value in problem.headers]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _path(scope: Scope) -> str:
+    """Return the path below the point where the gateway is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def _accepted_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode() if _REQUEST_ID.fullmatch(value) else None
+    return None
+
+
+def _log(scope: Scope, path: str, exchange: Exchange, began: float) -> None:
+    if not _access.isEnabledFor(logging.INFO):
+        return
+    status = CLIENT_GONE if exchange.is_gone and not exchange.status else exchange.status
+    duration_ms = round((perf_counter() - began) * 1000, 3)
+    _access.info(
+        "%s %s %s",
+        scope["method"],
+        path,
+        status,
+        extra={
+            "method": scope["method"],
+            "path": path,
+            "status": status,
+            "duration_ms": duration_ms,
+            "request_id": exchange.request_id,
+        },
+    )

@@ -1,0 +1,93 @@
+"""The gateway as a module: one worker that serves HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from fissile import Bus, Contract, Fault, Ids, Lifespan, Module, Process, StartupFailed
+from fissile_gateway._settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from fissile_gateway._exchange import Gateway
+
+module = Module(Contract("gateway"))
+
+
+def create_app(bus: Bus, process: Process, settings: GatewaySettings | None = None, *, ids: Ids | None = None) -> Gateway:
+    """Make the gateway as an ASGI application, to be mounted in another one.
+
+    Call its `drain()` when the server drains: event streams end then, and would keep the server waiting otherwise.
+
+    Args:
+        bus: What the routes call.
+        process: Tells the contracts from which routes are derived, and whether the process is ready.
+        settings: The bounds; where to listen is not looked at.
+        ids: Makes the ids of requests.
+
+    Raises:
+        StartupFailed: The application's own routes cannot be imported.
+    """
+    from fissile_gateway._app import build  # noqa: PLC0415 -- importing Quart takes longer than all of fissile
+
+    return build(bus, process, settings or GatewaySettings(), ids or Ids())
+
+
+@module.worker
+async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: GatewaySettings, ids: Ids) -> None:
+    """Serve the gateway until the process drains.
+
+    Raises:
+        StartupFailed: It cannot listen, or the application's own routes cannot be imported.
+    """
+    from fissile_gateway._server import HttpServer, PortTaken, ServerSettings  # noqa: PLC0415 -- as above
+
+    gateway = create_app(bus, process, settings, ids=ids)
+    max_body_bytes = settings.max_body_bytes or process.max_message_bytes
+    server = HttpServer(
+        gateway,
+        ServerSettings(
+            host=settings.host,
+            port=settings.port,
+            max_connections=settings.connections_at_once,
+            max_head_bytes=settings.max_head_bytes,
+            max_body_bytes=max_body_bytes,
+            keep_alive_s=settings.keep_alive_s,
+            write_timeout_s=settings.write_timeout_s,
+            drain_s=settings.finish_s,
+        ),
+    )
+
+    async def drain() -> None:
+        await lifespan.draining()
+        gateway.drain()
+        server.drain()
+
+    def started(address: tuple[str, int]) -> None:
+        lifespan.started(_url(*address))
+
+    failure: StartupFailed | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(drain)
+        try:
+            await server.serve(started=started)
+        except PortTaken:
+            failure = _cannot_listen(settings, f"the port {settings.port} of {settings.host} is taken")
+        except OSError as error:
+            if lifespan.is_started:
+                raise
+            failure = _cannot_listen(settings, f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error})")
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _cannot_listen(settings: GatewaySettings, what: str) -> StartupFailed:
+    other = settings.port + 1000 if settings.port < 60_000 else 8000
+    cure = f"Stop what listens there, or choose another: FISSILE_PORT={other} (FISSILE_HOST for the address)."
+    return StartupFailed((Fault(f"The gateway cannot start: {what}.", "FISSILE_PORT", cure),))
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,116 @@
+"""The commands and the options that they share. Each command is imported when it is called: the start of `run` is measured."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnknownOptionError
+
+from fissile.cli._context import Context
+from fissile.cli._errors import did_you_mean, report
+from fissile.cli._exit import CommandFailed, Exit
+from fissile.cli._output import Output
+
+COMMANDS = ("dev", "run", "check", "config", "graph", "ls", "call", "version")
+
+
+def build(started: float) -> App:
+    """Make the command line.
+
+    Args:
+        started: When the command began, on `perf_counter`.
+    """
+    app = App(
+        name="fissile",
+        help="Modules that run together in one process or apart over Kafka, by configuration, with the same meaning.",
+        version_flags=(),
+        result_action="return_value",
+    )
+    for name in COMMANDS:
+        app.command(f"fissile.cli._{name}:{name}", name=name)
+
+    @app.meta.default
+    def launch(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        folder: Annotated[Path | None, Parameter(name=("--folder", "-C"), negative=())] = None,
+        json: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+        verbose: Annotated[bool, Parameter(name=("--verbose", "-v"), negative=(), show_default=False)] = False,
+        no_color: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+        version: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    ) -> Any:  # Any: what cyclopts hands through
+        """Run a command.
+
+        Args:
+            tokens: The command and its arguments.
+            folder: Do it as if started in this folder.
+            json: Data as JSON.
+            verbose: Tracebacks, and the tree of an error group.
+            no_color: No colours (also: NO_COLOR=1).
+            version: The version, and that of what it runs on.
+        """
+        context = Context(started, json, verbose, Output(color=not no_color))
+        if folder is not None:
+            enter(folder)
+        if version:
+            tokens = ("version",)
+        command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        return command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, context))
+
+    return app
+
+
+def enter(folder: Path) -> None:
+    """Go to a folder, as -C asks.
+
+    Raises:
+        CommandFailed: There is no such folder.
+    """
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise CommandFailed(f"-C {folder}: {error.strerror}.", code=Exit.USAGE) from None
+
+
+def run_command_line(tokens: Sequence[str], started: float) -> int:
+    """Run a command and return its exit code. Whatever goes wrong is told on stderr, the root error first.
+
+    Args:
+        tokens: The arguments, without the program's name.
+        started: When the command began, on `perf_counter`.
+    """
+    verbose = "-v" in tokens or "--verbose" in tokens
+    output = Output(color="--no-color" not in tokens)
+    try:
+        result = build(started).meta(list(tokens), exit_on_error=False, print_error=False)
+        return int(result) if isinstance(result, int) else Exit.OK
+    except CycloptsError as error:
+        return report(_usage(error, tokens), output, verbose=False)
+    except BrokenPipeError:
+        # Whoever read the data has had enough (`fissile ls | head`). Nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
+        return report(error, output, verbose=verbose)
+
+
+def _usage(error: CycloptsError, tokens: Sequence[str]) -> CommandFailed:
+    """Return a wrong command line as our own error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    known = next((name for name in tokens if name in COMMANDS), None)
+    if isinstance(error, UnknownCommandError):
+        name = next((token for token in tokens if not token.startswith("-") and token not in COMMANDS), "")
+        return CommandFailed(
+            f"There is no command {name!r}.",
+            *did_you_mean(name, COMMANDS),
+            f"Commands: {', '.join(COMMANDS)}. `fissile --help` says what they do.",
+            code=Exit.USAGE,
+        )
+    what = lines[0] if lines else "The command line is wrong."
+    if isinstance(error, UnknownOptionError):
+        lines[1:] = ["Options of all commands: -C FOLDER, --json, -v, --no-color."]
+    return CommandFailed(what, *lines[1:], f"`fissile {known or ''}{' ' if known else ''}--help` shows its arguments.", code=Exit.USAGE)
