@@ -1,60 +1,112 @@
 """Quart's side of one HTTP request, on AnyIO for both kinds of event loop.
 
-Quart's own classes are replaced for three reasons. On asyncio the handler runs in a task of its own, which outlives a cancelled server (until Quart
-0.23) and does not see the deadline of the scope around the request. On Trio the answer's last message can be cut off. And what a
-stream holds open has to be closed where it was opened, once its last byte is sent.
+Quart's own classes are replaced for four reasons. On asyncio the handler runs in a task of its own, which outlives a cancelled server
+(until Quart 0.23) and does not see the deadline of the scope around the request. On Trio the answer's last message can be cut off. What
+a stream holds open has to be closed where it was opened, once its last byte is sent. And most requests are answered without ever
+waiting: they need nobody who listens meanwhile for the client to go away, which costs a fifth of such a request.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 import anyio
 from quart.asgi import ASGIHTTPConnection
-from quart.wrappers import Request
+from quart.utils import encode_headers
+from quart.wrappers import Request, Response
+from quart.wrappers.response import DataBody
 
 from fissile_gateway._exchange import EXCHANGE, Exchange, Receive, Send
+
+R = TypeVar("R")
+
+_READ_FIRST_BYTES = 64 * 1024
+"""A body up to this size is read before the view is called; a view may read a larger one piece by piece."""
 
 
 class Connection(ASGIHTTPConnection):
     """Answers one request; when the client goes away, whatever is being done for it is cancelled."""
 
     async def __call__(self, receive: Receive, send: Send) -> None:
-        """Read the request while answering it."""
+        """Read the request and answer it."""
         exchange: Exchange = self.scope[EXCHANGE]  # type: ignore[typeddict-item]  # put there by the gateway
         request = self._create_request_from_scope(send)
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read, request, receive, exchange, tasks.cancel_scope)
-            try:
-                await self._respond(request, send, exchange)
-            except Exception as error:  # noqa: BLE001 -- raised below, out of the group, which would wrap it
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None and not exchange.is_gone:
-            raise failure
+        limit: int = self.app.config["MAX_CONTENT_LENGTH"]
+        if exchange.length is None or exchange.length > min(_READ_FIRST_BYTES, limit):
+            exchange.listen(_read, request, receive)
+            await self._respond(request, send, exchange)
+        elif await _read_whole(request, receive, exchange):
+            await _step(self._respond(request, send, exchange), lambda: exchange.listen(_listen, receive))
 
     async def _respond(self, request: Request, send: Send, exchange: Exchange) -> None:
         try:
             response = await self.app.handle_request(request)
-            await self._send_response(send, response)
+            if isinstance(response, Response) and isinstance(response.response, DataBody):
+                await _send_at_once(send, response, response.response)
+            else:
+                await self._send_response(send, response)
         finally:
             if exchange.stack is not None:
                 with anyio.CancelScope(shield=True):
                     await exchange.stack.aclose()
 
-    async def _read(self, request: Request, receive: Receive, exchange: Exchange, scope: anyio.CancelScope) -> None:
-        body: Any = request.body  # Any: `append` became `put`, which waits, in Quart 0.23
+
+async def _send_at_once(send: Send, response: Response, body: DataBody) -> None:
+    """Send an answer in two messages; Quart takes three, of which the last one is empty."""
+    headers = encode_headers(response.headers)
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": body.data[body.begin : body.end], "more_body": False})
+
+
+async def _read_whole(request: Request, receive: Receive, exchange: Exchange) -> bool:
+    """Read a small body; return False if the client went away."""
+    data = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            exchange.is_gone = True
+            return False
+        data += message.get("body", b"")
+        if not message.get("more_body", False):
+            exchange.body = data
+            request.body.set_result(data)
+            return True
+
+
+async def _read(request: Request, receive: Receive) -> None:
+    """Read a body as it comes, and return when the client has gone away."""
+    body: Any = request.body  # Any: `append` became `put`, which waits, in Quart 0.23
+    while (message := await receive())["type"] == "http.request":
+        if hasattr(body, "put"):
+            await body.put(message.get("body", b""))
+        else:
+            body.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            body.set_complete()
+
+
+async def _listen(receive: Receive) -> None:
+    """Return when the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@types.coroutine
+def _step(coroutine: Coroutine[Any, Any, R], when_it_waits: Callable[[], None]) -> Generator[Any, Any, R]:
+    """Run a coroutine; when it waits for the first time, call a function first."""
+    # Any: what passes here is between the coroutine and the event loop.
+    try:
+        yielded = coroutine.send(None)
+        when_it_waits()
         while True:
-            message = await receive()
-            if message["type"] == "http.request":
-                if hasattr(body, "put"):
-                    await body.put(message.get("body", b""))
-                else:
-                    body.append(message.get("body", b""))
-                if not message.get("more_body", False):
-                    body.set_complete()
-            elif message["type"] == "http.disconnect":
-                exchange.is_gone = True
-                scope.cancel()
-                return
+            try:
+                received = yield yielded
+            except BaseException as error:  # noqa: BLE001 -- whatever the event loop throws is for the coroutine
+                yielded = coroutine.throw(error)
+            else:
+                yielded = coroutine.send(received)
+    except StopIteration as stop:
+        result: R = stop.value
+        return result

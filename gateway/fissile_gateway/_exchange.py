@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from fissile_gateway._problems import MEDIA_TYPE, Problem, deadline_exceeded, internal_error, overloaded
 from fissile_gateway._settings import GatewaySettings
@@ -34,8 +35,9 @@ CLIENT_GONE = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PAGE_FIELDS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
-_API_FIELDS = (*_PAGE_FIELDS, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+_API_FIELDS = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
 
+_logger = logging.getLogger("fissile.gateway")
 _access = logging.getLogger("fissile.gateway.access")
 
 
@@ -44,22 +46,73 @@ class Exchange:
 
     Attributes:
         request_id: Its id, which the client may have chosen.
+        media_type: The field Content-Type.
+        encoding: The field Content-Encoding.
+        length: The size of the body, or None if it is not told in advance.
+        body: The body, where it was small enough to be read before the view was called.
         status: The status of the answer, 0 as long as none was sent.
         is_gone: Whether the client went away.
+        is_done: Whether the application has returned.
         scope: Bounds the time.
+        listeners: Where the task runs that listens to the client.
         stack: What is left when the answer has been sent.
     """
 
-    __slots__ = ("gateway", "holds_place", "is_gone", "request_id", "scope", "stack", "status")
+    __slots__ = (
+        "_holds_place",
+        "_listening",
+        "body",
+        "encoding",
+        "gateway",
+        "is_done",
+        "is_gone",
+        "length",
+        "listeners",
+        "media_type",
+        "request_id",
+        "scope",
+        "stack",
+        "status",
+    )
 
-    def __init__(self, gateway: Gateway, request_id: str, scope: anyio.CancelScope) -> None:
+    def __init__(self, gateway: Gateway, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.gateway = gateway
-        self.request_id = request_id
-        self.scope = scope
+        self.request_id = ""
+        self.media_type: bytes | None = None
+        self.encoding: bytes | None = None
+        self.length: int | None = 0
+        self.body: bytes | None = None
         self.status = 0
         self.is_gone = False
-        self.holds_place = False
+        self.is_done = False
+        self.scope = anyio.CancelScope()
+        self.listeners: TaskGroup
         self.stack: AsyncExitStack | None = None
+        self._holds_place = False
+        self._listening: anyio.CancelScope | None = None
+        # One look at each field: Quart's own headers cost a microsecond for each question.
+        for name, value in headers:
+            if name == b"content-type":
+                self.media_type = value
+            elif name == b"content-length" and self.length is not None:
+                self.length = int(value)
+            elif name == b"transfer-encoding":
+                self.length = None
+            elif name == b"content-encoding":
+                self.encoding = value
+            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                self.request_id = value.decode()
+
+    def hold_place(self) -> None:
+        """Take a place among the requests at once."""
+        self._holds_place = True
+        self.gateway.requests += 1
+
+    def release(self) -> None:
+        """Give the place back."""
+        if self._holds_place:
+            self._holds_place = False
+            self.gateway.requests -= 1
 
     def become_stream(self) -> AsyncExitStack:
         """Lift the bounds of a request from an answer that has no end, and return what closes behind it."""
@@ -68,11 +121,32 @@ class Exchange:
         self.stack = AsyncExitStack()
         return self.stack
 
-    def release(self) -> None:
-        """Give back the place among the requests at once."""
-        if self.holds_place:
-            self.holds_place = False
-            self.gateway.requests -= 1
+    def listen(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """Start what listens to the client until the application has returned."""
+        self._listening = anyio.CancelScope()
+        self.listeners.start_soon(self._listen, self._listening, function, arguments)
+
+    async def _listen(
+        self, scope: anyio.CancelScope, function: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[object, ...]
+    ) -> None:
+        with scope:
+            try:
+                await function(*arguments)
+            except Exception:  # it runs among the listeners of all requests
+                _logger.exception("a request could not be read")
+            self.leave()
+
+    def leave(self) -> None:
+        """Note that the client went away, and cancel what is being done for it."""
+        if not self.is_done:
+            self.is_gone = True
+            self.scope.cancel()
+
+    def done(self) -> None:
+        """Note that the application has returned, and stop listening."""
+        self.is_done = True
+        if self._listening is not None:
+            self._listening.cancel()
 
 
 class Gateway:
@@ -81,6 +155,7 @@ class Gateway:
     Attributes:
         requests: How many requests are in progress, streams not counted.
         draining: Set when the gateway ends; open streams end with it.
+        listeners: Where the tasks run that listen to clients; each request has a group of its own where there is none.
 
     Args:
         quart: The routes.
@@ -95,6 +170,7 @@ class Gateway:
         self.quart = quart
         self.requests = 0
         self.draining = anyio.Event()
+        self.listeners: TaskGroup | None = None
         self._mounts = dict(mounts)
         self._limit = settings.requests_at_once
         self._timeout_s = settings.request_timeout_s
@@ -136,13 +212,14 @@ class Gateway:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
         path = _path(scope)
-        exchange = Exchange(self, _accepted_id(scope) or self._new_id(), anyio.CancelScope())
-        fields = [*(_API_FIELDS if path.startswith("/api/") else _PAGE_FIELDS), (b"x-request-id", exchange.request_id.encode())]
+        exchange = Exchange(self, scope["headers"])
+        exchange.request_id = exchange.request_id or self._new_id()
+        own_fields = _API_FIELDS if path.startswith("/api/") else _PAGE_FIELDS
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message["headers"], *fields]
+                message["headers"] = [*message["headers"], *own_fields, (b"x-request-id", exchange.request_id.encode())]
             try:
                 await send(message)
             except OSError:
@@ -153,9 +230,13 @@ class Gateway:
             if self.requests >= self._limit and path not in PROBES:
                 await send_problem(overloaded(f"{self.requests} requests are in progress."), exchange, send_on)
                 return
-            self.requests += 1
-            exchange.holds_place = True
-            await self._run(scope, receive, send_on, exchange, path)
+            exchange.hold_place()
+            if self.listeners is not None:
+                exchange.listeners = self.listeners
+                await self._run(scope, receive, send_on, exchange, path)
+            else:
+                async with anyio.create_task_group() as exchange.listeners:
+                    await self._run(scope, receive, send_on, exchange, path)
         finally:
             exchange.release()
             _log(scope, path, exchange, began)
@@ -164,16 +245,21 @@ class Gateway:
         app, scope = self._choose(path, scope) if self._mounts else (self.quart, scope)
         scope[EXCHANGE] = exchange
         problem: Problem | None = None
-        exchange.scope.deadline = anyio.current_time() + self._timeout_s
         try:
+            exchange.scope.deadline = anyio.current_time() + self._timeout_s
             with exchange.scope:
                 await app(scope, receive, send)
-            if exchange.scope.cancelled_caught:
+                exchange.is_done = True
+            if not exchange.is_done:
                 problem = deadline_exceeded(self._timeout_s)
         except Exception as error:
-            if exchange.is_gone or exchange.status:
+            if exchange.is_gone:
+                return
+            if exchange.status:
                 raise
             problem = internal_error(error)
+        finally:
+            exchange.done()
         if problem is not None and not exchange.status and not exchange.is_gone:
             await send_problem(problem, exchange, send)
 
@@ -191,13 +277,6 @@ def _path(scope: Scope) -> str:
     """Return the path below the point where the gateway is mounted."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
-
-
-def _accepted_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            return value.decode() if _REQUEST_ID.fullmatch(value) else None
-    return None
 
 
 def _log(scope: Scope, path: str, exchange: Exchange, began: float) -> None:

@@ -15,7 +15,7 @@ import attrs
 import h11
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Response
+from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.ws_stream import WSStream
@@ -300,6 +300,8 @@ class GuardedProtocol(H11Protocol):
         elif isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
             headers = [*event.headers, (b"connection", b"close")]
             await super().stream_send(Response(stream_id=STREAM_ID, headers=headers, status_code=event.status_code))
+        elif isinstance(event, EndData):
+            self._host.request_ended()  # A WebSocket's client has some time to answer our close.
         else:
             await super().stream_send(event)
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 module = Module(Contract("gateway"))
 
 
-def create_app(bus: Bus, process: Process, settings: GatewaySettings | None = None, *, ids: Ids | None = None) -> Gateway:
+def create_app(
+    bus: Bus, process: Process, settings: GatewaySettings | None = None, *, ids: Ids | None = None
+) -> Gateway:
     """Make the gateway as an ASGI application, to be mounted in another one.
 
     Call its `drain()` when the server drains: event streams end then, and would keep the server waiting otherwise.
@@ -29,7 +31,7 @@ def create_app(bus: Bus, process: Process, settings: GatewaySettings | None = No
     Raises:
         StartupFailed: The application's own routes cannot be imported.
     """
-    from fissile_gateway._app import build  # noqa: PLC0415 -- importing Quart takes longer than all of fissile
+    from fissile_gateway._app import build
 
     return build(bus, process, settings or GatewaySettings(), ids or Ids())
 
@@ -41,7 +43,7 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
     Raises:
         StartupFailed: It cannot listen, or the application's own routes cannot be imported.
     """
-    from fissile_gateway._server import HttpServer, PortTaken, ServerSettings  # noqa: PLC0415 -- as above
+    from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
 
     gateway = create_app(bus, process, settings, ids=ids)
     max_body_bytes = settings.max_body_bytes or process.max_message_bytes
@@ -69,6 +71,7 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
 
     failure: StartupFailed | None = None
     async with anyio.create_task_group() as tasks:
+        gateway.listeners = tasks
         tasks.start_soon(drain)
         try:
             await server.serve(started=started)
@@ -77,7 +80,9 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
         except OSError as error:
             if lifespan.is_started:
                 raise
-            failure = _cannot_listen(settings, f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error})")
+            failure = _cannot_listen(
+                settings, f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error})"
+            )
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -95,12 +95,14 @@ class _Field:
         arrays = [member for member in members if get_origin(member) in (tuple, frozenset)]
         self.is_repeated = bool(arrays)
         items = [item for array in arrays for item in get_args(array) if item is not Ellipsis]
-        if any(_is_object(inner) or get_origin(inner) in (tuple, frozenset) for item in items for inner in _members(item)):
+        if any(
+            _is_object(inner) or get_origin(inner) in (tuple, frozenset) for item in items for inner in _members(item)
+        ):
             self._json, self.is_repeated = StrictDecoder(annotation, twins), False
             return
         self._lift = _lift([inner for item in items for inner in _members(item)] if arrays else members)
         self._twin, convert = twins.of(annotation)
-        self._convert: Convert = convert or (lambda value, tally: value)
+        self._convert: Convert = convert or (lambda value, _: value)
 
     def value_of(self, texts: list[str]) -> Any:
         if self._json is not None:
@@ -178,7 +180,10 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [inner for member in get_args(annotation) for inner in _members(member)]
     if get_origin(annotation) is Literal:
-        return [f"literal {type(value).__name__}" if isinstance(value, str) else type(value) for value in get_args(annotation)]
+        return [
+            f"literal {type(value).__name__}" if isinstance(value, str) else type(value)
+            for value in get_args(annotation)
+        ]
     return [type(None)] if annotation is None else [annotation]
 
 

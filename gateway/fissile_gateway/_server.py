@@ -716,7 +716,8 @@ def _client_gone(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         members = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(_client_gone(member) for member in members)
-    return isinstance(error, ClientGone)
+    # By name: Quart from 0.23 raises ClientDisconnectedError in its place, Starlette ClientDisconnect.
+    return isinstance(error, ClientGone) or type(error).__name__.startswith("ClientDisconnect")
 
 
 async def _linger(stream: Stream) -> None:

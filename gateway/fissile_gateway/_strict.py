@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar, cast
 
-import attrs
 import msgspec
 from attrs import frozen
 
@@ -39,7 +38,7 @@ class InputError:
     message: str
 
 
-class InvalidInput(Exception):  # noqa: N818 -- says what is the case
+class InvalidInput(Exception):
     """Raised when what a client sent does not fit the contract.
 
     Attributes:
@@ -64,7 +63,7 @@ class StrictDecoder(Generic[T]):
         self.annotation = annotation
         twin, convert = twins.of(annotation)
         self._twin = twin
-        self._convert: Convert = convert or (lambda value, tally: value)
+        self._convert: Convert = convert or (lambda value, _: value)
         self._decode = msgspec.json.Decoder(twin).decode
 
     def decode(self, data: bytes) -> T:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ForwardRef, NewType, Union, get_args, get_ori
 
 import attrs
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 # Any, all through this file: a type expression, or a value of a type that is only known at run time.
 
@@ -201,7 +201,9 @@ def _mapping(convert: Convert | None) -> Convert:
         tally.members += len(values)
         if convert is None:
             return values
-        return dict(zip(values, _each(((repr(key), value) for key, value in values.items()), convert, tally), strict=True))
+        return dict(
+            zip(values, _each(((repr(key), value) for key, value in values.items()), convert, tally), strict=True)
+        )
 
     return convert_mapping
 

@@ -11,7 +11,7 @@ STARTED = perf_counter()
 
 def main() -> int:
     """Run the command line; return its exit code."""
-    from fissile.cli._app import run_command_line  # noqa: PLC0415 -- so that STARTED is taken before the imports
+    from fissile.cli._app import run_command_line
 
     return run_command_line(sys.argv[1:], STARTED)
 

@@ -24,6 +24,7 @@ from fissile._handler import only_leaf
 from fissile._isolation import run_isolated
 from fissile._module import Middleware, Module
 from fissile._process import Check, Lifespan, Process
+from fissile._remote import Remote
 from fissile._settings import Origin, Settings, Sources, load
 from fissile._signature import Signature
 from fissile._supervisor import Supervisor
@@ -70,6 +71,7 @@ class App:
         transport: The transport to use instead of the one that the settings name.
         environment: Where time, ids and randomness come from.
         is_dev: Whether it runs for a developer.
+        is_loopback: Whether calls go through the log even to modules that are hosted here; for tests.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class App:
         transport: Transport | None = None,
         environment: Environment | None = None,
         is_dev: bool = False,
+        is_loopback: bool = False,
     ) -> None:
         self.modules = tuple(modules)
         self.contracts = tuple(contracts)
@@ -97,6 +100,7 @@ class App:
         self.overrides = dict(overrides or {})
         self.environment = environment or Environment()
         self.is_dev = is_dev
+        self.is_loopback = is_loopback
         self._given_transport = transport
         self._running: _Running | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -278,6 +282,7 @@ class _Running:
         self._ended = anyio.Event()
         self._is_ready = False
         self._transport: Transport
+        self._remote: Remote | None = None
         self.failure: BaseException | None = None
         self.bus: Bus
 
@@ -309,6 +314,8 @@ class _Running:
             elif problem is None:
                 problem = "it owns no partitions yet"
             found.append(Check(f"consumer {name}", problem))
+        if self._remote is not None:
+            found.append(Check("replies", None if self._remote.is_listening else "they are not being read"))
         for lifespan in self._lifespans:
             problem = self._supervisor.problems.get(f"worker {lifespan.name}")
             found.append(
@@ -388,14 +395,23 @@ class _Running:
 
     def _build(self) -> None:
         app = self._app
-        builder = Builder(app.name, self._catalog, app.settings, self._environment, self._transport, app.middleware)
-        built = [(module, *builder.build_handlers(module)) for module in self._modules]
+        builder = Builder(
+            app.name,
+            self._catalog,
+            app.settings,
+            self._environment,
+            self._transport,
+            app.middleware,
+            is_loopback=app.is_loopback,
+        )
+        self._remote = builder.remote
+        built = [(module, builder.build_handlers(module)) for module in self._modules]
         outside = Routes(None)
         builder.fill_routes(outside, self._modules, {})
         self.bus = Bus(outside)
-        for module, subscriptions, slots in built:
+        for module, deliveries in built:
             builder.fill_routes(module.routes, self._modules, module.gates)
-            consumer = builder.build_consumer(module, subscriptions, slots)
+            consumer = builder.build_consumer(module, deliveries)
             if consumer is not None:
                 self._consumers[module.name] = consumer
 
@@ -403,6 +419,9 @@ class _Running:
     async def _running_tasks(self) -> AsyncGenerator[anyio.abc.TaskGroup]:
         """Run consumers and workers, each under supervision."""
         async with anyio.create_task_group() as tasks:
+            if self._remote is not None:
+                tasks.start_soon(self._supervisor.keep, "replies", self._remote.run)
+                tasks.start_soon(self._supervisor.keep, "deadlines", self._remote.sweeper.run)
             for name, consumer in self._consumers.items():
                 tasks.start_soon(self._supervisor.keep, f"consumer {name}", consumer.run)
             for module in self._modules:
@@ -446,8 +465,11 @@ class _Running:
                 problem = self._supervisor.failures.get(f"worker {lifespan.name}")
                 if problem is not None and not lifespan.is_started:
                     raise problem
-            if all(consumer.assigned for consumer in self._consumers.values()) and all(
-                lifespan.is_started for lifespan in self._lifespans
+            is_listening = self._remote is None or self._remote.is_listening
+            if (
+                is_listening
+                and all(consumer.assigned for consumer in self._consumers.values())
+                and all(lifespan.is_started for lifespan in self._lifespans)
             ):
                 return
             await anyio.sleep(_POLL_S)
@@ -465,7 +487,7 @@ class _Running:
                     await anyio.sleep(_POLL_S)
             for consumer in self._consumers.values():
                 consumer.drain(deadline)
-            while self._supervisor.running:
+            while any(name.startswith("consumer ") for name in self._supervisor.running):
                 await anyio.sleep(_POLL_S)
         if scope.cancelled_caught:
             names = ", ".join(sorted(self._supervisor.running)) or "messages in the log"

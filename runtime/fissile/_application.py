@@ -200,7 +200,7 @@ class Application:
             python_module: ModuleType = import_module(name)
         except ModuleNotFoundError as error:
             missing = error.name or ""
-            if name == GATEWAY_PACKAGE or missing in ("quart", "hypercorn", "quart_trio"):
+            if missing == GATEWAY_PACKAGE or missing in ("quart", "hypercorn", "quart_trio"):
                 faults.append(
                     Fault(
                         f"The gateway is not installed: {error}.", where, "Install it: pip install 'fissile[gateway]'."

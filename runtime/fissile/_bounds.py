@@ -7,7 +7,7 @@ holds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -73,10 +73,23 @@ class Slots:
         return len(self._line)
 
 
-def has_ancestor(bus: Queries | None, holds: Callable[[Queries], bool]) -> bool:
-    """Tell whether the handler of this bus, or one up its chain, holds something."""
+def holds_slot(bus: Queries | None, module: str) -> bool:
+    """Tell whether the handler of this bus, or one up its chain, wherever that runs, holds a slot of a module."""
     while bus is not None:
-        if holds(bus):
+        if bus._handler is not None and bus._handler.module == module:
+            return True
+        if any(link.module == module for link in bus._remote_chain):
+            return True
+        bus = bus._parent
+    return False
+
+
+def holds_turn(bus: Queries | None, handler: Handler, key: str) -> bool:
+    """Tell whether the handler of this bus, or one up its chain, wherever that runs, has the turn for a key."""
+    while bus is not None:
+        if bus._handler is not None and bus._handler.name == handler.name and bus._key == key:
+            return True
+        if any(link.name == handler.name and link.key == key for link in bus._remote_chain):
             return True
         bus = bus._parent
     return False
@@ -95,9 +108,9 @@ class Turns:
         Args:
             handler: The handler of the command.
             key: The command's key.
-            bus: The bus of the caller, if it is in this process.
+            bus: The bus of the caller.
         """
-        if has_ancestor(bus, lambda ancestor: ancestor._handler is handler and ancestor._key == key):
+        if holds_turn(bus, handler, key):
             yield
             return
         place = (handler, key)

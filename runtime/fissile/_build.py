@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import Context
-from random import Random
+from random import Random, SystemRandom
 from typing import Any
 
 import anyio
@@ -16,22 +16,24 @@ import anyio.lowlevel
 from attrs import field, frozen
 
 from fissile._bounds import Gate, Slots, Turns
-from fissile._bus import Bus, Caller, Queries, Routes
+from fissile._bus import Bus, Caller, Queries, Route, Routes
 from fissile._check import Catalog, ModulePlan
 from fissile._check.contracts import order_key
 from fissile._clock import Clock, Environment, Ids
-from fissile._codec import Codec, ErrorCodec
-from fissile._contract import Topic
+from fissile._codec import Codec, ErrorCodec, RawCodec
+from fissile._contract import Contract, Topic
 from fissile._delivery.consumer import Consumer, ConsumerSettings
 from fissile._delivery.subscription import Subscription
 from fissile._envelope import Encoder
-from fissile._errors import PositionLost, Unavailable
+from fissile._errors import PositionLost, Unavailable, UnknownMessage
 from fissile._handler import Handler, Kind, bind, with_middleware
 from fissile._isolation import run_isolated
 from fissile._local import local_route
+from fissile._messages import DeclaredError
 from fissile._module import Middleware
 from fissile._partitioner import partition_of
 from fissile._process import Process
+from fissile._remote import REPLIES_TOPIC, Remote, Target, remote_route
 from fissile._retry import Retry
 from fissile._settings import Settings
 from fissile._signature import Signature
@@ -39,6 +41,7 @@ from fissile._tap import Position, Tap, parse_position
 from fissile.abc import Start, TopicSpec, Transport
 
 SENT_COMMANDS = Retry()
+REPLY_RETENTION_S = 3600.0
 DEAD_LETTER_RETENTION_S = 30 * 86_400.0
 
 
@@ -54,7 +57,8 @@ def dead_letter_topic(module: str) -> str:
 
 def topic_specs(catalog: Catalog, settings: Settings) -> list[TopicSpec]:
     """Return the topics that an application needs."""
-    specs = [TopicSpec(topic.name, settings.partitions, topic.retention_s) for topic in catalog.topics.values()]
+    specs = [TopicSpec(REPLIES_TOPIC, settings.reply_partitions, REPLY_RETENTION_S)]
+    specs += [TopicSpec(topic.name, settings.partitions, topic.retention_s) for topic in catalog.topics.values()]
     for module in catalog.contracts:
         specs.append(TopicSpec(requests_topic(module), settings.partitions, 7 * 86_400.0))
         specs.append(TopicSpec(dead_letter_topic(module), 1, DEAD_LETTER_RETENTION_S))
@@ -122,6 +126,15 @@ def arguments_of(signature: Signature, values: Mapping[Any, Any]) -> dict[str, A
     return {name: values[annotation] for name, annotation in signature.parameters.items() if annotation in values}
 
 
+@frozen(eq=False)
+class Deliveries:
+    """What is done with the records of a module's topics; see `Consumer`."""
+
+    unknown: Subscription
+    subscriptions: dict[tuple[str, str], list[Subscription]] = field(factory=dict[tuple[str, str], list[Subscription]])
+    requests: dict[str, Subscription] = field(factory=dict[str, Subscription])
+
+
 class Builder:
     """Builds handlers, routes and consumers for the modules of one process."""
 
@@ -133,6 +146,8 @@ class Builder:
         environment: Environment,
         transport: Transport,
         middleware: tuple[Middleware, ...],
+        *,
+        is_loopback: bool,
     ) -> None:
         self.catalog = catalog
         self.settings = settings
@@ -140,6 +155,11 @@ class Builder:
         self.transport = transport
         self.middleware = middleware
         self.encoder = Encoder(application, settings.wire, environment.clock.now)
+        self.is_loopback = is_loopback
+        self.remote: Remote | None = None
+        if transport.shared or is_loopback:
+            partition = SystemRandom().randrange(settings.reply_partitions)
+            self.remote = Remote(transport, self.encoder, partition, environment.ids.new)
         self._codecs: dict[type, Codec[Any]] = {}
 
     def codec(self, message: type) -> Codec[Any]:
@@ -152,12 +172,13 @@ class Builder:
 
     # --- handlers ----------------------------------------------------------------------------------------------------
 
-    def build_handlers(self, module: LiveModule) -> tuple[dict[tuple[str, str], list[Subscription]], Slots]:
-        """Build a module's handlers; return its subscriptions, by topic and message name, and its bound for them."""
+    def build_handlers(self, module: LiveModule) -> Deliveries:
+        """Build a module's handlers; return what is done with the records of its topics."""
         commands, queries = Slots(self.settings.commands_running), Slots(self.settings.queries_running)
         threads = anyio.CapacityLimiter(self.settings.threads)
         turns = Turns()
-        subscriptions: dict[tuple[str, str], list[Subscription]] = {}
+        deliveries = Deliveries(self._unknown(module, commands))
+        subscriptions = deliveries.subscriptions
         for plan in module.plan.handlers:
             message = plan.declaration.message
             is_query = message in module.plan.module.contract.queries
@@ -171,11 +192,11 @@ class Builder:
                 turns,
             )
             module.handlers[message] = handler
+            name = f"{module.name}.{plan.signature.function.__name__}"
+            called = Subscription(name, handler, SENT_COMMANDS, ordered=handler.order_key is not None)
+            deliveries.requests[handler.name] = called
             if not is_query:
-                topic = requests_topic(module.name)
-                name = f"{module.name}.{plan.signature.function.__name__}"
-                sent = Subscription(name, handler, SENT_COMMANDS, ordered=handler.order_key is not None)
-                subscriptions.setdefault((topic, handler.name), []).append(sent)
+                subscriptions.setdefault((requests_topic(module.name), handler.name), []).append(called)
         for subscribed in module.plan.subscriptions:
             declaration = subscribed.declaration
             for event in declaration.events:
@@ -183,7 +204,32 @@ class Builder:
                 name = f"{module.name}.{subscribed.signature.function.__name__}"
                 subscription = Subscription(name, handler, declaration.retry, ordered=True)
                 subscriptions.setdefault((declaration.topic.name, handler.name), []).append(subscription)
-        return subscriptions, commands
+        return deliveries
+
+    def _unknown(self, module: LiveModule, slots: Slots) -> Subscription:
+        """Build what takes records that are no message of their topic: it fails at once, so that they become dead letters."""
+
+        async def refuse(_message: Any, _bus: Queries) -> None:
+            raise UnknownMessage(
+                "The record is no message that its topic carries: its header ce_type names none of them. "
+                "Was it written by a newer version, or by hand?"
+            )
+
+        handler = Handler(
+            name="unknown",
+            kind="event",
+            module=module.name,
+            message_type=bytes,
+            message=RawCodec(),
+            reply=Codec("the reply", None, self.settings.wire, self.settings.max_message_bytes),
+            errors={},
+            call=refuse,
+            routes=module.routes,
+            context=module.context,
+            slots=slots,
+            turns=Turns(),
+        )
+        return Subscription(f"{module.name}.unknown", handler, Retry(attempts=1), ordered=False)
 
     def _handler(
         self,
@@ -199,16 +245,14 @@ class Builder:
         per_message = {key: kind_ for key, kind_ in signature.parameters.items() if kind_ in (Bus, Queries, Caller)}
         call = bind(signature.function, arguments_of(signature, module.values), per_message, threads)
         middleware = (*self.middleware, *module.plan.module.middleware)
-        wire, limit = self.settings.wire, self.settings.max_message_bytes
-        errors = getattr(message, "declared_errors", ())
         return Handler(
             name=name,
             kind=kind,
             module=module.name,
             message_type=message,
             message=self.codec(message),
-            reply=Codec(f"the reply of {name}", self.catalog.replies.get(message), wire, limit),
-            errors={error: ErrorCodec(f"{error.__name__} of {name}", error, wire, limit) for error in errors},
+            reply=self._reply_codec(name, message),
+            errors=self._error_codecs(name, message),
             call=with_middleware(name, kind, module.name, middleware, call),
             routes=module.routes,
             context=module.context,
@@ -224,22 +268,12 @@ class Builder:
         routes.new_id = self.environment.ids.new
         routes.outlet = self._store
         routes.open_tap = self._open_tap
-        for module in modules:
-            gate = gates.setdefault(module.name, Gate(self.settings.calls_in_flight))
-            for message, handler in module.handlers.items():
-                table = routes.queries if handler.kind == "query" else routes.commands
-                table[message] = local_route(
-                    handler,
-                    gate,
-                    default_timeout_s=self.settings.call_timeout_s,
-                    depth_limit=self.settings.chain_depth,
-                    checkpoint_if_cancelled=checkpoint_of_this_loop(),
-                )
+        here = {message: handler for module in modules for message, handler in module.handlers.items()}
         for contract in self.catalog.contracts.values():
+            gate = gates.setdefault(contract.name, Gate(self.settings.calls_in_flight))
             for message in (*contract.commands, *contract.queries):
                 table = routes.queries if message in contract.queries else routes.commands
-                if message not in table:
-                    table[message] = _absent(contract.name, self.catalog.name_of(message))
+                table[message] = self._route(contract, message, here.get(message), gate)
             for command in contract.commands:
                 name = self.catalog.name_of(command)
                 topic = requests_topic(contract.name)
@@ -248,6 +282,42 @@ class Builder:
                 topic_ = self.catalog.topic_of[event]
                 name = self.catalog.name_of(event)
                 routes.events[event] = self.encoder.event(topic_.name, name, self.codec(event), topic_.key)
+
+    def _route(self, contract: Contract, message: type, handler: Handler | None, gate: Gate) -> Route:
+        """Build the way to one message: in this process where it is handled here, else through the log."""
+        timeout_s, depth_limit = self.settings.call_timeout_s, self.settings.chain_depth
+        # Commands of equal key are serial among all processes that host the module, which only the log can see to.
+        is_shared_out = self.transport.shared and order_key(message) is not None
+        if handler is not None and not self.is_loopback and not is_shared_out:
+            return local_route(
+                handler,
+                gate,
+                default_timeout_s=timeout_s,
+                depth_limit=depth_limit,
+                checkpoint_if_cancelled=checkpoint_of_this_loop(),
+            )
+        name = self.catalog.name_of(message)
+        if self.remote is None:
+            return _absent(contract.name, name)
+        target = Target(
+            name=name,
+            module=contract.name,
+            topic=requests_topic(contract.name),
+            message=self.codec(message),
+            reply=self._reply_codec(name, message),
+            errors={error.__name__: codec for error, codec in self._error_codecs(name, message).items()},
+            order_key=order_key(message),
+        )
+        return remote_route(target, self.remote, gate, default_timeout_s=timeout_s, depth_limit=depth_limit)
+
+    def _reply_codec(self, name: str, message: type) -> Codec[Any]:
+        reply = self.catalog.replies.get(message)
+        return Codec(f"the reply of {name}", reply, self.settings.wire, self.settings.max_message_bytes)
+
+    def _error_codecs(self, name: str, message: type) -> dict[type[DeclaredError], ErrorCodec]:
+        wire, limit = self.settings.wire, self.settings.max_message_bytes
+        errors: tuple[type[DeclaredError], ...] = getattr(message, "declared_errors", ())
+        return {error: ErrorCodec(f"{error.__name__} of {name}", error, wire, limit) for error in errors}
 
     async def _store(self, records: Sequence[Any]) -> None:
         await self.transport.append(records)
@@ -271,31 +341,37 @@ class Builder:
 
     # --- consumers ---------------------------------------------------------------------------------------------------
 
-    def build_consumer(
-        self, module: LiveModule, subscriptions: Mapping[tuple[str, str], Sequence[Subscription]], slots: Slots
-    ) -> Consumer | None:
+    def build_consumer(self, module: LiveModule, deliveries: Deliveries) -> Consumer | None:
         """Build what reads a module's topics; None where it has none."""
+        contract = module.plan.module.contract
         topics: dict[str, Start] = {}
+        known: dict[str, frozenset[str]] = {}
         for declaration in module.plan.module.subscriptions:
-            topics[declaration.topic.name] = declaration.start
-        if module.plan.module.contract.commands:
-            topics[requests_topic(module.name)] = "earliest"
+            topic = declaration.topic
+            topics[topic.name] = declaration.start
+            known[topic.name] = frozenset(self.catalog.name_of(event) for event in topic.events)
+        if contract.commands or contract.queries:
+            requests = requests_topic(module.name)
+            topics[requests] = "earliest"
+            known[requests] = frozenset(deliveries.requests)
         if not topics:
             return None
         return Consumer(
             module=module.name,
             group=module.name,
             topics=topics,
-            subscriptions=subscriptions,
+            subscriptions=deliveries.subscriptions,
+            requests=deliveries.requests,
+            known=known,
+            unknown=deliveries.unknown,
             dead_letter_topic=dead_letter_topic(module.name),
             transport=self.transport,
             environment=self.environment,
             settings=ConsumerSettings(
                 window=self.settings.window,
-                workers=self.settings.commands_running,
+                workers=self.settings.commands_running + self.settings.queries_running,
                 commit_interval_s=self.settings.commit_interval_s,
             ),
-            slots=slots,
         )
 
 

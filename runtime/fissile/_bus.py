@@ -19,6 +19,7 @@ from fissile._messages import Command, Event, Query
 if TYPE_CHECKING:
     from fissile._contract import Topic
     from fissile._handler import Handler
+    from fissile._requests import Link
     from fissile._tap import Position, Tap
     from fissile.abc import Outgoing
 
@@ -95,6 +96,7 @@ class Queries(msgspec.Struct, eq=False, weakref=True):
     _children: int = 0
     _outgoing: list[Any] | None = None
     _ended: bool = False
+    _remote_chain: tuple[Link, ...] = ()
 
     def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
         """Ask the one module that answers a query, and wait for its reply.
@@ -253,8 +255,10 @@ class Caller(msgspec.Struct, frozen=True):
         """Tell the caller of the message that a bus belongs to."""
         chain: list[str] = []
         ancestor = bus._parent
-        while ancestor is not None and ancestor._handler is not None:
-            chain.append(ancestor._handler.name)
+        while ancestor is not None:
+            if ancestor._handler is not None:
+                chain.append(ancestor._handler.name)
+            chain.extend(link.name for link in reversed(ancestor._remote_chain))
             ancestor = ancestor._parent
         module = bus._parent._routes.caller if bus._parent is not None else None
         return cls(module, bus._message_id(), bus._attempt, tuple(reversed(chain)), bus._deadline)

@@ -89,6 +89,17 @@ class Codec(Generic[T]):
         return self.decode(self.encode(value))
 
 
+class RawCodec(Codec[bytes]):
+    """Lets bytes through as they are."""
+
+    def __init__(self) -> None:
+        self.name = "bytes"
+        self.limit_bytes = 2**63
+        self.check = None
+        self.encode_value = bytes
+        self.decode_value = bytes
+
+
 class ErrorCodec:
     """Encodes and decodes one declared error.
 

@@ -72,14 +72,24 @@ class Handler:
     def __attrs_post_init__(self) -> None:
         self.bus_type = Queries if self.kind == "query" else Bus
 
-    async def run(self, message: Any, bus: Queries) -> Any:
-        """Handle a message on the given bus, and store what the handler published; raises whatever the handler raises."""
+    async def run(self, message: Any, bus: Queries) -> bytes:
+        """Handle a message on the given bus, and store what the handler published.
+
+        Returns:
+            The reply, encoded. It is also decoded once: a handler whose reply its caller could not read has failed, and publishes nothing.
+
+        Raises:
+            Exception: Whatever the handler raises.
+            InvalidMessage: The reply does not fit the contract.
+        """
         context = self.context.copy()
         context.run(current_bus.set, bus)
         reply = await run_isolated(context, self.call(message, bus))
+        data = self.reply.encode(reply)
+        self.reply.decode(data)
         if bus._outgoing:
             await self.flush(bus)
-        return reply
+        return data
 
     async def flush(self, bus: Queries) -> None:
         """Store what a handler that has succeeded had published. A cancellation that comes now comes too late."""
@@ -117,7 +127,8 @@ class Handler:
                 return rebuilt
         self.failed += 1
         self._log(error, bus, "failed")
-        return HandlerFailed(self.name, bus._message_id(), type(error).__name__, _text(error))
+        root = only_leaf(error)
+        return HandlerFailed(self.name, bus._message_id(), type(root).__name__, _text(root))
 
     def _log(self, error: BaseException, bus: Queries, what: str) -> None:
         _logger.error(

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
-from fissile._bounds import Gate, has_ancestor
+from fissile._bounds import Gate, holds_slot
 from fissile._bus import Queries, Route
 from fissile._codec import ENCODE_ERRORS
 from fissile._errors import CallRefused, DeadlineExceeded, InvalidMessage, MessageTooLarge, Overloaded
@@ -81,8 +81,8 @@ def local_route(
     async def call(bus: Queries, message: Any, message_id: str | None, deadline: float, key: str | None = None) -> Any:
         nonlocal calls_in_a_row
         depth = bus._depth + 1
-        if depth > depth_limit or forbidden() is not None:
-            raise _refusal(name, depth_limit, forbidden())
+        if depth > depth_limit or bus._ended or forbidden() is not None:
+            raise refusal(name, depth_limit, bus)
         # Bytes: what the handler gets is what a handler in another process would get.
         if check is not None and (problem := check(message)) is not None:
             raise InvalidMessage(name, problem)
@@ -95,10 +95,10 @@ def local_route(
             raise _invalid(name, error) from None
         # Bounds.
         if gate.in_flight >= gate.limit:
-            raise _overloaded(name, gate)
+            raise overloaded(name, gate)
         gate.in_flight += 1
         bus._children = index = bus._children + 1
-        holds_slot = False
+        has_slot = False
         try:
             calls_in_a_row += 1
             if calls_in_a_row < CALLS_BETWEEN_TURNS:
@@ -108,10 +108,10 @@ def local_route(
                 await checkpoint()
             if slots.free > 0:
                 slots.free -= 1
-                holds_slot = True
-            elif not has_ancestor(bus, lambda ancestor: _is_of(ancestor, handler.module)):
+                has_slot = True
+            elif not holds_slot(bus, handler.module):
                 await slots.wait()
-                holds_slot = True
+                has_slot = True
             # Isolation.
             child = bus_type(routes, bus, handler, deadline, depth, index, message_id, key)
             context = copy_context()
@@ -144,7 +144,7 @@ def local_route(
                 child._ended = True
         finally:
             gate.in_flight -= 1
-            if holds_slot:
+            if has_slot:
                 slots.release()
         # Raised out here, so that the handler's own error is neither its cause nor its context.
         raise failure
@@ -195,10 +195,6 @@ def _key_of(handler: Handler, order_key: Callable[[Any], str], message: Any) -> 
         raise InvalidMessage(handler.name, f"its key cannot be made ({type(error).__name__}: {error})") from None
 
 
-def _is_of(bus: Queries, module: str) -> bool:
-    return bus._handler is not None and bus._handler.module == module
-
-
 def _invalid(name: str, error: Exception) -> InvalidMessage:
     if isinstance(error, InvalidMessage):
         return error
@@ -206,7 +202,19 @@ def _invalid(name: str, error: Exception) -> InvalidMessage:
     return InvalidMessage(name, text[:1].lower() + text[1:])
 
 
-def _refusal(name: str, depth_limit: int, reason: str | None) -> CallRefused:
+def is_refused(bus: Queries, depth_limit: int) -> bool:
+    """Tell whether no call may be made here."""
+    return bus._depth >= depth_limit or bus._ended or _no_calls.get() is not None
+
+
+def refusal(name: str, depth_limit: int, bus: Queries) -> CallRefused:
+    """Say why no call may be made here."""
+    if bus._ended:
+        return CallRefused(
+            f"{name} was not called: {bus!r} belongs to a handler that has ended, and so have its deadline and its chain. "
+            "Call before it ends, or use the bus of a worker."
+        )
+    reason = _no_calls.get()
     if reason is not None:
         return CallRefused(
             f"{name} was not called: {reason}. Call it before or after; or, where it must be one with the transaction, through the outbox."
@@ -217,7 +225,8 @@ def _refusal(name: str, depth_limit: int, reason: str | None) -> CallRefused:
     )
 
 
-def _overloaded(name: str, gate: Gate) -> Overloaded:
+def overloaded(name: str, gate: Gate) -> Overloaded:
+    """Refuse a call because too many are in flight, and count it."""
     gate.refused += 1
     return Overloaded(
         f"{name} was not called: this caller already has {gate.in_flight} calls in flight to its module "

@@ -12,8 +12,9 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -54,7 +55,7 @@ def adopt_structlog() -> None:
     """
     if "structlog" not in sys.modules:
         return
-    import structlog  # noqa: PLC0415 -- it is imported already
+    import structlog
 
     if structlog.is_configured():
         return
@@ -90,7 +91,8 @@ def _message_in_hand() -> dict[str, Any]:
 def leaves(error: BaseException) -> list[BaseException]:
     """Return the errors inside a group, however deep; the error itself where it is no group."""
     if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return [leaf for inner in group.exceptions for leaf in leaves(inner)]
     return [error]
 
 
@@ -164,9 +166,9 @@ class ConsoleFormatter(logging.Formatter):
         return self._formatter.format(record)
 
     def _build(self) -> logging.Formatter:
-        import structlog  # noqa: PLC0415 -- takes a quarter of a second
+        import structlog
 
-        def add_fields(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        def add_fields(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
             record: logging.LogRecord = event["_record"]
             event.pop("exc_info", None)
             event["level"], event["logger"] = record.levelname.lower(), record.name

@@ -1,13 +1,84 @@
-"""What AnyIO has no cheap word for: call a function soon, in no task."""
+"""What AnyIO has no cheap word for: wait for one value, and call a function soon, in no task.
+
+An `anyio.Event` costs 5 to 8 µs per use and a task 15; a future of the event loop's own costs 2. A process that waits for thousands of
+replies at a time has one of these per reply.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVarTuple
+from typing import TYPE_CHECKING, Any, Protocol, TypeVarTuple
 
 import sniffio
 
+if TYPE_CHECKING:
+    import trio
+
 Arguments = TypeVarTuple("Arguments")
+
+
+class Parked(Protocol):
+    """One task that waits for one value. Any: the value is whatever the two sides have agreed on."""
+
+    def set(self, value: Any) -> None:
+        """Hand over the value and wake the task; does nothing the second time."""
+        ...
+
+    async def wait(self) -> Any:
+        """Wait for the value."""
+        ...
+
+
+class _AsyncioParked:
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def set(self, value: Any) -> None:
+        if not self._future.done():
+            self._future.set_result(value)
+
+    async def wait(self) -> Any:
+        return await self._future
+
+
+class _TrioParked:
+    __slots__ = ("_is_set", "_task", "_value")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._is_set = False
+        self._value: Any = None
+
+    def set(self, value: Any) -> None:
+        if self._is_set:
+            return
+        self._is_set, self._value = True, value
+        if self._task is not None:
+            import trio
+
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    async def wait(self) -> Any:
+        import trio
+
+        def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        if not self._is_set:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        return self._value
+
+
+def parking() -> Callable[[], Parked]:
+    """Return what makes a `Parked` of the running event loop."""
+    return _TrioParked if sniffio.current_async_library() == "trio" else _AsyncioParked
 
 
 def call_soon(function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:

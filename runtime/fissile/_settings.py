@@ -73,12 +73,43 @@ class Settings:
     chain_depth: int = setting(32, "How many calls may be nested.")
     threads: int = setting(16, "How many sync handlers of a module run at a time, each in a worker thread.")
     partitions: int = setting(8, "How many partitions a topic has.")
+    reply_partitions: int = setting(16, "How many partitions the topic of replies has; processes may share one.")
     window: int = setting(
         64, "How many messages of one partition are in hand at a time; a full window pauses the partition."
     )
     commit_interval_s: float = setting(0.5, "How often the offsets of handled messages are committed, in seconds.")
     drain_s: float = setting(10.0, "How long messages in hand may take to finish when the process stops, in seconds.")
     memory_retention_bytes: int = setting(64 * 1024 * 1024, "How much the in-memory log keeps per partition, in bytes.")
+    kafka_prefix: str = setting(
+        "",
+        "What the names of topics and groups begin with, so that applications, environments and developers can share brokers.",
+    )
+    kafka_replication: int = setting(0, "How many copies Kafka keeps of a partition; 0: three, or one per broker.")
+    kafka_instance: str = setting(
+        "", "The name of this replica if it keeps it across restarts; it then gets its partitions back."
+    )
+    kafka_append_s: float = setting(5.0, "How long one try to store messages in Kafka may take, in seconds.")
+    kafka_revoke_s: float = setting(
+        5.0, "How long a process may take to hand partitions over, in seconds; drain included."
+    )
+    kafka_session_s: float = setting(
+        10.0, "After which silence Kafka gives a process's partitions to others, in seconds."
+    )
+    kafka_heartbeat_s: float = setting(1.0, "How often a process tells Kafka that it lives, in seconds.")
+    kafka_stuck_s: float = setting(30.0, "After which silence a consumer is replaced, in seconds.")
+    kafka_buffer_bytes: int = setting(64 * 1024 * 1024, "How much may be waiting to be stored in Kafka, in bytes.")
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
+        "PLAINTEXT", "Kafka's security protocol."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = setting(
+        "SCRAM-SHA-512", "How the user proves who it is."
+    )
+    kafka_username: str = setting("", "Kafka's user.")
+    kafka_password: str = secret("", "The password of Kafka's user.")
+    kafka_tls_ca: str = setting("", "The file with the certificates that are trusted (PEM); else those of the system.")
+    kafka_tls_certificate: str = setting("", "The file with this client's certificate chain (PEM).")
+    kafka_tls_key: str = setting("", "The file with its private key (PEM), where it is not in the same file.")
+    kafka_tls_key_password: str = secret("", "The password of the private key.")
 
 
 # --- where values come from ------------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ class Sandbox(ABC):
         """
         language = LANGUAGES.get(program.language)
         if language is None:
+            await self.probe()  # so that the error can name what there is
             raise UnknownLanguage(program.language, self.languages())
         if self._places.value == 0 and self._waiting >= self._waiting_max:
             raise SandboxBusy(self._waiting)

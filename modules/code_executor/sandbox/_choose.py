@@ -10,7 +10,6 @@ import anyio
 from . import _engine
 from ._base import OnOutput, Sandbox
 from ._model import NoSandbox, Program, Result
-from .docker import IMAGE, DockerSandbox
 from .languages import Language
 from .local import LocalSandbox
 
@@ -78,7 +77,7 @@ async def choose(
     at_once: int = 2,
     waiting: int = 32,
     allow_weak: bool = False,
-    image: str = IMAGE,
+    image: str = _engine.IMAGE,
 ) -> AsyncGenerator[Sandbox]:
     """Open a sandbox, and close it again with all that runs in it.
 
@@ -95,10 +94,14 @@ async def choose(
     """
     sandbox: Sandbox
     if kind == "docker":
+        from .docker import DockerSandbox  # most processes never need it
+
         sandbox = DockerSandbox(at_once=at_once, waiting=waiting, image=image, build=True)
     else:
         sandbox = LocalSandbox(at_once=at_once, waiting=waiting, allow_weak=allow_weak)
         if kind == "auto" and _engine.engine_may_run():
+            from .docker import DockerSandbox
+
             containers = DockerSandbox(at_once=at_once, waiting=waiting, image=image)
             sandbox = AutoSandbox(containers, sandbox, at_once=at_once, waiting=waiting)
     async with sandbox:

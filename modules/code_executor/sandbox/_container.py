@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import select
 import selectors
 import socket
 import time
@@ -11,7 +12,6 @@ from typing import Any, Self
 
 from attrs import define, evolve, field, frozen
 
-from ._engine import DEADLINE_LABEL, LABEL
 from ._jail import message, order
 from ._model import Limits, Outcome, SandboxError, Stream
 from ._mother import BOOT_FROM_STREAM, sources
@@ -21,7 +21,6 @@ from ._supervise import Ending
 
 START_WITHIN_S = 20.0
 GONE_WITHIN_S = 10.0
-SPARE_LIVES_S = 24 * 3600
 _LAUNCHER_BYTES = 16 << 20
 _COMMAND = ["python3", "-I", "-S", "-B", "-c", BOOT_FROM_STREAM, "0", "_in_container", "main", "0"]
 
@@ -41,7 +40,7 @@ class Shape:
         return cls(limits.memory_bytes, limits.processes, limits.disk_bytes, executable)
 
 
-def options(shape: Shape, image: str, user: int) -> dict[str, Any]:
+def options(shape: Shape, image: str, user: int, labels: dict[str, str]) -> dict[str, Any]:
     """The arguments of the engine's create call. What stands here is the security of the sandbox."""
     flags = "rw,nosuid,nodev," + ("exec" if shape.executable else "noexec")
     memory_bytes = shape.memory_bytes + _LAUNCHER_BYTES
@@ -54,7 +53,7 @@ def options(shape: Shape, image: str, user: int) -> dict[str, Any]:
         "working_dir": "/tmp",  # noqa: S108 - in the container
         "stdin_open": True,
         "network_disabled": True,
-        "labels": {LABEL: str(os.getpid()), DEADLINE_LABEL: str(int(time.time() + SPARE_LIVES_S))},
+        "labels": labels,
         "host_config": {
             "NetworkMode": "none",
             "ReadonlyRootfs": True,
@@ -100,7 +99,7 @@ class Container:
     _stream: Any
 
     @classmethod
-    def start(cls, api: Any, image: str, shape: Shape, user: int) -> Self:
+    def start(cls, api: Any, image: str, shape: Shape, user: int, labels: dict[str, str]) -> Self:
         """Create, attach, start, in this order: what is attached later has lost what was written before.
 
         Raises:
@@ -108,7 +107,7 @@ class Container:
         """
         made = ""
         try:
-            made = api.create_container_from_config(_config(api, options(shape, image, user)))["Id"]
+            made = api.create_container_from_config(_config(api, options(shape, image, user, labels)))["Id"]
             stream = api.attach_socket(made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
             container = cls(api, made, shape, user, getattr(stream, "_sock", stream), stream)
             api.start(made)
@@ -125,6 +124,10 @@ class Container:
         self._socket.settimeout(START_WITHIN_S)
         with suppress(OSError):
             self._socket.sendall(content)
+
+    def waits(self) -> bool:
+        """Whether the launcher waits for its order still: it has written nothing, and not ended."""
+        return not select.select([self._socket], [], [], 0)[0]
 
     @property
     def connection(self) -> socket.socket:
@@ -212,7 +215,9 @@ class ContainerRun:
         cap = self.limits.output_bytes
         self._captures = {"stdout": Capture(cap), "stderr": Capture(cap)}
         self._deadline_s = time.monotonic() + START_WITHIN_S
-        self.container.send(order({**self.content, "mark": mark, "cpu_s": self.limits.cpu_s}))
+        self.container.send(
+            order({**self.content, "mark": mark, "cpu_s": self.limits.cpu_s, "steps_wall_s": self.steps_wall_s})
+        )
         self._loop()
         ending = Ending(
             outcome=None,

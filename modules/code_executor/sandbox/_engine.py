@@ -3,6 +3,8 @@
 import importlib
 import logging
 import os
+import secrets
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,32 @@ from ._model import NoSandbox
 
 _log = logging.getLogger(__name__)
 
+IMAGE = "fissile-sandbox"
 LABEL = "fissile.sandbox"
 DEADLINE_LABEL = "fissile.sandbox.deadline"
+PLACE_LABEL = "fissile.sandbox.place"
 CALL_WITHIN_S = 15.0
 """No call to the engine waits longer. A container start on a busy machine takes one or two seconds."""
 
+_USUAL_SOCKET = "/var/run/docker.sock"
 _YOUNG_S = 60.0
 _RECIPE = Path(__file__).parents[3] / ".docker" / "sandbox"
 
 
 def engine_may_run() -> bool:
     """Whether it is worth importing the client library: an address is set, or the usual socket is there."""
-    return bool(os.environ.get("DOCKER_HOST")) or Path("/var/run/docker.sock").exists()
+    return bool(os.environ.get("DOCKER_HOST")) or Path(_USUAL_SOCKET).exists()
+
+
+def _check_socket() -> None:
+    """Raise OSError where the engine's address is a local socket and nobody listens there.
+
+    The client library would find out as well, but leaves its socket open then.
+    """
+    address = os.environ.get("DOCKER_HOST") or f"unix://{_USUAL_SOCKET}"
+    if address.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(address.removeprefix("unix://"))
 
 
 def connect() -> Any:
@@ -35,10 +51,14 @@ def connect() -> Any:
         docker = importlib.import_module("docker")  # untyped, slow to import, and not everybody has it
     except ImportError as error:
         raise NoSandbox("The Docker sandbox needs the package `docker`. Cure: install it.") from error
+    client = None
     try:
+        _check_socket()
         client = docker.from_env(timeout=CALL_WITHIN_S)
         client.ping()
     except Exception as error:
+        if client is not None:
+            client.close()
         raise NoSandbox(
             f"No Docker engine answers: {error}. Cure: start one, or set DOCKER_HOST to one that this user may use."
         ) from error
@@ -79,19 +99,61 @@ def _image_id(api: Any, image: str) -> str | None:
     return ids[0] if ids else None
 
 
-def reap(api: Any) -> int:
-    """Remove containers that an executor has left behind that was killed; return how many.
+class Owner:
+    """Marks our containers, so that others can tell whether we are alive: by a lease that ends with our process.
 
-    A container whose executor lives is not touched: it is young, or running with its deadline in the future. One that
-    only waits for its order ends by itself when its executor's connection closes.
+    The lease is an abstract socket, which only processes in our network namespace can see. For all others, there is a
+    deadline.
+    """
+
+    def __init__(self) -> None:
+        self._token = secrets.token_hex(8)
+        self._lease = socket.socket(socket.AF_UNIX)
+        self._lease.bind(_lease_name(self._token))
+
+    def labels(self, lives_s: float) -> dict[str, str]:
+        """The labels of a container that nobody needs any more after so many seconds."""
+        deadline = str(int(time.time() + lives_s))
+        return {LABEL: self._token, PLACE_LABEL: _place(), DEADLINE_LABEL: deadline}
+
+    def close(self) -> None:
+        """End the lease."""
+        self._lease.close()
+
+
+def _lease_name(token: str) -> str:
+    return f"\0fissile-sandbox-{token}"
+
+
+def _place() -> str:
+    """Where a lease can be seen: this boot of this machine, this network namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/net').readlink()}"
+
+
+def _is_leftover(container: dict[str, Any]) -> bool:
+    labels, now_s = container["Labels"], time.time()
+    if labels.get(PLACE_LABEL) == _place():
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.bind(_lease_name(labels[LABEL]))
+            except OSError:
+                return False
+        return True
+    deadline = labels.get(DEADLINE_LABEL, "0")
+    too_old = not deadline.isdigit() or int(deadline) < now_s
+    return too_old or (container["State"] in ("exited", "dead") and container["Created"] < now_s - _YOUNG_S)
+
+
+def reap(api: Any) -> int:
+    """Remove containers that a killed executor has left behind; return how many.
+
+    What runs in them is bounded even if nobody ever comes by: the launcher inside knows the deadline of its program,
+    and one that only waits for an order ends when its executor's connection closes.
     """
     count = 0
-    now_s = time.time()
     for container in api.containers(all=True, filters={"label": LABEL}):
-        deadline = container["Labels"].get(DEADLINE_LABEL, "0")
-        too_old = not deadline.isdigit() or int(deadline) < now_s
-        ended = container["State"] in ("exited", "dead") and container["Created"] < now_s - _YOUNG_S
-        if too_old or ended:
+        if _is_leftover(container):
             try:
                 api.remove_container(container["Id"], force=True, v=True)
             except Exception as error:  # noqa: BLE001 - somebody else may sweep at the same time

@@ -106,6 +106,10 @@ class NoSandbox(SandboxError):
     """Raised when no jail of this machine holds, so nothing is run. The text names each level tried and the cure."""
 
 
+class JailGoneError(SandboxError):
+    """Raised when a jail has ended before its program was started: it is safe to try again in another one."""
+
+
 class SandboxBusy(SandboxError):
     """Raised when as many runs wait as may wait. Nothing was run; try again later."""
 

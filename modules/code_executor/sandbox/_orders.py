@@ -28,6 +28,8 @@ _CORES_PER_RUN = 2
 _OPEN_FILES = 256
 _PROCESSES_OF_OURS = 2
 _ADDRESSES_MIN = 4 << 30
+_COUNTS_PER_NAMESPACE = (5, 14)
+"""From this kernel on, RLIMIT_NPROC counts in each user namespace for itself."""
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def order_for(level: Level, tools: Mapping[str, str], language: Language, progra
     own_letters = "rwx" if language.executes_own_files else "rw"
     return order(
         {
-            **content_for(language, program, tools, folder),
+            **content_for(language, program, tools, folder, count_processes=_counts_the_jail_alone(level)),
             "cores": random.sample(cores, min(_CORES_PER_RUN, len(cores))),
             "landlock": [*level.landlock, (folder, own_letters)] if level.landlock else [],
             "seccomp": level.seccomp,
@@ -67,14 +69,36 @@ def order_for(level: Level, tools: Mapping[str, str], language: Language, progra
     )
 
 
-def content_for(language: Language, program: Program, tools: Mapping[str, str], folder: str) -> dict[str, Any]:
-    """What every order says, whatever walls stand around: see `_inside.carry_out`."""
+def _counts_the_jail_alone(level: Level) -> bool:
+    """Whether the kernel's limit on processes counts this jail's, and not all of the user who started us."""
+    if os.geteuid() == 0:
+        return True  # each jail is a user of its own
+    version = tuple(int(number) for number in os.uname().release.split("-")[0].split(".")[:2])
+    return level.private_root and version >= _COUNTS_PER_NAMESPACE
+
+
+def content_for(
+    language: Language, program: Program, tools: Mapping[str, str], folder: str, *, count_processes: bool
+) -> dict[str, Any]:
+    """What every order says, whatever walls stand around: see `_inside.carry_out`.
+
+    Args:
+        language: The program's language.
+        program: The program.
+        tools: Where the tools of the languages are.
+        folder: The run's folder, as seen from inside.
+        count_processes: Have the kernel count processes; not where it would count those of others as well.
+    """
     commands = language.commands(folder, tools)
     steps = [
         {
             "quiet": number < len(commands) - 1,
             "command": list(command),
-            "rlimits": _rlimits(language, program.limits, compiling=number < len(commands) - 1),
+            "rlimits": [
+                limit
+                for limit in _rlimits(language, program.limits, compiling=number < len(commands) - 1)
+                if count_processes or limit[0] != "RLIMIT_NPROC"
+            ],
         }
         for number, command in enumerate(commands)
     ]

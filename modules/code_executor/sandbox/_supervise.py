@@ -16,7 +16,7 @@ from contextlib import suppress
 from attrs import define, field, frozen
 
 from ._jail import GONE_WITHIN_S, READY_WITHIN_S, Jail
-from ._model import Limits, Outcome, SandboxError, Stream
+from ._model import JailGoneError, Limits, Outcome, SandboxError, Stream
 from ._output import Capture
 from ._watch import proportional_bytes, usage
 
@@ -101,6 +101,8 @@ class Supervisor:
                 self._loop()
         finally:
             self.jail.close()
+        if self._step < 0 and not self._failure and not self._killed_for_a_reason:
+            raise JailGoneError("The jail ended before the program was started. Somebody has killed it.")
         if self._failure and not self._killed_for_a_reason:
             raise SandboxError(f"The jail could not run the program: {self._failure}.")
         return Ending(

@@ -25,7 +25,8 @@ from .languages import LANGUAGES, SEARCH_PATH, Language
 
 _log = logging.getLogger(__name__)
 
-IMAGE = "fissile-sandbox"
+_LIVES_S = 24 * 3600.0
+"""A container that is older than this has been forgotten, wherever its executor was."""
 
 
 class DockerSandbox(Sandbox):
@@ -40,7 +41,7 @@ class DockerSandbox(Sandbox):
     """
 
     def __init__(
-        self, *, at_once: int = 2, waiting: int = 32, image: str = IMAGE, build: bool = False, spare: int = 1
+        self, *, at_once: int = 2, waiting: int = 32, image: str = _engine.IMAGE, build: bool = False, spare: int = 1
     ) -> None:
         super().__init__(at_once=at_once, waiting=waiting)
         self._image = image
@@ -51,6 +52,7 @@ class DockerSandbox(Sandbox):
         self._tools: dict[str, str] = {}
         self._seccomp = b""
         self._users = Users(also_as_user=True)
+        self._owner = _engine.Owner()
         self._probing = anyio.Lock()
         self._threads = anyio.CapacityLimiter(at_once + 1)
         self._spare: deque[Container] = deque()
@@ -135,10 +137,8 @@ class DockerSandbox(Sandbox):
         shape = Shape.of(program.limits, executable=language.executes_own_files)
         container = self._take(shape, image_id)
         try:
-            content = content_for(language, program, self._tools, JAIL_FOLDER)
-            for step in content["steps"]:
-                # The container counts its own processes; the kernel would count this user's in all containers.
-                step["rlimits"] = [limit for limit in step["rlimits"] if limit[0] != "RLIMIT_NPROC"]
+            # The container counts its own processes; the kernel would count this user's in all containers.
+            content = content_for(language, program, self._tools, JAIL_FOLDER, count_processes=False)
             return ContainerRun(
                 container=container,
                 content={**content, "cores": [], "landlock": [], "seccomp": self._seccomp},
@@ -153,17 +153,21 @@ class DockerSandbox(Sandbox):
             self._refill_soon()
 
     def _take(self, shape: Shape, image_id: str) -> Container:
-        with self._lock:
-            container = next((spare for spare in self._spare if spare.shape == shape), None)
-            if container is not None:
-                self._spare.remove(container)
+        while True:
+            with self._lock:
+                container = next((spare for spare in self._spare if spare.shape == shape), None)
+                if container is not None:
+                    self._spare.remove(container)
+            if container is None:
+                return self._start(shape, image_id)
+            if container.waits():
                 return container
-        return self._start(shape, image_id)
+            self._end(container)  # somebody has ended it
 
     def _start(self, shape: Shape, image_id: str) -> Container:
         user = self._users.take()
         try:
-            return Container.start(self._api, image_id, shape, user)
+            return Container.start(self._api, image_id, shape, user, self._owner.labels(_LIVES_S))
         except SandboxError:
             self._users.give_back(user)
             raise
@@ -206,3 +210,4 @@ class DockerSandbox(Sandbox):
         if self._api is not None:
             self._api.close()
         self._users.close()
+        self._owner.close()

@@ -13,7 +13,7 @@ from . import _levels
 from ._base import OnOutput, Sandbox
 from ._jail import Jail
 from ._levels import Level
-from ._model import Limits, NoSandbox, Program, Result, SandboxError, Stream
+from ._model import JailGoneError, Limits, NoSandbox, Program, Result, SandboxError, Stream
 from ._orders import order_for, run_folder
 from ._probe import find_level
 from ._supervise import Ending, Supervisor
@@ -98,13 +98,22 @@ class LocalSandbox(Sandbox):
                 level.name,
             )
         else:
-            _log.info("The sandbox holds at level %r.", level.name)
+            filtered = "with" if level.seccomp else "without (libseccomp is missing)"
+            landlock = "with" if level.landlock else "without (the kernel has none)"
+            _log.info(
+                "The sandbox holds at level %r, %s system call filter, %s Landlock.", level.name, filtered, landlock
+            )
         return level
 
     async def _run(self, language: Language, program: Program, on_output: OnOutput | None) -> Result:
         emit = functools.partial(call_in_loop, on_output) if on_output else None
 
         def work(poke: int) -> Ending:
+            for _ in range(self._spare_max):
+                try:
+                    return self._carry_out(language, program, emit, poke)
+                except JailGoneError:
+                    continue  # the program was not started; the next jail may be in a better state
             return self._carry_out(language, program, emit, poke)
 
         return result_of(await run_poked(work, self._threads), self.level)

@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 if TYPE_CHECKING:
+    import anyio
+
     from fissile._delivery.partition import Lane, PartitionState
     from fissile._delivery.subscription import Subscription
+    from fissile._requests import Request
     from fissile.abc import Record
 
 
@@ -71,14 +74,31 @@ class IllegalStep(AssertionError):
 
 @define(eq=False)
 class Delivery:
-    """One record on its way to one handler."""
+    """One record on its way to one handler.
+
+    Attributes:
+        record: The record.
+        subscription: The handler, with its policies.
+        lane: Where it queues.
+        owner: The partition that it is of.
+        request: Who waits for an answer, if anyone does.
+        deadline: When that caller stops waiting, on the event loop's clock.
+        state: Where it stands.
+        failures: How often its handler has failed.
+        scope: What to cancel to stop its handler, while that runs.
+        is_given_up: Whether its caller no longer waits, so that it need not begin, or go on.
+    """
 
     record: Record
     subscription: Subscription
     lane: Lane
     owner: PartitionState
+    request: Request | None = None
+    deadline: float = float("inf")
     state: State = State.QUEUED
     failures: int = 0
+    scope: anyio.CancelScope | None = None
+    is_given_up: bool = False
 
     def step(self, step: Step) -> None:
         """Go where the table says.
@@ -90,6 +110,12 @@ class Delivery:
         if following is None:
             raise IllegalStep(f"a delivery that is {self.state.value} cannot take the step '{step.value}': {self!r}")
         self.state = following
+
+    def give_up(self) -> None:
+        """Stop its handler at its next checkpoint, or do not begin."""
+        self.is_given_up = True
+        if self.scope is not None:
+            self.scope.cancel()
 
     def __repr__(self) -> str:
         record = self.record

@@ -55,23 +55,33 @@ class PartitionState:
     _open: deque[list[int]] = field(factory=deque[list[int]], init=False)
     _remaining: dict[int, list[int]] = field(factory=dict[int, list[int]], init=False)
 
-    def add(self, record: Record, subscriptions: list[tuple[Subscription, bytes | None]]) -> None:
-        """Take a record in hand, for each of the subscriptions with the key that orders it there."""
+    def add(self, record: Record, subscriptions: list[tuple[Subscription, bytes | None]]) -> list[Delivery]:
+        """Take a record in hand, for each of the subscriptions with the key that orders it there.
+
+        Returns:
+            The deliveries, each of which `begin` has to be told of.
+        """
         self.next_offset = record.offset + 1
         if not subscriptions:
-            return
+            return []
         entry = [record.offset, len(subscriptions)]
         self._open.append(entry)
         self._remaining[record.offset] = entry
         self.in_hand += 1
+        deliveries: list[Delivery] = []
         for subscription, key in subscriptions:
             lane = self._lane(subscription, key)
             delivery = Delivery(record, subscription, lane, self)
             lane.deliveries.append(delivery)
             if lane.key is None:
                 self._keyless[delivery] = None
-            if lane.deliveries[0] is delivery:
-                self._give_turn(delivery)
+            deliveries.append(delivery)
+        return deliveries
+
+    def begin(self, delivery: Delivery) -> None:
+        """Let a delivery have its turn, unless others of its key are before it."""
+        if delivery.lane.deliveries[0] is delivery:
+            self._give_turn(delivery)
 
     def finish(self, delivery: Delivery) -> None:
         """Note that a delivery is done: the next of its key has its turn, and the watermark may rise."""
@@ -101,10 +111,11 @@ class PartitionState:
                 delivery.step(Step.REVOKED)
 
     def abandon(self) -> None:
-        """Give up what is still being handled; its result will be ignored."""
+        """Give up what is still being handled: stop it, and ignore what comes of it. The next owner of the partition begins anew."""
         for delivery in self._all():
             if delivery.state in (State.HANDLING, State.BURYING):
                 delivery.step(Step.REVOKED)
+                delivery.give_up()
 
     def watermark(self) -> int | None:
         """Return the offset to commit: the lowest unfinished one, or the next to come; None before the first record."""

@@ -94,13 +94,12 @@ def run_command_line(tokens: Sequence[str], started: float) -> int:
         # Whoever read the data has had enough (`fissile ls | head`). Nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
-    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001 -- told to a person, whatever it is
         return report(error, output, verbose=verbose)
 
 
 def _usage(error: CycloptsError, tokens: Sequence[str]) -> CommandFailed:
     """Return a wrong command line as our own error."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     known = next((name for name in tokens if name in COMMANDS), None)
     if isinstance(error, UnknownCommandError):
         name = next((token for token in tokens if not token.startswith("-") and token not in COMMANDS), "")
@@ -110,7 +109,10 @@ def _usage(error: CycloptsError, tokens: Sequence[str]) -> CommandFailed:
             f"Commands: {', '.join(COMMANDS)}. `fissile --help` says what they do.",
             code=Exit.USAGE,
         )
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = lines[0] if lines else "The command line is wrong."
     if isinstance(error, UnknownOptionError):
         lines[1:] = ["Options of all commands: -C FOLDER, --json, -v, --no-color."]
-    return CommandFailed(what, *lines[1:], f"`fissile {known or ''}{' ' if known else ''}--help` shows its arguments.", code=Exit.USAGE)
+    return CommandFailed(
+        what, *lines[1:], f"`fissile {known or ''}{' ' if known else ''}--help` shows its arguments.", code=Exit.USAGE
+    )

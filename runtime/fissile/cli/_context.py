@@ -103,8 +103,8 @@ def _once(faults: list[Fault]) -> list[Fault]:
 
 def _contracts_of_the_broken(application: Application, modules: Mapping[str, Module]) -> list[Contract]:
     """Return the contracts of modules that cannot be imported, so that others that use them are not blamed for it."""
-    import sys  # noqa: PLC0415 -- as below
-    from importlib import import_module  # noqa: PLC0415 -- only where something is broken
+    import sys
+    from importlib import import_module
 
     contracts: list[Contract] = []
     for path in application.paths:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 from fissile._errors import CallError, DeadlineExceeded, Fault, HandlerFailed, Overloaded, StartupFailed, Unavailable
 from fissile._logging import format_error, leaves
 from fissile.cli._exit import CommandFailed, Exit
 from fissile.cli._output import Output
 
+_CLOSE, _AS_CLOSE = 0.6, 0.05
+"""How alike two names have to be for one to be meant, from 0 to 1; and how much less alike than the best one others may be."""
 REPORT = "This is not a fault that fissile expects. Run it again with -v to see where it arose."
 
 
@@ -78,7 +80,7 @@ def report(error: BaseException, output: Output, *, verbose: bool) -> Exit:
     what, details = describe(error)
     output.error(what, *details)
     others = len(leaves(error)) - 1
-    if verbose and not isinstance(error, CommandFailed):
+    if verbose and not isinstance(root_of(error), (CommandFailed, HandlerFailed)):  # the log has shown the handler's
         output.say(format_error(error, tree=True))
     elif others:
         output.say(f"  {others} more went wrong with it; -v shows all.")
@@ -92,8 +94,10 @@ def is_port_taken(error: BaseException) -> bool:
 
 def did_you_mean(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return a line with the names that were probably meant; none where nothing comes close."""
-    close = get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return (f"Did you mean {' or '.join(close)}?",) if close else ()
+    ratios = {each: SequenceMatcher(None, name, each).ratio() for each in known}
+    best = max(ratios.values(), default=0.0)
+    close = [each for each, ratio in ratios.items() if ratio >= max(_CLOSE, best - _AS_CLOSE)]
+    return (f"Did you mean {' or '.join(close[:3])}?",) if close else ()
 
 
 def _sentence(error: BaseException) -> str:

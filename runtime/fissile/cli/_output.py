@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 import msgspec
 
+from fissile._settings import MASK
+
+_PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]*@")
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -66,6 +70,11 @@ class Output:
         if not self.color_err or not styles:
             return text
         return f"\x1b[{';'.join(_STYLES[style] for style in styles)}m{text}\x1b[0m"
+
+
+def without_password(text: str) -> str:
+    """Return a text with the password of a URL in it masked, as in `kafka://user:********@host`."""
+    return _PASSWORD.sub(rf"\1{MASK}@", text)
 
 
 def encode_json(value: Any, *, indent: bool) -> str:  # Any: as above

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fissile.cli._context import Context
 from fissile._logging import leaves, set_up_logging
+from fissile.cli._context import Context
 from fissile.cli._errors import describe, exit_code
 from fissile.cli._exit import Exit
 from fissile.cli._serve import Ready, serve
@@ -44,16 +44,11 @@ def run(
         given = {"FISSILE_PLACEMENT": placement, "FISSILE_PORT": port, "FISSILE_BACKEND": backend}
         try:
             application = context.application(given)
-            if application.settings.bus.startswith("memory:"):
-                _logger.warning(
-                    "the bus is in memory: events, sent commands and dead letters that are not handled when this process stops are lost; "
-                    "set FISSILE_BUS to keep them"
-                )
 
             def on_ready(ready: Ready) -> None:
                 fields = {
                     "application": ready.application,
-                    "process": ready.process,
+                    "fissile_process": ready.process,
                     "modules": ready.modules,
                     "backend": ready.backend,
                     "bus": ready.bus,
@@ -62,7 +57,10 @@ def run(
                 }
                 _logger.info("ready", extra=fields)
 
-            code = serve(application, process, signals=signals, on_ready=on_ready)
+            def on_drain() -> None:
+                _logger.info("draining, for %g s at most; a second signal stops at once", application.settings.drain_s)
+
+            code = serve(application, process, signals=signals, on_ready=on_ready, on_drain=on_drain)
         except (Exception, BaseExceptionGroup) as error:
             if sys.stderr.isatty():
                 raise  # a person reads: one clear text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,9 +13,10 @@ from attrs import frozen
 
 from fissile._app import App
 from fissile._application import Application
-from fissile._logging import adopt_structlog
+from fissile._logging import adopt_structlog, set_up_logging
 from fissile._settings import Settings
 from fissile.cli._exit import Exit
+from fissile.cli._output import without_password
 from fissile.cli._signals import StopSignals
 
 
@@ -41,7 +44,12 @@ class Ready:
 
 
 def serve(
-    application: Application, process: str | None, *, signals: StopSignals, on_ready: Callable[[Ready], None]
+    application: Application,
+    process: str | None,
+    *,
+    signals: StopSignals,
+    on_ready: Callable[[Ready], None],
+    on_drain: Callable[[], None] = lambda: None,
 ) -> Exit:
     """Run one process until it is told to stop.
 
@@ -50,6 +58,7 @@ def serve(
         process: The process's name; may be left out where there is one.
         signals: Tells when to stop.
         on_ready: Called when it is ready.
+        on_drain: Called when it is told to stop.
 
     Raises:
         StartupFailed: The application has faults.
@@ -57,24 +66,30 @@ def serve(
     """
     app = application.app(process)
     adopt_structlog()
-    processes = len(application.placement(tuple(module.name for module in app.modules) + tuple(each.name for each in app.contracts)))
-    backend = backend_name(application.settings)
+    processes = len(
+        application.placement(tuple(module.name for module in app.modules) + tuple(each.name for each in app.contracts))
+    )
+    backend, bus = backend_name(application.settings), without_password(application.settings.bus)
 
     def ready(announcements: tuple[str, ...]) -> None:
         names = tuple(module.name for module in app.modules)
-        on_ready(Ready(app.name, app.process, backend, application.settings.bus, names, processes, announcements))
+        on_ready(Ready(app.name, app.process, backend, bus, names, processes, announcements))
 
-    run_async(_run, application.settings, app, signals, ready)
+    run_async(_run, application.settings, app, signals, ready, on_drain)
     return Exit.INTERRUPTED if signals.is_forced else Exit.OK
 
 
-async def _run(app: App, signals: StopSignals, ready: Callable[[tuple[str, ...]], None]) -> None:
+async def _run(
+    app: App, signals: StopSignals, ready: Callable[[tuple[str, ...]], None], on_drain: Callable[[], None]
+) -> None:
     stop, force = anyio.Event(), anyio.Event()
 
     def tell(count: int) -> None:
-        stop.set()
         if count > 1:
             force.set()
+        else:
+            on_drain()
+        stop.set()
 
     with signals.listening(tell):
         await app.run(on_ready=ready, stop=stop, force=force)
@@ -90,3 +105,34 @@ def run_async(function: Callable[..., Any], settings: Settings, *arguments: Any)
 def backend_name(settings: Settings) -> str:
     """Return what people call the event loop."""
     return "asyncio+uvloop" if settings.backend == "asyncio" and find_spec("uvloop") is not None else settings.backend
+
+
+def serve_for_developer(
+    folder: Path,
+    settings: Mapping[str, Any],
+    signals: StopSignals,
+    on_ready: Callable[[Ready], None],
+    *,
+    verbose: bool,
+    color: bool,
+) -> Exit:
+    """Run everything in one process for a developer; arguments and errors as for `serve`.
+
+    Args:
+        folder: Where the application is, or below.
+        settings: Settings from the command line, by the name of their environment variable.
+        signals: Tells when to stop.
+        on_ready: Called when it is ready.
+        verbose: Whether details are wanted.
+        color: Whether stderr gets colours.
+    """
+    set_up_logging("console", verbose=verbose, color=color)
+    starting = logging.getLogger("fissile.app")
+    starting.setLevel(logging.ERROR)  # that the bus is in memory is in the banner
+
+    def ready(told: Ready) -> None:
+        starting.setLevel(logging.NOTSET)
+        on_ready(told)
+
+    application = Application.find(folder, command_line=settings, is_dev=True)
+    return serve(application, None, signals=signals, on_ready=ready)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -44,13 +44,15 @@ class StopSignals:
             self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Give them back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     @contextmanager
-    def listening(self, tell: Callable[[int], None]) -> Iterator[None]:
+    def listening(self, tell: Callable[[int], None]) -> Generator[None]:
         """Pass signals on to the running event loop.
 
         Args:
@@ -63,7 +65,7 @@ class StopSignals:
         finally:
             self._tell = None
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self.count > 2:
             _end_now()
@@ -84,14 +86,14 @@ def _end_now() -> None:
 
 def _loop_poster() -> Callable[[Callable[[int], None], int], None]:
     """Return what runs a function soon in the running event loop; it may be called from a signal handler."""
-    import sniffio  # noqa: PLC0415 -- comes with Trio
+    import sniffio
 
     if sniffio.current_async_library() == "trio":
-        import trio  # noqa: PLC0415 -- only where it runs anyway
+        import trio
 
         token = trio.lowlevel.current_trio_token()
         return lambda function, count: token.run_sync_soon(function, count)
-    import asyncio  # noqa: PLC0415 -- likewise
+    import asyncio
 
     loop = asyncio.get_running_loop()
     return lambda function, count: _quietly(loop, function, count)

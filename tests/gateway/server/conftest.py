@@ -175,7 +175,7 @@ async def serving(app: ASGIApp, **settings: Any) -> AsyncIterator[Site]:
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until the condition holds."""
     with anyio.fail_after(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - what it waits for has no event
+        while not condition():
             await anyio.sleep(0.01)
 
 

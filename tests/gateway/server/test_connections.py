@@ -165,14 +165,14 @@ async def test_the_server_writes_nothing_to_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
-async def test_a_websocket_speaks(make_quart: MakeQuart) -> None:
+async def test_a_websocket_speaks_and_ends_although_its_client_does_not_answer_the_close(make_quart: MakeQuart) -> None:
     quart = make_quart()
 
     @quart.websocket("/echo")
     async def echo() -> None:
         await websocket.send(await websocket.receive())
 
-    async with serving(quart) as site, site.connect() as client:
+    async with serving(quart, keep_alive_s=0.3) as site, site.connect() as client:
         await client.send(WEBSOCKET_UPGRADE)
         assert (await client.answer()).status == 101
         await client.send(b"\x81\x82\x00\x00\x00\x00hi")

@@ -1,6 +1,6 @@
 """A client that leaves takes its request along."""
 
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -35,6 +35,7 @@ async def test_the_handler_of_a_client_that_leaves_is_cancelled(
             await anyio.sleep_forever()
         finally:
             ended.set()
+        return "never"
 
     async with serving(quart) as site:
         async with site.connect() as client:
@@ -100,7 +101,7 @@ async def test_nothing_is_logged_about_clients_that_leave(
                 await anyio.sleep(0.001)
                 yield b"line\n"
 
-        response = await quart.make_response(lines())
+        response = cast("Response", await quart.make_response(lines()))
         response.timeout = None
         return response
 

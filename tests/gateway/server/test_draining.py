@@ -1,7 +1,7 @@
 """How the server stops."""
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -48,7 +48,7 @@ async def test_nobody_new_is_accepted_while_draining() -> None:
                 return True
 
         with anyio.fail_after(PATIENCE_S):
-            while not await refused():  # noqa: ASYNC110 - the kernel has no event for it
+            while not await refused():
                 await anyio.sleep(0.01)
         assert not site.returned.is_set()
         gate.open.set()
@@ -97,14 +97,14 @@ async def test_a_stream_that_heeds_the_hook_ends_by_itself(make_quart: MakeQuart
 
     @quart.get("/")
     async def index() -> Response:
-        draining: anyio.Event = request.scope["extensions"][DRAINING]
+        draining = cast("anyio.Event", request.scope["extensions"][DRAINING])
 
         async def events() -> Any:
             yield b"data: first\n\n"
             await draining.wait()
             yield b"data: last\n\n"
 
-        response = await quart.make_response(events())
+        response = cast("Response", await quart.make_response(events()))
         response.timeout = None
         return response
 
@@ -139,6 +139,7 @@ async def test_a_quart_handler_is_cancelled_at_the_bound(make_quart: MakeQuart) 
             await anyio.sleep_forever()
         finally:
             ended.set()
+        return "never"
 
     async with serving(quart, drain_s=0) as site, site.connect() as client:
         await client.send(GET)

@@ -1,5 +1,6 @@
 """A server in a process of its own, so that its death can be seen: ``victim.py BACKEND USE_UVLOOP [DESCRIPTORS]``."""
 
+import logging
 import resource
 import signal
 import sys
@@ -14,6 +15,7 @@ from fissile_gateway._server import HttpServer, ServerSettings
 
 def make_app(kind: type[Quart]) -> Quart:
     app = kind("victim")
+    logging.getLogger("victim").disabled = True  # Quart from 0.23 logs that a WebSocket's client is gone
 
     @app.get("/")
     async def index() -> str:

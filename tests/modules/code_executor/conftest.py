@@ -25,17 +25,6 @@ QUICK = Limits(wall_s=2.0, cpu_s=2.0)
 """For programs that are known to run into a limit."""
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-        pytest.param(("trio", {}), id="trio"),
-    ]
-)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 async def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition of the machine, which nothing announces."""
     with anyio.move_on_after(20):
@@ -133,3 +122,11 @@ async def open_sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Callable
 @pytest.fixture(params=KINDS)
 async def sandbox(request: pytest.FixtureRequest, open_sandbox: Callable[..., Awaitable[Sandbox]]) -> Sandbox:
     return await open_sandbox(request.param)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave uvloop out for containers: it shares all of their code with asyncio, and each takes a second."""
+    slow = [item for item in items if "docker" in item.name and "uvloop" in item.name]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]

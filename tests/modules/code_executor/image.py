@@ -50,7 +50,9 @@ def _files() -> Iterator[Path]:
         named = (_output(gcc, f"-print-prog-name={name}") for name in ("cc1", "collect2", "as", "ld"))
         programs += [Path(name) for name in named if Path(name).is_absolute()]
         own = Path(_output(gcc, "-print-libgcc-file-name")).parent
-        programs += [path for path in own.rglob("*") if path.suffix in (".o", ".h", ".so") or path.name.startswith("libgcc")]
+        programs += [
+            path for path in own.rglob("*") if path.suffix in (".o", ".h", ".so") or path.name.startswith("libgcc")
+        ]
         programs += [path for path in Path("/usr/include").rglob("*.h") if "c++" not in path.parts]
         for pattern in ("*crt*.o", "libc.so*", "libc_nonshared.a", "libm.so*", "libmvec.so*", "libm-*.a", "libgcc_s*"):
             programs += Path("/usr/lib").glob(f"*-linux-gnu/{pattern}")

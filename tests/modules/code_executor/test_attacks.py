@@ -166,7 +166,7 @@ async def test_the_files_of_another_run_and_of_the_host_cannot_be_read(
                     try: text = open(os.path.join(folder, name), errors='replace').read()
                     except OSError: continue
                     if name != 'main.py' and text: print(folder, name, text[:50])
-        for path in ({str(hidden)!r}, '/etc/shadow', '/proc/1/root{hidden}', '/proc/1/environ', '/proc/1/mem'):
+        for path in ({str(hidden)!r}, '/etc/shadow', '/proc/1/root{hidden}', '/proc/1/mem'):
             try: print(path, open(path).read(50))
             except OSError: pass
         print('searched')

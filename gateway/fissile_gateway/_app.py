@@ -1,0 +1,92 @@
+"""Puts the gateway together: Quart with the derived routes, the probes and the application's own routes."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import sniffio
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+
+from fissile import Bus, Ids, Process
+from fissile_gateway._connection import Connection
+from fissile_gateway._context import EXTENSION, Context
+from fissile_gateway._exchange import Gateway
+from fissile_gateway._health import health
+from fissile_gateway._pages import find_pages
+from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
+from fissile_gateway._routes import derive, nearby
+from fissile_gateway._settings import GatewaySettings
+from fissile_gateway._twin import Twins
+from fissile_gateway._views import exchange, make_view
+
+
+def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Gateway:
+    """Build the gateway for the event loop that runs.
+
+    Args:
+        bus: What the routes call.
+        process: Tells the contracts, and whether the process is ready.
+        settings: The bounds.
+        ids: Makes the ids of requests.
+
+    Raises:
+        StartupFailed: The application's own routes cannot be imported.
+    """
+    pages = find_pages(settings.routes)
+    routes = derive(process.contracts)
+    quart = _quart()
+    quart.asgi_http_class = Connection
+    quart.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes or process.max_message_bytes
+    quart.config["BODY_TIMEOUT"] = None  # the time of the whole request is bounded
+    quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
+    quart.extensions[EXTENSION] = Context(bus, process, routes)
+    twins = Twins()
+    for route in routes:
+        endpoint = route.name.replace(".", "/")  # a dot would mean a blueprint
+        quart.add_url_rule(route.path, endpoint, make_view(route, bus, settings, twins), methods=[route.method])
+    quart.register_blueprint(health(process))
+    for blueprint in pages.blueprints:
+        quart.register_blueprint(blueprint)
+
+    async def on_error(error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            if isinstance(error.response, Response):
+                return error.response
+            return _answer(_of_http(error, nearby(request.path, routes)))
+        return _answer(problem_of(error))
+
+    quart.register_error_handler(Exception, on_error)
+    return Gateway(quart, pages.mounts, settings, ids.new)
+
+
+def _quart() -> Quart:
+    if sniffio.current_async_library() == "trio":
+        from quart_trio import QuartTrio
+
+        return QuartTrio(__name__, static_folder=None)
+    return Quart(__name__, static_folder=None)
+
+
+def _answer(problem: Problem) -> Response:
+    headers = {"cache-control": "no-store", **dict(problem.headers)}
+    return Response(problem.document(exchange().request_id), problem.status, headers, content_type=MEDIA_TYPE)
+
+
+def _of_http(error: HTTPException, near: str) -> Problem:
+    """Return the problem of an error that Quart, or a hand-written route, raised as an HTTP status."""
+    status = error.code or 500
+    name = kebab_case(type(error).__name__)
+    detail = error.description or HTTPStatus(status).phrase
+    headers: list[tuple[str, Any]] = [
+        (key, value) for key, value in error.get_headers() if key.lower() != "content-type"
+    ]
+    if isinstance(error, NotFound):
+        detail = near if error.description == NotFound.description else detail
+    elif isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        detail = f"{request.method} is not possible here; {allowed} is."
+    elif isinstance(error, RequestEntityTooLarge):
+        name, detail = "body-too-large", f"The body is larger than {request.max_content_length} bytes."
+    return Problem(status, name, detail, headers=tuple(headers))

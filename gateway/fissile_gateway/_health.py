@@ -1,0 +1,46 @@
+"""The probes: `/livez` says that the process answers, `/readyz` that it can do its work."""
+
+from __future__ import annotations
+
+from quart import Blueprint, Response, request
+
+from fissile import Check, Process
+from fissile_gateway._problems import Problem, ProblemError
+
+
+def health(process: Process) -> Blueprint:
+    """Make the routes of the probes."""
+    blueprint = Blueprint("health", __name__)
+
+    async def livez() -> Response:
+        return _text("ok", 200)
+
+    async def readyz() -> Response:
+        checks = process.checks()
+        failed = [check for check in checks if check.problem is not None]
+        if "verbose" in request.args:
+            verdict = "readyz check failed" if failed else "readyz check passed"
+            return _text("\n".join([*map(_line, checks), verdict]), 503 if failed else 200)
+        if failed:
+            names = "; ".join(f"{check.name}: {check.problem}" for check in failed)
+            problem = Problem(
+                503,
+                "not-ready",
+                f"The process is not ready: {names}.",
+                members={"checks": [{"name": check.name, "problem": check.problem} for check in checks]},
+                headers=(("retry-after", "1"),),
+            )
+            raise ProblemError(problem)
+        return _text("ok", 200)
+
+    blueprint.add_url_rule("/livez", "livez", livez)
+    blueprint.add_url_rule("/readyz", "readyz", readyz)
+    return blueprint
+
+
+def _line(check: Check) -> str:
+    return f"[+]{check.name} ok" if check.problem is None else f"[-]{check.name} failed: {check.problem}"
+
+
+def _text(text: str, status: int) -> Response:
+    return Response(f"{text}\n", status, {"cache-control": "no-store"}, content_type="text/plain; charset=utf-8")

@@ -1,0 +1,82 @@
+"""Answers: what a request whose caller waits comes to, as a record for that caller."""
+
+from __future__ import annotations
+
+from fissile._bus import Bus, Queries, Routes
+from fissile._delivery.lifecycle import Delivery
+from fissile._envelope import header
+from fissile._errors import HandlerFailed, InvalidMessage
+from fissile._messages import DeclaredError
+from fissile._requests import (
+    CORRELATION,
+    FAILED,
+    INVALID,
+    OUTCOME,
+    REPLIED,
+    Link,
+    Request,
+    encode_failure,
+    outcome_name,
+)
+from fissile.abc import Outgoing, Record
+
+
+def answer(request: Request, outcome: str, body: bytes) -> Outgoing:
+    """Return the record that carries an outcome to the caller."""
+    headers = ((CORRELATION, request.correlation.encode()), (OUTCOME, outcome.encode()))
+    return Outgoing(request.topic, None, body, headers, request.partition)
+
+
+def answer_reply(request: Request, reply: bytes) -> Outgoing:
+    """Return the record of a reply."""
+    return answer(request, REPLIED, reply)
+
+
+def answer_invalid(request: Request, error: InvalidMessage) -> Outgoing:
+    """Return the record that says that the message could not be read."""
+    return answer(request, INVALID, error.reason.encode())
+
+
+def answer_failure(request: Request, delivery: Delivery, failure: Exception) -> Outgoing:
+    """Return the record of a declared error, or of a handler that failed."""
+    if isinstance(failure, DeclaredError):
+        codec = delivery.subscription.handler.errors[type(failure)]
+        return answer(request, outcome_name(failure), codec.encode(failure))
+    assert isinstance(failure, HandlerFailed), failure
+    return answer(request, FAILED, encode_failure(failure))
+
+
+def bus_of(delivery: Delivery) -> Queries:
+    """Make the bus of a delivery's handler: its chain goes on where that of the sender was."""
+    record, handler, request = delivery.record, delivery.subscription.handler, delivery.request
+    depth = header(record.headers, "fissile-depth") or ""
+    return handler.bus_type(
+        handler.routes,
+        _sender(header(record.headers, "fissile-caller"), () if request is None else request.chain),
+        handler,
+        _deadline=delivery.deadline,
+        _depth=(int(depth) if depth.isdecimal() and len(depth) < 6 else 0) + 1,
+        _id=message_id(record),
+        _key=(record.key or b"").decode(errors="replace") if delivery.subscription.ordered else None,
+        _attempt=delivery.failures + 1,
+    )
+
+
+def message_id(record: Record) -> str:
+    """Return the id of the message in a record; one that follows from its place if it has none."""
+    return header(record.headers, "ce_id") or f"{record.topic}/{record.partition}/{record.offset}"
+
+
+_senders: dict[str | None, Bus] = {}
+
+
+def _sender(module: str | None, chain: tuple[Link, ...]) -> Bus:
+    """Return what stands for the sender of a message that came through a log: it tells its name and its chain, and nothing else."""
+    if chain:
+        return Bus(Routes(module), _remote_chain=chain)
+    sender = _senders.get(module)
+    if sender is None:
+        if len(_senders) > 1000:
+            _senders.clear()  # names from a log are not ours to trust
+        sender = _senders[module] = Bus(Routes(module))
+    return sender

@@ -1,0 +1,285 @@
+"""One attempt after the other: runs the handler of a delivery, and decides what its outcome means.
+
+A request has a caller who waits and decides, so it is tried once and answered. An event, or a command that nobody waits for, is tried again with
+backoff, and at last becomes a dead letter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from attrs import define, field
+
+from fissile._bounds import holds_slot
+from fissile._bus import Queries
+from fissile._clock import Environment
+from fissile._delivery.answers import answer_failure, answer_invalid, answer_reply, bus_of
+from fissile._delivery.dead_letters import bury
+from fissile._delivery.lifecycle import Delivery, State, Step
+from fissile._delivery.partition import PartitionState
+from fissile._delivery.workers import Workers
+from fissile._envelope import header
+from fissile._errors import CallError, DeadlineExceeded, InvalidMessage, Overloaded, TransportClosed, Unavailable
+from fissile._handler import only_leaf
+from fissile._messages import DeclaredError
+from fissile._requests import Request
+from fissile._retry import Retry
+from fissile._sweeper import Sweeper
+from fissile.abc import Outgoing, Stored, Transport
+
+_logger = logging.getLogger("fissile.delivery")
+
+_UNAVAILABLE = Retry(longest_s=10.0)
+
+
+@define(eq=False)
+class Attempts:
+    """Handles the deliveries of one module.
+
+    Args:
+        module: The module's name.
+        group: Its consumer group.
+        dead_letter_topic: Where given-up messages go.
+        workers: How many are handled at a time.
+        on_finished: Told of each delivery that is done.
+    """
+
+    module: str
+    group: str
+    dead_letter_topic: str
+    transport: Transport
+    environment: Environment
+    worker_limit: int
+    on_finished: Callable[[Delivery], None]
+    handled: int = field(default=0, init=False)
+    retried: int = field(default=0, init=False)
+    dead: int = field(default=0, init=False)
+    expired: int = field(default=0, init=False)
+    cancelled: int = field(default=0, init=False)
+    settling: list[anyio.Event] = field(factory=list[anyio.Event], init=False)
+    tasks: anyio.abc.TaskGroup | None = field(default=None, init=False)
+    workers: Workers = field(init=False)
+    sweeper: Sweeper[Delivery] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.workers = Workers(self.worker_limit, self.handle)
+        self.sweeper = Sweeper(Delivery.give_up)
+
+    def start(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Begin anew, in this task group."""
+        self.tasks = tasks
+        self.workers.start(tasks)
+        tasks.start_soon(self.sweeper.run)
+
+    async def until_settled(self, states: list[PartitionState]) -> None:
+        """Wait until nothing of some partitions is being handled."""
+        while any(state.handling for state in states):
+            settled = anyio.Event()
+            self.settling.append(settled)
+            await settled.wait()
+
+    async def handle(self, delivery: Delivery) -> None:
+        """Handle a delivery in a worker, whatever it is: an event, a command that nobody waits for, a request."""
+        state = delivery.owner
+        delivery.step(Step.TAKEN)
+        state.handling += 1
+        settles_later = False
+        try:
+            if delivery.is_given_up or delivery.deadline <= anyio.current_time():
+                self.expired += 1
+                self._finish(delivery, Step.SUCCEEDED)
+            elif delivery.request is not None:
+                reply = await self._answer(delivery, delivery.request)
+                settles_later = self._send_answer(delivery, reply)
+            else:
+                await self._deliver(delivery)
+        except anyio.get_cancelled_exc_class():
+            if delivery.is_given_up and delivery.state is State.HANDLING:
+                self.cancelled += 1
+                self._finish(delivery, Step.SUCCEEDED)
+            raise
+        finally:
+            if not settles_later:
+                self._settle(state)
+
+    def _settle(self, state: PartitionState) -> None:
+        state.handling -= 1
+        if state.handling == 0:
+            while self.settling:
+                self.settling.pop().set()
+
+    # A request: its caller waits, and decides what a failure means. So it is tried once.
+
+    async def _answer(self, delivery: Delivery, request: Request) -> Outgoing:
+        handler = delivery.subscription.handler
+        self.sweeper.add(delivery.deadline, delivery)
+        bus = bus_of(delivery)
+        try:
+            message = handler.message.decode(delivery.record.value)
+        except InvalidMessage as error:
+            return answer_invalid(request, error)
+        try:
+            reply = await self._run(delivery, message, bus)
+        except BaseException as error:
+            failure = await handler.failure(error, bus)
+            if failure is None:
+                raise
+            return answer_failure(request, delivery, failure)
+        return answer_reply(request, reply)
+
+    def _send_answer(self, delivery: Delivery, reply: Outgoing) -> bool:
+        """Store a reply; the request is done when it is stored, or when it turns out that it cannot be.
+
+        Returns:
+            Whether the delivery is settled later.
+        """
+        state = delivery.owner
+
+        def stored(result: Stored | CallError) -> None:
+            if isinstance(result, CallError):
+                self._log(logging.WARNING, delivery, "was handled, and its reply could not be sent", result)
+            if delivery.state is State.HANDLING:
+                self.handled += 1
+                self._finish(delivery, Step.SUCCEEDED)
+            self._settle(state)
+
+        try:
+            self.transport.append_nowait([reply], stored)
+        except (CallError, TransportClosed) as error:
+            self._log(logging.WARNING, delivery, "was handled, and its reply could not be sent", error)
+            if delivery.state is State.HANDLING:
+                self._finish(delivery, Step.SUCCEEDED)
+            return False
+        return True
+
+    # An event, or a command that nobody waits for: it is tried again, and given up to the dead letters.
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        error = await self._attempt(delivery)
+        if delivery.state is State.ABANDONED:
+            return
+        if error is None:
+            self.handled += 1
+            self._finish(delivery, Step.SUCCEEDED)
+        elif self._is_permanent(delivery, error):
+            await self._bury(delivery, error)
+        else:
+            self._retry(delivery, error)
+
+    async def _attempt(self, delivery: Delivery) -> BaseException | None:
+        """Run the handler once; return the error it failed with."""
+        bus = bus_of(delivery)
+        cancelled_class = anyio.get_cancelled_exc_class()
+        try:
+            await self._run(delivery, delivery.subscription.handler.message.decode(delivery.record.value), bus)
+        except Exception as error:  # noqa: BLE001 -- whatever a handler raises is a failed attempt
+            return self._failed(delivery, only_leaf(error))
+        except BaseExceptionGroup as group:
+            cancelled, rest = group.split(cancelled_class)
+            if cancelled is not None or rest is None:
+                raise
+            return self._failed(delivery, only_leaf(rest))
+        except cancelled_class as error:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            return self._failed(delivery, error)  # somebody else's cancellation, awaited by the handler
+        return None
+
+    async def _run(self, delivery: Delivery, message: Any, bus: Queries) -> bytes:
+        """Run the handler within its bounds; raises whatever it raises."""
+        handler = delivery.subscription.handler
+        slots = handler.slots
+        has_slot = True
+        if slots.free > 0:
+            slots.free -= 1
+        elif holds_slot(bus._parent, handler.module):
+            has_slot = False
+        else:
+            await slots.wait()
+        try:
+            if handler.order_key is None:
+                reply = await handler.run(message, bus)
+            else:
+                async with handler.turns.turn(handler, str(handler.order_key(message)), bus._parent):
+                    reply = await handler.run(message, bus)
+        finally:
+            bus._ended = True
+            if has_slot:
+                slots.release()
+        handler.handled += 1
+        return reply
+
+    def _is_permanent(self, delivery: Delivery, error: BaseException) -> bool:
+        """Tell whether there is no further attempt. A declared error is a command's answer, and would be the same the next time."""
+        is_answer = isinstance(error, DeclaredError) and type(error) in delivery.subscription.handler.errors
+        return (
+            is_answer
+            or isinstance(error, InvalidMessage)
+            or delivery.subscription.retry.is_over(delivery.failures, error)
+        )
+
+    def _failed(self, delivery: Delivery, error: BaseException) -> BaseException:
+        delivery.failures += 1
+        delivery.subscription.handler.failed += 1
+        return error
+
+    def _retry(self, delivery: Delivery, error: BaseException) -> None:
+        pause_s = delivery.subscription.retry.pause_s(delivery.failures, self.environment.random)
+        self.retried += 1
+        self._log(logging.WARNING, delivery, f"failed; attempt {delivery.failures + 1} in {pause_s:.2g} s", error)
+        delivery.step(Step.FAILED)
+        assert self.tasks is not None
+        self.tasks.start_soon(self._offer_later, delivery, pause_s)
+
+    async def _offer_later(self, delivery: Delivery, pause_s: float) -> None:
+        await self.environment.clock.sleep(pause_s)
+        if delivery.state is State.WAITING:
+            delivery.step(Step.DUE)
+            self.workers.offer(delivery)
+
+    async def _bury(self, delivery: Delivery, error: BaseException) -> None:
+        """Store the dead letter; while that fails, the message stays in hand: it is done only when it is stored somewhere."""
+        delivery.step(Step.GIVEN_UP)
+        self._log(logging.ERROR, delivery, f"given up after {delivery.failures} attempts; see the dead letters", error)
+        letter = bury(self.dead_letter_topic, self.group, delivery, error)
+        failures = 0
+        while True:
+            try:
+                await self.transport.append([letter])
+                break
+            except (Unavailable, DeadlineExceeded, Overloaded) as unavailable:
+                failures += 1
+                _logger.warning("%s: a dead letter cannot be stored yet: %s", self.module, unavailable)
+                await self.environment.clock.sleep(_UNAVAILABLE.pause_s(failures, self.environment.random))
+        if delivery.state is State.BURYING:
+            self.dead += 1
+            self._finish(delivery, Step.BURIED)
+
+    def _finish(self, delivery: Delivery, step: Step) -> None:
+        delivery.step(step)
+        state = delivery.owner
+        state.finish(delivery)
+        self.on_finished(delivery)
+
+    def _log(self, level: int, delivery: Delivery, what: str, error: BaseException) -> None:
+        record = delivery.record
+        _logger.log(
+            level,
+            "%s: %s %s",
+            delivery.subscription.name,
+            header(record.headers, "ce_type"),
+            what,
+            exc_info=error,
+            extra={
+                "fissile_module": self.module,
+                "message_id": header(record.headers, "ce_id"),
+                "topic": record.topic,
+                "partition": record.partition,
+                "offset": record.offset,
+                "attempt": delivery.failures,
+            },
+        )

@@ -1,0 +1,282 @@
+"""The remote call: a request in the log of its module, and a reply in one partition that this process reads alone.
+
+The partition of replies is read by direct assignment, without a consumer group, from its end, before the first request: no rebalance can
+take it away. Processes that share a partition drop what is not theirs. There is no AnyIO object per call: a parked task, an entry in a
+table, and one sweeper for the deadlines of all (to 50 ms).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from math import inf
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+from attrs import define, field, frozen
+
+from fissile._bounds import Gate
+from fissile._bus import Queries, Route
+from fissile._codec import Codec, ErrorCodec
+from fissile._envelope import Encoder, header, key_bytes
+from fissile._errors import CallError, DeadlineExceeded, HandlerFailed, InvalidMessage, TransportClosed, Unavailable
+from fissile._local import is_refused, overloaded, refusal
+from fissile._messages import DeclaredError
+from fissile._parking import Parked, parking
+from fissile._requests import (
+    CORRELATION,
+    DECLARED,
+    FAILED,
+    INVALID,
+    OUTCOME,
+    REPLIED,
+    cancel_headers,
+    decode_failure,
+    decode_invalid,
+    request_headers,
+)
+from fissile._sweeper import Sweeper
+from fissile.abc import Outgoing, Record, Stored, Transport
+
+_logger = logging.getLogger("fissile.remote")
+
+REPLIES_TOPIC = "replies"
+
+
+@frozen
+class RemoteStatistics:
+    """What the remote calls of a process have come to.
+
+    Attributes:
+        waiting: How many wait for a reply.
+        replies: How many replies came in time.
+        late: How many came for nobody: too late, or another process's.
+        expired: How many calls ended at their deadline.
+        cancelled: How many callers gave up.
+    """
+
+    waiting: int
+    replies: int
+    late: int
+    expired: int
+    cancelled: int
+
+
+@define(eq=False)
+class Target:
+    """A message that is handled elsewhere.
+
+    Attributes:
+        name: Its name.
+        module: The module that handles it.
+        topic: Where its requests go.
+        message: Its codec.
+        reply: The codec of its reply.
+        errors: The codecs of its declared errors, by the name of their class.
+        order_key: Gives the key of a command, or None if it has none.
+    """
+
+    name: str
+    module: str
+    topic: str
+    message: Codec[Any]
+    reply: Codec[Any]
+    errors: dict[str, ErrorCodec]
+    order_key: Callable[[Any], str] | None
+
+
+@define(eq=False)
+class Remote:
+    """The replies of one process.
+
+    Args:
+        transport: The log.
+        encoder: Makes the headers of messages.
+        partition: The partition of replies that this process reads.
+        new_id: Makes correlations.
+    """
+
+    transport: Transport
+    encoder: Encoder
+    partition: int
+    new_id: Callable[[], str]
+    is_listening: bool = field(default=False, init=False)
+    sweeper: Sweeper[str] = field(init=False)
+    _new_parked: Callable[[], Parked] = field(factory=parking, init=False)
+    _waiting: dict[str, Parked] = field(factory=dict[str, Parked], init=False)
+    _replies: int = field(default=0, init=False)
+    _late: int = field(default=0, init=False)
+    _expired: int = field(default=0, init=False)
+    _cancelled: int = field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.sweeper = Sweeper(self._expire)
+
+    async def run(self) -> None:
+        """Hand replies to those who wait for them; a supervised task.
+
+        Raises:
+            Unavailable: The replies can no longer be read; those who wait are told, and the next run reads anew.
+        """
+        try:
+            async with self.transport.read([(REPLIES_TOPIC, self.partition)], "latest") as reader:
+                self.is_listening = True
+                while True:
+                    for record in await reader.receive():
+                        self._hand_over(record)
+        finally:
+            self.is_listening = False
+            for parked in self._waiting.values():
+                # The request was sent and its reply can no longer come here: it may have happened.
+                parked.set(DeadlineExceeded("The reply can no longer be received. It may have happened."))
+
+    def _expire(self, correlation: str) -> None:
+        parked = self._waiting.get(correlation)
+        if parked is not None:
+            self._expired += 1
+            parked.set(_EXPIRED)
+
+    def statistics(self) -> RemoteStatistics:
+        """Return what the calls have come to."""
+        return RemoteStatistics(len(self._waiting), self._replies, self._late, self._expired, self._cancelled)
+
+    async def call(
+        self, target: Target, bus: Queries, key: bytes, data: bytes, message_id: str, deadline: float, *, sweeps: bool
+    ) -> Any:
+        """Send a request and wait for its outcome.
+
+        Args:
+            target: What is asked for.
+            bus: The caller's bus.
+            key: The key of the request's record.
+            data: The message, encoded.
+            message_id: The message's id.
+            deadline: When the chain ends, on the event loop's clock.
+            sweeps: Whether the deadline is ours to keep; otherwise a scope around the caller keeps it.
+        """
+        correlation = self.new_id()
+        budget_s = deadline - anyio.current_time()
+        headers = request_headers(
+            self.encoder.headers(target.name, message_id, bus),
+            bus,
+            correlation,
+            REPLIES_TOPIC,
+            self.partition,
+            budget_s,
+        )
+        parked = self._waiting[correlation] = self._new_parked()
+        if sweeps:
+            self.sweeper.add(deadline, correlation)
+
+        def stored(result: Stored | CallError) -> None:
+            if isinstance(result, Unavailable):
+                parked.set(result)  # not sent, so it did not happen; what may have been stored may still be answered
+
+        outcome: Any = _EXPIRED
+        try:
+            try:
+                self.transport.append_nowait([Outgoing(target.topic, key, data, headers)], stored)
+            except TransportClosed as error:
+                raise Unavailable(f"{target.name} was not called: {error} It did not happen.") from None
+            outcome = await parked.wait()
+        except anyio.get_cancelled_exc_class():
+            self._cancelled += 1
+            raise
+        finally:
+            del self._waiting[correlation]
+            if outcome is _EXPIRED:
+                self._send_cancellation(target, key, correlation)
+        if outcome is _EXPIRED:
+            raise DeadlineExceeded(f"{target.name} did not answer in time. It may have happened.")
+        if isinstance(outcome, CallError):
+            raise outcome
+        return outcome
+
+    def _send_cancellation(self, target: Target, key: bytes, correlation: str) -> None:
+        try:
+            # The same key, hence the same partition, hence behind the request.
+            self.transport.append_nowait([Outgoing(target.topic, key, b"", cancel_headers(correlation))], _ignore)
+        except (CallError, TransportClosed) as error:
+            _logger.debug("a cancellation of %s could not be sent: %s", target.name, error)
+
+    def _hand_over(self, record: Record) -> None:
+        correlation = header(record.headers, CORRELATION)
+        parked = self._waiting.get(correlation) if correlation is not None else None
+        if parked is None:
+            self._late += 1
+        else:
+            self._replies += 1
+            parked.set(record)
+
+
+_EXPIRED = object()
+
+
+def _ignore(_: Stored | CallError) -> None:
+    """What becomes of a cancellation: nobody waits for it, and the handler has a deadline of its own."""
+
+
+def remote_route(target: Target, remote: Remote, gate: Gate, *, default_timeout_s: float, depth_limit: int) -> Route:
+    """Build the way from one caller to a message that is handled elsewhere.
+
+    Args:
+        target: The message.
+        remote: The replies of this process.
+        gate: The bound of calls that the caller has in flight to the message's module.
+        default_timeout_s: The deadline of a chain whose caller has none, in seconds.
+        depth_limit: How many calls may be nested.
+    """
+
+    async def call(bus: Queries, message: Any, message_id: str | None, deadline: float, *, sweeps: bool) -> Any:
+        if is_refused(bus, depth_limit):
+            raise refusal(target.name, depth_limit, bus)
+        data = target.message.encode(message)
+        received = target.message.decode(data)
+        if gate.in_flight >= gate.limit:
+            raise overloaded(target.name, gate)
+        await checkpoint_if_cancelled()
+        message_id = message_id or bus._next_child_id()
+        key = message_id.encode() if target.order_key is None else key_bytes(target.name, target.order_key, received)
+        gate.in_flight += 1
+        try:
+            record = await remote.call(target, bus, key, data, message_id, deadline, sweeps=sweeps)
+        finally:
+            gate.in_flight -= 1
+        return _read_outcome(target, record)
+
+    async def start_chain(bus: Queries, message: Any, message_id: str | None) -> Any:
+        deadline = anyio.current_effective_deadline()
+        if deadline != inf:
+            return await call(bus, message, message_id, deadline, sweeps=False)
+        return await call(bus, message, message_id, anyio.current_time() + default_timeout_s, sweeps=True)
+
+    def route(bus: Queries, message: Any, message_id: str | None) -> Coroutine[Any, Any, Any]:
+        if bus._deadline == inf or bus._ended:
+            return start_chain(bus, message, message_id)
+        return call(bus, message, message_id, bus._deadline, sweeps=False)
+
+    return route
+
+
+def _read_outcome(target: Target, record: Record) -> Any:
+    """Return the reply in a record, or raise the error in it."""
+    outcome = header(record.headers, OUTCOME) or ""
+    failure: DeclaredError | CallError
+    if outcome == REPLIED:
+        try:
+            return target.reply.decode(record.value)
+        except InvalidMessage as error:
+            failure = HandlerFailed(target.name, "", "InvalidReply", error.reason)
+    elif outcome.startswith(DECLARED) and outcome.removeprefix(DECLARED) in target.errors:
+        try:
+            failure = target.errors[outcome.removeprefix(DECLARED)].decode(record.value)
+        except InvalidMessage as error:
+            failure = HandlerFailed(target.name, "", "InvalidReply", error.reason)
+    elif outcome == FAILED:
+        failure = decode_failure(target.name, record.value)
+    elif outcome == INVALID:
+        failure = decode_invalid(target.name, record.value)
+    else:
+        failure = HandlerFailed(target.name, "", "InvalidReply", f"the outcome {outcome!r} is not known")
+    raise failure

@@ -1,0 +1,153 @@
+"""How a request, its reply and its cancellation look in a log. docs/wire-format.md describes them for programs in other languages.
+
+A request goes to `<module>.requests` and names where it wants its answer: a topic of replies, a partition of it, and a correlation. The
+reply goes there; the cancellation goes to the partition of the request, behind it. What the caller may wait is sent as a budget and not as
+a moment, since the clocks of two machines differ; the time that the request spends in the log is taken off it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fissile._bus import Queries
+from fissile._envelope import header
+from fissile._errors import CallError, HandlerFailed, InvalidMessage
+from fissile.abc import Headers, Record
+
+CORRELATION = "fissile-correlation"
+REPLY_TO = "fissile-reply-to"
+BUDGET_MS = "fissile-budget-ms"
+CHAIN = "fissile-chain"
+CANCEL = "fissile-cancel"
+OUTCOME = "fissile-outcome"
+
+REPLIED = "replied"
+DECLARED = "declared:"
+FAILED = "failed"
+INVALID = "invalid"
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One handler up the chain of a request, as it travels.
+
+    Attributes:
+        module: Its module.
+        name: Its message.
+        key: The key that it holds, if it has one.
+    """
+
+    module: str
+    name: str
+    key: str | None = None
+
+
+_encode_chain = msgspec.json.Encoder().encode
+_decode_chain = msgspec.json.Decoder(tuple[Link, ...]).decode
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request whose caller waits, as it was read from a log.
+
+    Attributes:
+        correlation: What the reply has to carry.
+        topic: The topic of the reply.
+        partition: The partition of the reply.
+        budget_s: How long the caller waits, counted from when the request was stored, in seconds.
+        chain: The handlers up the chain, the first one first.
+    """
+
+    correlation: str
+    topic: str
+    partition: int
+    budget_s: float
+    chain: tuple[Link, ...]
+
+
+def request_headers(
+    headers: Headers, bus: Queries, correlation: str, reply_topic: str, reply_partition: int, budget_s: float
+) -> Headers:
+    """Return the headers of a message with those of a request added."""
+    added: list[tuple[str, bytes]] = [
+        (CORRELATION, correlation.encode()),
+        (REPLY_TO, f"{reply_topic}/{reply_partition}".encode()),
+        (BUDGET_MS, str(max(0, int(budget_s * 1000))).encode()),
+    ]
+    chain = chain_of(bus)
+    if chain:
+        added.append((CHAIN, _encode_chain(chain)))
+    return (*headers, *added)
+
+
+def cancel_headers(correlation: str) -> Headers:
+    """Return the headers of a cancellation."""
+    return ((CANCEL, correlation.encode()),)
+
+
+def read_request(record: Record) -> Request | None:
+    """Return the request in a record; None if nobody waits for an answer, or the address makes no sense."""
+    correlation, address = header(record.headers, CORRELATION), header(record.headers, REPLY_TO)
+    if correlation is None or address is None:
+        return None
+    topic, _, partition = address.rpartition("/")
+    budget_ms = header(record.headers, BUDGET_MS) or ""
+    if not topic or not partition.isdecimal() or not budget_ms.isdecimal() or len(partition) > 6 or len(budget_ms) > 12:
+        return None
+    chain: tuple[Link, ...] = ()
+    encoded = header(record.headers, CHAIN)
+    if encoded is not None:
+        try:
+            chain = _decode_chain(encoded)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+    return Request(correlation, topic, int(partition), int(budget_ms) / 1000, chain)
+
+
+def chain_of(bus: Queries) -> tuple[Link, ...]:
+    """Return the handlers up the chain of a bus, its own included, the first one first."""
+    links: list[Link] = []
+    here: Queries | None = bus
+    while here is not None:
+        if here._handler is not None:
+            links.append(Link(here._handler.module, here._handler.name, here._key))
+        elif here._remote_chain:
+            links.extend(reversed(here._remote_chain))
+        here = here._parent
+    return tuple(reversed(links))
+
+
+# --- outcomes --------------------------------------------------------------------------------------------------------
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    message_id: str
+    error_type: str
+    error_text: str
+
+
+_decode_failure = msgspec.json.Decoder(_Failure).decode
+
+
+def encode_failure(error: HandlerFailed) -> bytes:
+    """Return the body of a reply that tells of a handler that failed."""
+    return msgspec.json.encode(_Failure(error.message_id, error.error_type, error.error_text))
+
+
+def decode_failure(name: str, body: bytes) -> CallError:
+    """Return the failure that a reply tells of."""
+    try:
+        told = _decode_failure(body)
+    except msgspec.MsgspecError as error:
+        return HandlerFailed(name, "", "UnreadableReply", str(error))
+    return HandlerFailed(name, told.message_id, told.error_type, told.error_text)
+
+
+def decode_invalid(name: str, body: bytes) -> CallError:
+    """Return the error of a message that its handler's process could not read."""
+    return InvalidMessage(name, body.decode(errors="replace"))
+
+
+def outcome_name(error: Any) -> str:
+    """Return how a declared error is called in a reply."""
+    return f"{DECLARED}{type(error).__name__}"

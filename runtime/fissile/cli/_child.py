@@ -1,0 +1,99 @@
+"""The process that `fissile dev` starts anew: it runs the application, and tells its supervisor over a socket how that went.
+
+It is no command: it gets its orders as JSON, and does not import the command line, because a developer waits for its start.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import attrs
+import msgspec
+
+from fissile._logging import format_error
+from fissile.cli._errors import describe, exit_code
+from fissile.cli._exit import Exit
+from fissile.cli._serve import Ready, serve_for_developer
+from fissile.cli._signals import StopSignals
+
+
+class Orders(msgspec.Struct):
+    """What the supervisor wants.
+
+    Attributes:
+        descriptor: The socket to it.
+        settings: Settings from the command line, by the name of their environment variable.
+        verbose: Whether details are wanted.
+        color: Whether stderr gets colours.
+    """
+
+    descriptor: int
+    settings: dict[str, Any]  # Any: of the setting's type
+    verbose: bool
+    color: bool
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """What the supervisor is told, as a line of JSON.
+
+    Attributes:
+        ready: The process is ready: the fields of `Ready`.
+        error: It cannot start, or has ended: what happened.
+        details: The lines that follow.
+        code: The exit code.
+    """
+
+    ready: dict[str, Any] | None = None  # Any: a string, a number or strings
+    error: str | None = None
+    details: tuple[str, ...] = ()
+    code: int = 0
+
+
+def main() -> int:
+    """Run the application; return the exit code."""
+    orders = msgspec.json.decode(sys.argv[1], type=Orders)
+    os.set_inheritable(orders.descriptor, False)  # noqa: FBT003 -- it takes no keyword
+    supervisor = socket.socket(fileno=orders.descriptor)
+    with StopSignals() as signals:
+        Thread(target=_end_with, args=(supervisor,), daemon=True).start()
+
+        def on_ready(ready: Ready) -> None:
+            _tell(supervisor, Report(ready=attrs.asdict(ready)))
+
+        try:
+            return serve_for_developer(
+                Path.cwd(), orders.settings, signals, on_ready, verbose=orders.verbose, color=orders.color
+            )
+        except KeyboardInterrupt:
+            return Exit.INTERRUPTED
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 -- told to the supervisor, whatever it is
+            what, details = describe(error)
+            if orders.verbose:
+                details = (*details, *format_error(error, tree=True).splitlines())
+            code = exit_code(error)
+            _tell(supervisor, Report(error=what, details=details, code=code))
+            return code
+
+
+def _tell(supervisor: socket.socket, report: Report) -> None:
+    with suppress(OSError):  # it has gone, and so shall we
+        supervisor.sendall(msgspec.json.encode(report) + b"\n")
+
+
+def _end_with(supervisor: socket.socket) -> None:
+    """End when the supervisor does, however it did: a child that stays behind would keep the port."""
+    with suppress(OSError):
+        while supervisor.recv(64):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""`fissile dev`: everything in one process for a developer, started anew on change."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from fissile.cli._banner import banner
+from fissile.cli._context import Context
+from fissile.cli._exit import Exit
+from fissile.cli._serve import Ready, serve_for_developer
+from fissile.cli._signals import StopSignals
+
+
+def dev(
+    *,
+    reload: bool = True,
+    port: int | None = None,
+    backend: Literal["asyncio", "trio"] | None = None,
+    context: Annotated[Context, Parameter(parse=False)],
+) -> Exit:
+    """Run everything in one process for a developer, and start it anew when a file changes.
+
+    Ctrl-C drains and ends; a second one stops at once. A file that cannot be imported is told, and the next save starts it again.
+
+    Args:
+        reload: Whether to start anew when a file changes.
+        port: The port of the gateway; 0 for any that is free.
+        backend: The event loop.
+        context: What all commands are given.
+    """
+    settings: dict[str, Any] = {"FISSILE_PLACEMENT": "monolith", "FISSILE_PORT": port, "FISSILE_BACKEND": backend}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if reload and sys.platform != "win32":
+        from fissile.cli._supervise import supervise
+
+        return supervise(context, given)
+    with StopSignals() as signals:
+
+        def on_ready(ready: Ready) -> None:
+            banner(context.output, ready, perf_counter() - context.started, ())
+
+        return serve_for_developer(
+            Path.cwd(), given, signals, on_ready, verbose=context.verbose, color=context.output.color_err
+        )

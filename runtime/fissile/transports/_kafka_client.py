@@ -1,0 +1,358 @@
+"""aiokafka 0.14 behind types of our own. It has none, and some of what we need is private to it: all of that is here, and nowhere else.
+
+All of this belongs in the loop (see `_kafka_bridge.py`). aiokafka waits without end where a broker is away; so everything that waits has a
+bound here, in a task of its own: a bare `CancelledError` comes out of its `stop()` where it was not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from fissile._errors import Fault, StartupFailed, Unavailable
+from fissile.abc import Headers, Partition
+from fissile.transports._kafka_bridge import forget
+from fissile.transports._kafka_options import Options, milliseconds
+
+if TYPE_CHECKING:
+    import ssl
+
+T = TypeVar("T")
+
+_NEVER_MS = 24 * 3600 * 1000
+"""How long a consumer may go without reading. A member without partitions would leave for good after it (aiokafka#1187)."""
+_ANSWER_S = 0.01
+"""A broker that answers an empty fetch sooner than this does not wait for records, in seconds."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.0005, 0.02
+_UNKNOWN_OFFSET = -1
+
+
+class Raw(Protocol):
+    """A record as aiokafka has it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@cache
+def library(name: str = "aiokafka") -> Any:  # Any: the library has no types
+    """Import aiokafka, or a part of it.
+
+    Raises:
+        StartupFailed: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        fault = Fault(
+            f"kafka:// needs {error.name}, which is not installed.",
+            "FISSILE_BUS",
+            "Install it: pip install 'fissile[kafka]'.",
+        )
+        raise StartupFailed((fault,)) from None
+
+
+def kafka_error(name: str = "KafkaError") -> type[Exception]:
+    """Return an error class of aiokafka."""
+    found: type[Exception] = getattr(library("aiokafka.errors"), name)
+    return found
+
+
+def security_context(options: Options) -> ssl.SSLContext | None:
+    """Return the TLS context, which checks host names, or None where there is no TLS.
+
+    Raises:
+        StartupFailed: The files cannot be used.
+    """
+    security = options.security
+    if not security.protocol.endswith("SSL"):
+        return None
+    try:
+        context: ssl.SSLContext = library("aiokafka.helpers").create_ssl_context(
+            cafile=security.ca or None,
+            certfile=security.certificate or None,
+            keyfile=security.key or None,
+            password=security.key_password or None,
+        )
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        fault = Fault(f"The TLS files cannot be used: {error}.", "FISSILE_KAFKA_TLS_CERTIFICATE", "Check all of them.")
+        raise StartupFailed((fault,)) from None
+    return context
+
+
+async def within(seconds: float, what: str, coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what nobody sends
+    """Run a coroutine of aiokafka in a task of its own, with a bound.
+
+    Raises:
+        Unavailable: It took too long, was cancelled in there, or failed for a reason of the connection or the broker.
+    """
+    task = asyncio.get_running_loop().create_task(coroutine)
+    try:
+        await asyncio.wait((task,), timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,), timeout=1.0)
+            forget(task)
+    if not task.done() or task.cancelled():
+        raise Unavailable(f"{what}: no answer from Kafka within {seconds:g} s.")
+    error = task.exception()
+    if isinstance(error, (kafka_error(), OSError, asyncio.TimeoutError)):
+        raise Unavailable(f"{what}: {error!r}.") from None
+    return task.result()
+
+
+def partition_of(name: str, number: int) -> Partition:
+    """Return a partition as aiokafka wants it, which is a tuple all the same."""
+    found: Partition = library().TopicPartition(name, number)
+    return found
+
+
+class Rebalances(Protocol):
+    """Who is told that partitions come and go. The group waits meanwhile."""
+
+    async def taken(self) -> None:
+        """All partitions are being taken."""
+        ...
+
+    async def given(self, partitions: Collection[Partition]) -> None:
+        """These partitions, and no others, are there now."""
+        ...
+
+
+class Consumer:
+    """A consumer of aiokafka.
+
+    Args:
+        options: What it is made with.
+        context: The TLS context.
+        group: The group to be in, or None.
+    """
+
+    def __init__(self, options: Options, context: ssl.SSLContext | None, group: str | None) -> None:
+        self._options = options
+        self._group = group
+        self._raw: Any = library().AIOKafkaConsumer(  # Any: the library has no types
+            **options.client(),
+            ssl_context=context,
+            group_id=group,
+            group_instance_id=(options.instance or None) if group else None,
+            # It commits the record in hand: a kill -9 would lose it.
+            enable_auto_commit=False,
+            # It would mix "nothing committed" with "no longer kept"; we resolve both ourselves.
+            auto_offset_reset="none",
+            session_timeout_ms=milliseconds(options.session_s),
+            heartbeat_interval_ms=milliseconds(options.heartbeat_s),
+            rebalance_timeout_ms=milliseconds(options.rebalance_s),
+            max_poll_interval_ms=_NEVER_MS,
+            max_partition_fetch_bytes=max(1024 * 1024, options.record_bytes),
+            fetch_max_bytes=16 * 1024 * 1024,
+        )
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            Unavailable: No broker answers.
+        """
+        try:
+            await within(self._options.request_s, "Kafka cannot be reached", self._raw.start())
+        except BaseException:
+            await self.stop(1.0)
+            raise
+        fetcher = self._raw._fetcher
+        fetcher._proc_fetch_request = _paced(fetcher._proc_fetch_request)
+
+    async def stop(self, seconds: float) -> None:
+        """Leave the group and disconnect, within a bound; what still runs after it is torn down. Raises nothing."""
+        try:
+            await within(seconds, "The consumer does not stop", self._raw.stop())
+        except Exception:  # noqa: BLE001 -- whatever it was, the next step does not depend on it
+            await self._abandon()
+
+    async def _abandon(self) -> None:
+        raw = self._raw
+        raw._closed = True
+        coordinator, fetcher = raw._coordinator, raw._fetcher
+        tasks: list[asyncio.Task[Any] | None] = []  # Any: nobody wants the results
+        if coordinator is not None:
+            names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task")
+            tasks += [getattr(coordinator, name, None) for name in names]
+        if fetcher is not None:
+            tasks += [fetcher._fetch_task, *fetcher._pending_tasks]
+        running = [task for task in tasks if task is not None]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=1.0)
+        for task in running:
+            forget(task)
+        await _disconnect(raw._client)
+
+    # --- the group ---------------------------------------------------------------------------------------------------
+
+    def subscribe(self, topics: Iterable[str], rebalances: Rebalances) -> None:
+        """Join the group. It does not wait for partitions, which the members that there are give up first."""
+        self._raw.subscribe(list(topics), listener=_listener(rebalances))
+
+    def identity(self) -> tuple[int, str]:
+        """Return the broker's number of the generation, and the name it has given this member."""
+        coordinator = self._raw._coordinator
+        return coordinator.generation, coordinator.member_id
+
+    async def committed(self, partitions: Collection[Partition]) -> dict[Partition, int]:
+        """Return what the group has committed, where it has."""
+        found: dict[Partition, Any] = await self._raw._coordinator.fetch_committed_offsets(list(partitions))
+        return {partition: one.offset for partition, one in found.items() if one.offset != _UNKNOWN_OFFSET}
+
+    async def commit(self, identity: tuple[int, str], offsets: Mapping[Partition, int]) -> bool:
+        """Commit as the member of a generation.
+
+        aiokafka's own `commit` takes the generation of the moment of sending, also after a rebalance or a failed heartbeat: an offset of
+        the old assignment would then be accepted, and move the group back. So the request is made here.
+
+        Returns:
+            False if the broker refused it because the generation is over.
+
+        Raises:
+            KafkaError: There was another error; retriable ones say so.
+        """
+        coordinator = self._raw._coordinator
+        await coordinator.ensure_coordinator_known()
+        topics: dict[str, list[tuple[int, int, str]]] = {}
+        for (topic, number), offset in offsets.items():
+            topics.setdefault(topic, []).append((number, offset, ""))
+        commits = library("aiokafka.protocol.commit")
+        request = commits.OffsetCommitRequest(
+            self._group, *identity, commits.OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(topics.items())
+        )
+        response = await coordinator._send_req(request)
+        errors = library("aiokafka.errors")
+        over = (errors.UnknownMemberIdError, errors.IllegalGenerationError, errors.RebalanceInProgressError)
+        codes: set[int] = {code for _, partitions in response.topics for _, code in partitions if code}
+        found: list[type[Exception]] = [errors.for_code(code) for code in codes]
+        if any(error in over for error in found):
+            return False
+        for error in found:
+            if error in (errors.GroupCoordinatorNotAvailableError, errors.NotCoordinatorForGroupError):
+                coordinator.coordinator_dead()
+            raise error
+        return True
+
+    # --- positions ---------------------------------------------------------------------------------------------------
+
+    def assign(self, partitions: Collection[Partition]) -> None:
+        """Read these partitions, without a group."""
+        self._raw.assign(list(partitions))
+
+    async def bounds(self, partitions: Collection[Partition]) -> tuple[dict[Partition, int], dict[Partition, int]]:
+        """Return the first offset kept of each partition, and the end."""
+        begins: dict[Partition, int]
+        ends: dict[Partition, int]
+        begins, ends = await asyncio.gather(
+            self._raw.beginning_offsets(list(partitions)), self._raw.end_offsets(list(partitions))
+        )
+        return begins, ends
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read on from an offset."""
+        self._raw.seek(partition, offset)
+
+    async def position(self, partition: Partition) -> int:
+        """Return the next offset that will be read."""
+        found: int = await self._raw.position(partition)
+        return found
+
+    def end(self, partition: Partition) -> int | None:
+        """Return the end of the log as the last fetch told it."""
+        found: int | None = self._raw.highwater(partition)
+        return found
+
+    def answered(self, partition: Partition) -> float | None:
+        """Return how long ago a broker answered a fetch of the partition, in seconds."""
+        last_ms: int | None = self._raw.last_poll_timestamp(partition)
+        return None if last_ms is None else max(0.0, time.time() - last_ms / 1000)
+
+    def assignment(self) -> Collection[Partition]:
+        """Return the partitions it holds."""
+        found: Collection[Partition] = self._raw.assignment()
+        return found
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    async def receive(self, count: int, seconds: float) -> Mapping[Partition, Sequence[Raw]]:
+        """Return the next records, or nothing after some time; during a rebalance it waits for its end."""
+        found: Mapping[Partition, Sequence[Raw]] = await self._raw.getmany(
+            timeout_ms=milliseconds(seconds), max_records=count
+        )
+        return found
+
+    def pause(self, partitions: Collection[Partition]) -> None:
+        """Fetch no more of these partitions; of those among them that it holds."""
+        held = self._raw.assignment()
+        self._raw.pause(*(partition for partition in partitions if partition in held))
+
+    def resume(self, partitions: Collection[Partition]) -> None:
+        """Fetch them again."""
+        held = self._raw.assignment()
+        self._raw.resume(*(partition for partition in partitions if partition in held))
+
+    def problem(self) -> str | None:
+        """Return why it will never read again, or None. aiokafka tells nobody but the next reader, and sometimes not even that (#1154)."""
+        coordinator, fetcher = self._raw._coordinator, self._raw._fetcher
+        for name, task in (
+            ("the fetcher", None if fetcher is None else fetcher._fetch_task),
+            ("the coordination", getattr(coordinator, "_coordination_task", None)),
+        ):
+            if task is not None and task.done():
+                error = None if task.cancelled() else task.exception()
+                return f"{name} has ended" + (f": {error!r}" if error is not None else "")
+        return None
+
+
+def _listener(rebalances: Rebalances) -> object:
+    async def on_partitions_revoked(_: object, revoked: object) -> None:  # noqa: ARG001 -- it is always all of them
+        await rebalances.taken()
+
+    async def on_partitions_assigned(_: object, assigned: Collection[Partition]) -> None:
+        await rebalances.given(assigned)
+
+    methods = {"on_partitions_revoked": on_partitions_revoked, "on_partitions_assigned": on_partitions_assigned}
+    found: object = type("Listener", (library().ConsumerRebalanceListener,), methods)()
+    return found
+
+
+def _paced(fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+    """Pace the fetches of a broker that answers empty ones at once, as the embedded one does: thousands a second for each idle consumer."""
+    empty = 0
+
+    async def paced(*arguments: object) -> bool:
+        nonlocal empty
+        began = time.monotonic()
+        has_data = await fetch(*arguments)
+        if has_data or time.monotonic() - began > _ANSWER_S:
+            empty = 0
+            return has_data
+        empty += 1
+        try:
+            await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(10, empty // 4)))
+        except asyncio.CancelledError:
+            return has_data  # as the fetch itself does: whoever cancels it awaits it, and expects a result
+        return has_data
+
+    return paced
+
+
+async def _disconnect(client: Any) -> None:  # Any: the library has no types
+    """Close all connections of a client, within a bound."""
+    try:
+        await within(1.0, "The connections do not close", client.close())
+    except Exception:  # noqa: BLE001, S110 -- there is nothing left to try
+        pass

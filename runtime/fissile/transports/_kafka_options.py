@@ -1,0 +1,182 @@
+"""What the Kafka transport is told: the brokers of the URL, names, bounds and security from the settings."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from fissile._errors import Fault, StartupFailed
+from fissile._settings import MASK, Settings
+
+OVERHEAD_BYTES = 4096
+"""What an envelope may add to a message of the largest size; the same as on the other transports."""
+HEADERS_BYTES = 128 * 1024
+"""What key and headers of a record may have: those of a dead letter carry a traceback."""
+BATCH_BYTES = 256 * 1024
+"""The size of a batch. aiokafka's default of 16 KiB costs three quarters of the rate at 512 requests in flight."""
+READ_AHEAD_BYTES = 8 * 1024 * 1024
+"""How much a member or reader buffers."""
+RECORD_BYTES = 512
+"""What a record takes in memory besides its value; for the bounds of buffers."""
+
+
+def _masked(_: object) -> str:
+    return MASK
+
+
+@frozen
+class Security:
+    """How clients prove who they are, and whom they trust.
+
+    Attributes:
+        protocol: Kafka's name of it: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+        mechanism: The SASL mechanism.
+        username: The user.
+        password: The user's password.
+        ca: The file with the certificates that are trusted, else those of the system.
+        certificate: The file with the client's certificate chain.
+        key: The file with its private key.
+        key_password: The password of that file.
+    """
+
+    protocol: str = "PLAINTEXT"
+    mechanism: str = "SCRAM-SHA-512"
+    username: str = ""
+    password: str = field(default="", repr=_masked)
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    key_password: str = field(default="", repr=_masked)
+
+    def faults(self) -> list[Fault]:
+        """Return what is wrong with it; no text has a secret in it."""
+        faults: list[Fault] = []
+        if self.protocol.startswith("SASL") and not (self.username and self.password):
+            what = f"FISSILE_KAFKA_SECURITY={self.protocol} needs a user and a password."
+            faults.append(Fault(what, "FISSILE_KAFKA_USERNAME", "Set it, and FISSILE_KAFKA_PASSWORD."))
+        if self.key and not self.certificate:
+            faults.append(
+                Fault("There is a private key and no certificate.", "FISSILE_KAFKA_TLS_CERTIFICATE", "Set it too.")
+            )
+        for name, file in (("CA", self.ca), ("CERTIFICATE", self.certificate), ("KEY", self.key)):
+            if file and not Path(file).is_file():
+                faults.append(Fault(f"There is no file {file}.", f"FISSILE_KAFKA_TLS_{name}", "Correct the path."))
+        return faults
+
+
+@frozen
+class Options:
+    """What the clients are made with.
+
+    Attributes:
+        servers: The brokers to begin with, as host:port.
+        prefix: What the names of topics and groups begin with, so that applications and developers can share brokers.
+        replication: How many copies of a partition there are; 0 for three, or as many as there are brokers.
+        instance: The name of this replica if it has a stable one (KIP-345, static membership).
+        append_s: How long one try to store a batch may take, in seconds.
+        revoke_s: How long a member may take to hand its partitions over, in seconds.
+        session_s: After which silence a member is thought dead, in seconds.
+        heartbeat_s: How often a member says that it lives, in seconds.
+        stuck_s: After which silence a member or a reader is replaced, in seconds.
+        value_bytes: The largest value.
+        buffer_bytes: How much may be waiting to be stored.
+        security: How clients prove who they are.
+    """
+
+    servers: tuple[str, ...]
+    prefix: str = ""
+    replication: int = 0
+    instance: str = ""
+    append_s: float = 5.0
+    revoke_s: float = 5.0
+    session_s: float = 10.0
+    heartbeat_s: float = 1.0
+    stuck_s: float = 30.0
+    value_bytes: int = 1024 * 1024 + OVERHEAD_BYTES
+    buffer_bytes: int = 64 * 1024 * 1024
+    security: Security = Security()
+
+    @property
+    def record_bytes(self) -> int:
+        """The largest record: value, key and headers."""
+        return self.value_bytes + HEADERS_BYTES
+
+    @property
+    def rebalance_s(self) -> float:
+        """How long a group waits for a member that does not hand over, in seconds."""
+        return max(self.session_s, self.revoke_s + 2.0)
+
+    @property
+    def request_s(self) -> float:
+        """How long a broker may take to answer, in seconds. A group holds back its answer to who joins until all members have."""
+        return self.rebalance_s + 2.0
+
+    def client(self) -> dict[str, Any]:  # Any: keyword arguments of an untyped library
+        """Return the arguments that all of aiokafka's clients share."""
+        arguments: dict[str, Any] = {
+            "bootstrap_servers": list(self.servers),
+            "client_id": "fissile",
+            "request_timeout_ms": milliseconds(self.request_s),
+            "security_protocol": self.security.protocol,
+        }
+        if self.security.protocol.startswith("SASL"):
+            arguments["sasl_mechanism"] = self.security.mechanism
+            arguments["sasl_plain_username"] = self.security.username
+            arguments["sasl_plain_password"] = self.security.password
+        return arguments
+
+
+def milliseconds(seconds: float) -> int:
+    """Return seconds as Kafka has them."""
+    return math.ceil(seconds * 1000)
+
+
+def options_of(settings: Settings) -> Options:
+    """Read the options from the settings.
+
+    Raises:
+        StartupFailed: They have faults.
+    """
+    url = urlsplit(settings.bus)
+    faults: list[Fault] = []
+    if "@" in url.netloc:
+        # The URL is shown to people, and is in logs; so the fault does not repeat it.
+        faults.append(
+            Fault(
+                "The URL has a password in it.", "FISSILE_BUS", "Use FISSILE_KAFKA_USERNAME and FISSILE_KAFKA_PASSWORD."
+            )
+        )
+    servers = tuple(server if ":" in server else f"{server}:9092" for server in url.netloc.split(",") if server)
+    if not servers:
+        faults.append(Fault("The URL names no broker.", "FISSILE_BUS", "Write kafka://host:9092."))
+    security = Security(
+        protocol=settings.kafka_security,
+        mechanism=settings.kafka_sasl_mechanism,
+        username=settings.kafka_username,
+        password=settings.kafka_password,
+        ca=settings.kafka_tls_ca,
+        certificate=settings.kafka_tls_certificate,
+        key=settings.kafka_tls_key,
+        key_password=settings.kafka_tls_key_password,
+    )
+    faults += security.faults()
+    if faults:
+        raise StartupFailed(tuple(faults))
+    return Options(
+        servers=servers,
+        prefix=settings.kafka_prefix,
+        replication=settings.kafka_replication,
+        instance=settings.kafka_instance,
+        append_s=settings.kafka_append_s,
+        revoke_s=settings.kafka_revoke_s,
+        session_s=settings.kafka_session_s,
+        heartbeat_s=settings.kafka_heartbeat_s,
+        stuck_s=settings.kafka_stuck_s,
+        value_bytes=settings.max_message_bytes + OVERHEAD_BYTES,
+        buffer_bytes=settings.kafka_buffer_bytes,
+        security=security,
+    )

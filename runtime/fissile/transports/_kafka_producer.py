@@ -1,0 +1,194 @@
+"""The producers: idempotent, acks=all, one at a time; a broken one is replaced by the next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fissile._errors import Unavailable
+from fissile.transports._kafka_bridge import forget
+from fissile.transports._kafka_client import kafka_error, library, within
+from fissile.transports._kafka_options import BATCH_BYTES, Options, milliseconds
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+
+class Batch(Protocol):
+    """A batch of records of one partition."""
+
+    def append(
+        self, *, timestamp: int, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]
+    ) -> object | None:
+        """Add a record; return None if there is no room for it."""
+        ...
+
+    def close(self) -> None:
+        """Let nobody add to it."""
+        ...
+
+
+class Place(Protocol):
+    """Where a batch was stored."""
+
+    offset: int
+
+
+class Producer:
+    """A producer of aiokafka.
+
+    Attributes:
+        is_broken: Whether it has failed a batch. Its numbers of that partition then have a gap, and the broker refuses all that follows
+            (`OutOfOrderSequenceNumber`); Java's client begins a new epoch then, aiokafka does not. So it is not used again.
+        under_way: How many batches it has in hand.
+    """
+
+    def __init__(self, options: Options, context: ssl.SSLContext | None) -> None:
+        self.is_broken = False
+        self.under_way = 0
+        arguments = options.client()
+        # An answer that does not come is asked for again over a new connection within the deadline of the append.
+        arguments["request_timeout_ms"] = milliseconds(options.append_s)
+        self._raw: Any = library().AIOKafkaProducer(  # Any: the library has no types
+            **arguments,
+            ssl_context=context,
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=max(2 * BATCH_BYTES, options.record_bytes + BATCH_BYTES),
+        )
+        self._options = options
+
+    async def start(self) -> None:
+        """Connect, and get a producer id.
+
+        Raises:
+            Unavailable: No broker answers.
+        """
+        try:
+            await within(self._options.append_s, "Kafka cannot be reached", self._raw.start())
+        except BaseException:
+            await self.stop(1.0)
+            raise
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can still store anything: an error in its sender task fails everything from then on (aiokafka#907, #974)."""
+        task: asyncio.Task[None] | None = self._raw._sender.sender_task
+        return not self.is_broken and task is not None and not task.done()
+
+    def new_batch(self) -> Batch:
+        """Make an empty batch."""
+        batch: Batch = self._raw.create_batch()
+        return batch
+
+    async def submit(self, batch: Batch, topic: str, partition: int) -> asyncio.Future[Place]:
+        """Hand a batch over; the answer is a future, which must not be cancelled."""
+        future: asyncio.Future[Place] = await self._raw.send_batch(batch, topic, partition=partition)
+        return future
+
+    async def stop(self, seconds: float) -> None:
+        """Disconnect, within a bound. What is not stored by then may still be, or never. Raises nothing.
+
+        aiokafka's own `stop` of an idempotent producer waits for ever where the broker is away (#1101).
+        """
+        try:
+            await within(seconds, "The producer does not stop", self._raw.stop())
+        except Exception:  # noqa: BLE001 -- whatever it was, the next step does not depend on it
+            self._raw._closed = True
+            sender: asyncio.Task[None] | None = self._raw._sender.sender_task
+            if sender is not None:
+                sender.cancel()
+            try:
+                await within(1.0, "The connections do not close", self._raw.client.close())
+            except Exception:  # noqa: BLE001, S110 -- there is nothing left to try
+                pass
+            if sender is not None:
+                await asyncio.wait((sender,), timeout=1.0)
+                forget(sender)
+
+
+class Producers:
+    """The producer of the moment.
+
+    Args:
+        options: What producers are made with.
+        context: The TLS context.
+    """
+
+    def __init__(self, options: Options, context: ssl.SSLContext | None) -> None:
+        self._options = options
+        self._context = context
+        self._current: Producer | None = None
+        self._lock = asyncio.Lock()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self.replaced = 0
+
+    def current(self) -> Producer | None:
+        """Return the producer if it can be used."""
+        producer = self._current
+        return producer if producer is not None and producer.is_usable else None
+
+    async def get(self) -> Producer:
+        """Return a producer that can be used; make one if there is none.
+
+        Raises:
+            Unavailable: No broker answers.
+        """
+        async with self._lock:
+            producer = self.current()
+            if producer is not None:
+                return producer
+            old, self._current = self._current, None
+            if old is not None:
+                self.replaced += 1
+                task = asyncio.get_running_loop().create_task(self._retire(old))
+                self._stopping.add(task)
+                task.add_done_callback(self._stopping.discard)
+            producer = Producer(self._options, self._context)
+            await producer.start()
+            self._current = producer
+            return producer
+
+    async def _retire(self, producer: Producer) -> None:
+        """Let a producer finish what other partitions have given it, then stop it."""
+        for _ in range(100):
+            if not producer.under_way:
+                break
+            await asyncio.sleep(self._options.append_s / 100)
+        await producer.stop(1.0)
+
+    async def stop(self) -> None:
+        """Disconnect, within a bound."""
+        if self._current is not None:
+            await self._current.stop(1.0)
+            self._current = None
+        for task in tuple(self._stopping):
+            task.cancel()
+        if self._stopping:
+            await asyncio.wait(tuple(self._stopping), timeout=2.0)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether an error of a batch means that the broker has not stored it. (All that is retried is stored at most once: it has a number.)"""
+    names = (
+        "TopicAuthorizationFailedError",
+        "ClusterAuthorizationFailedError",
+        "InvalidTopicError",
+        "RecordListTooLargeError",
+        "MessageSizeTooLargeError",
+        "InvalidTimestampError",
+        "PolicyViolationError",
+        "NotEnoughReplicasError",
+        "UnsupportedForMessageFormatError",
+    )
+    return isinstance(error, tuple(kafka_error(name) for name in names))
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Tell whether the broker found a record too large."""
+    return isinstance(error, (kafka_error("MessageSizeTooLargeError"), kafka_error("RecordListTooLargeError")))
+
+
+__all__ = ["Batch", "Place", "Producer", "Producers", "Unavailable", "is_refusal", "is_too_large"]

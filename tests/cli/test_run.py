@@ -1,0 +1,126 @@
+"""`fissile run`: JSON logs, and the two signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.example import Running, answer, fissile, order, port_of, running
+
+BACKENDS = ["asyncio", "trio"]
+
+
+def logs(run: Running) -> list[dict[str, Any]]:
+    """All lines, each of which is an object."""
+    return [json.loads(line) for line in run.lines]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_what_is_in_progress_and_exits_with_0(
+    shop: Path, tmp_path: Path, backend: str, number: signal.Signals
+) -> None:
+    begun, done = tmp_path / "begun", tmp_path / "done"
+    with running("run", "--port", "0", "--backend", backend, cwd=shop) as run:
+        connection = order(port_of(run.wait_for('"ready"')), f"wait:{begun}:{done}")
+        run.wait_until(begun.exists)
+        run.signal(number)
+        run.wait_for("draining")
+        done.touch()
+        assert answer(connection) == f"1 x wait:{begun}:{done} [] False"
+        assert run.wait_exit() == 0
+        assert logs(run)[-1]["event"] == "stopped"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_second_signal_stops_at_once_whatever_is_in_progress(shop: Path, tmp_path: Path, backend: str) -> None:
+    begun, done = tmp_path / "begun", tmp_path / "done"
+    with running("run", "--port", "0", "--backend", backend, cwd=shop) as run:
+        connection = order(port_of(run.wait_for('"ready"')), f"wait:{begun}:{done}")
+        run.wait_until(begun.exists)
+        run.signal(signal.SIGINT)
+        run.wait_for("draining")
+        run.signal(signal.SIGINT)
+        assert run.wait_exit() == 130
+        connection.close()
+
+
+def test_a_second_signal_ends_even_a_handler_that_cannot_be_cancelled(shop: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    with running("run", "--port", "0", cwd=shop) as run:
+        connection = order(port_of(run.wait_for('"ready"')), f"stubborn:{begun}")
+        run.wait_until(begun.exists)
+        run.signal(signal.SIGTERM)
+        run.wait_for("draining")
+        run.signal(signal.SIGTERM)
+        assert run.wait_exit() == 130
+        connection.close()
+
+
+def test_logs_are_one_json_object_a_line_with_the_fields_of_the_message_in_hand(shop: Path) -> None:
+    with running("run", "--port", "0", cwd=shop) as run:
+        port = port_of(run.wait_for('"ready"'))
+        assert answer(order(port, "A1")) == "1 x A1 [] False"
+        assert answer(order(port, "broken")) == ""
+        run.wait_for("place-order failed")
+        run.signal(signal.SIGTERM)
+        assert run.wait_exit() == 0
+        lines = logs(run)
+    placed = next(line for line in lines if line["event"] == "placing A1")
+    assert placed["level"] == "warning"
+    assert placed["logger"] == "shop.orders"
+    assert (placed["module"], placed["message"], placed["sku"]) == ("orders", "orders.place-order", "A1")
+    assert placed["message_id"]
+    assert placed["time"].endswith("Z")
+    failed = next(line for line in lines if line["event"] == "orders.place-order failed")
+    assert 'raise RuntimeError("the shelf fell over")' in failed["exception"]
+    assert failed["module"] == "orders"
+
+
+def test_it_says_at_start_that_the_bus_in_memory_keeps_nothing(shop: Path) -> None:
+    with running("run", "--port", "0", cwd=shop) as run:
+        run.wait_for('"ready"')
+        assert any(line["level"] == "warning" and "memory" in line["event"] for line in logs(run))
+
+
+def test_faults_are_logged_one_a_line_and_exit_with_3(shop: Path) -> None:
+    (shop / "modules/orders/service.py").write_text("def (\n")
+    done = fissile("run", cwd=shop)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 3
+    assert lines[0]["where"] == "modules/orders/service.py:1"
+    assert lines[0]["cure"]
+    assert lines[-1]["event"] == "The application cannot start: 1 fault."
+
+
+def test_a_taken_port_is_told_with_the_cure_and_exits_with_7(shop: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = fissile("run", "--port", str(taken.getsockname()[1]), cwd=shop)
+    assert done.returncode == 7
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert "address already in use" in last["event"].lower()
+    assert "choose a port" in last["details"][0]
+
+
+def test_an_unknown_process_is_a_fault_that_names_the_known_ones(shop: Path) -> None:
+    done = fissile("run", "nowhere", cwd=shop)
+    assert done.returncode == 3
+    assert "has no process 'nowhere'" in done.stderr
+    assert "monolith" in done.stderr
+
+
+def test_neither_rich_nor_watchfiles_nor_structlog_is_imported(shop: Path) -> None:
+    check = (
+        "import sys, atexit; atexit.register(lambda: print([n for n in ('rich', 'watchfiles', 'structlog') if n in sys.modules], file=sys.stderr))"
+    )
+    (shop / "modules/orders/contract.py").write_text(f"{check}\n{(shop / 'modules/orders/contract.py').read_text()}")
+    with running("run", "--port", "0", cwd=shop) as run:
+        run.wait_for('"ready"')
+        run.signal(signal.SIGTERM)
+        assert run.wait_exit() == 0
+        assert run.lines[-1] == "[]\n"
