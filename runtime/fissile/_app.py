@@ -276,6 +276,7 @@ class _Running:
         self._modules: list[LiveModule] = []
         self._consumers: dict[str, Consumer] = {}
         self._lifespans: list[Lifespan] = []
+        self._start_failures: list[Exception] = []
         self._scope = anyio.CancelScope()
         self._ready = anyio.Event()
         self._drain = anyio.Event()
@@ -441,7 +442,12 @@ class _Running:
         async def work() -> None:
             if not tells:
                 lifespan.started()
-            await run_isolated(module.context.copy(), signature.function(**arguments))
+            try:
+                await run_isolated(module.context.copy(), signature.function(**arguments))
+            except Exception as error:
+                if lifespan.is_started:
+                    raise
+                self._start_failures.append(error)  # it never came up, so it is the start that fails
 
         tasks.start_soon(self._supervisor.keep, f"worker {lifespan.name}", work)
 
@@ -461,10 +467,8 @@ class _Running:
     async def _wait_up(self) -> None:
         """Wait until every worker has started and every consumer owns partitions; a worker that cannot start ends the start."""
         while True:
-            for lifespan in self._lifespans:
-                problem = self._supervisor.failures.get(f"worker {lifespan.name}")
-                if problem is not None and not lifespan.is_started:
-                    raise problem
+            if self._start_failures:
+                raise self._start_failures[0]
             is_listening = self._remote is None or self._remote.is_listening
             if (
                 is_listening

@@ -42,35 +42,36 @@ class Slots:
 
     Attributes:
         free: How many more may start now.
+        line: Those who wait, the first one first.
     """
 
     free: int
-    _line: deque[anyio.Event] = field(factory=deque[anyio.Event], init=False)
+    line: deque[anyio.Event] = field(factory=deque[anyio.Event], init=False)
 
     async def wait(self) -> None:
         """Wait for a slot and take it."""
         granted = anyio.Event()
-        self._line.append(granted)
+        self.line.append(granted)
         try:
             await granted.wait()
         except BaseException:
             if granted.is_set():
                 self.release()  # it was handed over at the moment of the cancellation
             else:
-                self._line.remove(granted)
+                self.line.remove(granted)
             raise
 
     def release(self) -> None:
         """Give a slot back: to the first in line, if there is one."""
-        if self._line:
-            self._line.popleft().set()
+        if self.line:
+            self.line.popleft().set()
         else:
             self.free += 1
 
     @property
     def waiting(self) -> int:
         """How many wait in line."""
-        return len(self._line)
+        return len(self.line)
 
 
 def holds_slot(bus: Queries | None, module: str) -> bool:

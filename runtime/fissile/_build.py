@@ -28,7 +28,7 @@ from fissile._envelope import Encoder
 from fissile._errors import PositionLost, Unavailable, UnknownMessage
 from fissile._handler import Handler, Kind, bind, with_middleware
 from fissile._isolation import run_isolated
-from fissile._local import local_route
+from fissile._local import cancellation_test, local_route
 from fissile._messages import DeclaredError
 from fissile._module import Middleware
 from fissile._partitioner import partition_of
@@ -156,6 +156,7 @@ class Builder:
         self.middleware = middleware
         self.encoder = Encoder(application, settings.wire, environment.clock.now)
         self.is_loopback = is_loopback
+        self.is_cancelled = cancellation_test()
         self.remote: Remote | None = None
         if transport.shared or is_loopback:
             partition = SystemRandom().randrange(settings.reply_partitions)
@@ -294,7 +295,7 @@ class Builder:
                 gate,
                 default_timeout_s=timeout_s,
                 depth_limit=depth_limit,
-                checkpoint_if_cancelled=checkpoint_of_this_loop(),
+                is_cancelled=self.is_cancelled,
             )
         name = self.catalog.name_of(message)
         if self.remote is None:
@@ -382,14 +383,3 @@ def _absent(module: str, name: str) -> Callable[[Queries, Any, str | None], Coro
         )
 
     return call
-
-
-def checkpoint_of_this_loop() -> Callable[[], Coroutine[Any, Any, None]]:
-    """Return the cheapest `checkpoint_if_cancelled` of the running event loop: AnyIO's finds out at each call which loop that is."""
-    import sniffio
-
-    if sniffio.current_async_library() == "trio":
-        from trio.lowlevel import checkpoint_if_cancelled
-
-        return checkpoint_if_cancelled
-    return anyio.lowlevel.checkpoint_if_cancelled

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
-from attrs import define, field
+from attrs import define, field, frozen
 
 from fissile._bounds import Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Routes
@@ -44,6 +44,7 @@ class Handler:
         reply: The codec of the reply.
         errors: The codecs of the declared errors, by class.
         call: Makes the coroutine that handles a message; to be run in a context of its own.
+        call_alone: The same for a handler that takes no bus, without the call in between; None for one that does.
         routes: Where the messages go that the handler sends.
         context: What the resources of the module have set, copied for each message.
         slots: The bound of handlers running, which commands and queries of a module have apart.
@@ -68,9 +69,11 @@ class Handler:
     declared: int = 0
     failed: int = 0
     bus_type: type[Queries] = field(init=False)
+    call_alone: Callable[[Any], Coroutine[Any, Any, Any]] | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.bus_type = Queries if self.kind == "query" else Bus
+        self.call_alone = self.call.function if isinstance(self.call, WithoutBus) else None
 
     async def run(self, message: Any, bus: Queries) -> bytes:
         """Handle a message on the given bus, and store what the handler published.
@@ -188,17 +191,32 @@ def bind(
     if not inspect.iscoroutinefunction(inspect.unwrap(function)):
         return _threaded(target, "".join(per_message), limiter)
     if not per_message:
-        return lambda message, _bus: target(message)
+        return WithoutBus(target)
     if len(per_message) == 1:
         ((name, kind),) = per_message.items()
         if kind is Caller:
             return lambda message, bus: target(message, **{name: Caller.of(bus)})
         if next(iter(list(inspect.signature(function).parameters)[1:]), None) == name:
-            return lambda message, bus: target(message, bus)
+            return target
         return lambda message, bus: target(message, **{name: bus})
     return lambda message, bus: target(
         message, **{name: Caller.of(bus) if kind is Caller else bus for name, kind in per_message.items()}
     )
+
+
+@frozen(eq=False)
+class WithoutBus:
+    """Makes the coroutine of a handler that takes only the message. The local call takes the function out, which saves a call.
+
+    Attributes:
+        function: The handler, with what is the same for every message.
+    """
+
+    function: Callable[[Any], Coroutine[Any, Any, Any]]
+
+    def __call__(self, message: Any, _bus: Queries) -> Coroutine[Any, Any, Any]:
+        """Pass over the bus."""
+        return self.function(message)
 
 
 def _threaded(

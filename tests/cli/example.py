@@ -248,8 +248,9 @@ def fissile(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProc
         command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     if "-v" not in arguments:
-        assert "ExceptionGroup" not in done.stdout + done.stderr
-        assert "Exception Group" not in done.stdout + done.stderr
+        shown = done.stdout + done.stderr
+        assert "ExceptionGroup" not in shown, shown
+        assert "Exception Group" not in shown, shown
     return done
 
 
@@ -317,7 +318,7 @@ def running(*arguments: str, cwd: Path, **more: str) -> Iterator[Running]:
         try:
             found = Running(process)
             yield found
-            assert "Exception Group" not in found.text
+            assert "Exception Group" not in found.text, found.text
         finally:
             if process.poll() is None:
                 process.kill()

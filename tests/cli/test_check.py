@@ -24,7 +24,9 @@ def test_an_application_without_faults_passes(shop: Path) -> None:
 def test_all_faults_are_listed_together_with_place_and_cure(tmp_path: Path) -> None:
     unhandled = ORDERS_SERVICE.replace("@module.query(GetOrder)\n", "")
     silent = unhandled.replace("PlaceOrder, idempotent=True", "PlaceOrder")
-    crossing = BILLING_SERVICE.replace("from modules.orders import contract as orders", "from modules.orders import contract as orders, service")
+    crossing = BILLING_SERVICE.replace(
+        "from modules.orders import contract as orders", "from modules.orders import contract as orders, service"
+    )
     write_application(tmp_path, {"modules/orders/service.py": silent, "modules/billing/service.py": crossing})
     done = fissile("check", cwd=tmp_path, FISSILE_ORDERS_LIMIT="many")
     assert done.returncode == 3
@@ -48,7 +50,9 @@ def test_faults_as_json_are_data_on_stdout(tmp_path: Path) -> None:
     assert done.returncode == 3
     told = json.loads(done.stdout)
     assert told["application"] == "shop"
-    assert [fault["where"] for fault in told["faults"]] == ["modules/orders/service.py:1"], "told once, and no other module is blamed"
+    assert [fault["where"] for fault in told["faults"]] == ["modules/orders/service.py:1"], (
+        "told once, and no other module is blamed"
+    )
     assert set(told["faults"][0]) == {"what", "where", "cure"}
 
 
@@ -112,8 +116,14 @@ def test_a_contract_may_import_only_fissile_attrs_msgspec_and_the_standard_libra
     rule = "it may import only fissile, attrs, msgspec and the standard library."
     assert crossings(tmp_path) == [
         ("modules/orders/contract.py:4", f"The contract modules.orders.contract imports numpy: {rule}"),
-        ("modules/orders/contract.py:5", f"The contract modules.orders.contract imports modules.orders.service: {rule}"),
-        ("modules/orders/contract.py:6", f"The contract modules.orders.contract imports modules.billing.contract.GetTotal: {rule}"),
+        (
+            "modules/orders/contract.py:5",
+            f"The contract modules.orders.contract imports modules.orders.service: {rule}",
+        ),
+        (
+            "modules/orders/contract.py:6",
+            f"The contract modules.orders.contract imports modules.billing.contract.GetTotal: {rule}",
+        ),
     ]
 
 

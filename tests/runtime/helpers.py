@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from fissile import App, Environment, Ids, Module, Settings
@@ -40,8 +41,9 @@ async def until(condition: Callable[[], object], what: str = "the condition hold
 
 
 async def settle() -> None:
-    """Let every other task run until it waits for something: what has not happened by now, does not happen by itself."""
-    await anyio.wait_all_tasks_blocked()
+    """Give every other task its turns: what has not happened by now waits for something that the test holds back."""
+    for _ in range(60):
+        await anyio.lowlevel.checkpoint()
 
 
 def log_of(clock: ManualClock | None = None, *, retention_bytes: int = 1 << 20, record_bytes: int = 1 << 20) -> MemoryLog:

@@ -1,6 +1,5 @@
 """Rules 5 and 6: ids that a repeat repeats, and nobody retries for a caller that waits."""
 
-import anyio
 import pytest
 from attrs import frozen
 
@@ -21,7 +20,7 @@ from fissile import (
     Topic,
 )
 from fissile.testing import ManualClock
-from tests.runtime.helpers import NEVER_S, app_of, quick, until
+from tests.runtime.helpers import NEVER_S, app_of, quick, settle, until
 
 
 @frozen
@@ -163,7 +162,7 @@ async def test_with_a_waiting_caller_a_failure_is_not_retried() -> None:
         with pytest.raises(HandlerFailed):
             await app.bus.execute(Inner("failure"))
         clock.advance(NEVER_S / 2)
-        await anyio.wait_all_tasks_blocked()
+        await settle()
         assert len(ids.of("inner")) == 1
         assert await app.dead_letters() == ()
 
@@ -221,7 +220,7 @@ async def test_a_handler_that_fails_sends_nothing() -> None:
     async with app_of(module) as app:
         with pytest.raises(HandlerFailed):
             await app.bus.execute(Outer())
-        await anyio.wait_all_tasks_blocked()
+        await settle()
     assert got == []
 
 
@@ -232,7 +231,7 @@ async def test_a_handler_that_succeeds_sends_when_it_has() -> None:
     @module.command(Outer, idempotent=True)
     async def outer(command: Outer, bus: Bus) -> tuple[str, ...]:
         await bus.send(Inner())
-        await anyio.wait_all_tasks_blocked()
+        await settle()
         order.append("outer ended")
         return ()
 

@@ -32,7 +32,7 @@ class LocalSandbox(Sandbox):
         waiting: Runs that may wait for a place.
         allow_weak: Accept the levels `landlock` and `rlimits`, which do not contain a hostile program. For one's own
             machine and one's own programs only.
-        spare: Jails that are kept ready, about 20 MB each. A run that finds one starts as fast as a bare process.
+        spare: Jails that are kept ready, 5 to 10 MB each. A run that finds one starts as fast as a bare process.
         levels: The levels to try, in this order; by default all.
     """
 

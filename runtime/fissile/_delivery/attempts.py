@@ -192,6 +192,20 @@ class Attempts:
     async def _run(self, delivery: Delivery, message: Any, bus: Queries) -> bytes:
         """Run the handler within its bounds; raises whatever it raises."""
         handler = delivery.subscription.handler
+        try:
+            if handler.order_key is None:
+                reply = await self._run_in_slot(delivery, message, bus)
+            else:
+                # First the turn, then the slot, as a local call has it: the other way round the two could wait for each other.
+                async with handler.turns.turn(handler, str(handler.order_key(message)), bus._parent):
+                    reply = await self._run_in_slot(delivery, message, bus)
+        finally:
+            bus._ended = True
+        handler.handled += 1
+        return reply
+
+    async def _run_in_slot(self, delivery: Delivery, message: Any, bus: Queries) -> bytes:
+        handler = delivery.subscription.handler
         slots = handler.slots
         has_slot = True
         if slots.free > 0:
@@ -201,17 +215,10 @@ class Attempts:
         else:
             await slots.wait()
         try:
-            if handler.order_key is None:
-                reply = await handler.run(message, bus)
-            else:
-                async with handler.turns.turn(handler, str(handler.order_key(message)), bus._parent):
-                    reply = await handler.run(message, bus)
+            return await handler.run(message, bus)
         finally:
-            bus._ended = True
             if has_slot:
                 slots.release()
-        handler.handled += 1
-        return reply
 
     def _is_permanent(self, delivery: Delivery, error: BaseException) -> bool:
         """Tell whether there is no further attempt. A declared error is a command's answer, and would be the same the next time."""

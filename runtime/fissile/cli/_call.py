@@ -88,8 +88,7 @@ async def _call(app: App, message: Command[Any] | Query[Any], signals: StopSigna
     reply: Any = None
     with anyio.CancelScope() as scope, signals.listening(lambda _: scope.cancel()):
         async with app:
-            is_command = isinstance(message, Command)
-            reply = await (app.bus.execute(message) if is_command else app.bus.ask(message))
+            reply = await (app.bus.execute(message) if isinstance(message, Command) else app.bus.ask(message))
     return plain(reply)
 
 
@@ -141,8 +140,7 @@ def _tell_declared(error: DeclaredError, name: str, output: Output) -> Exit:
 
 def plain(value: Any) -> Any:  # Any: a value of a contract
     """Return a value as JSON has it, the fields in the order of their definition (msgspec takes that of the slots: the alphabet's)."""
-    cls = cast("type", type(value))
-    if attrs.has(cls):
+    if attrs.has(cls := cast("type[Any]", type(value))):
         return {field.name: plain(getattr(value, field.name)) for field in fields_of(cls)}
     if isinstance(value, (tuple, list, frozenset)):
         return [plain(each) for each in cast("Iterable[Any]", value)]

@@ -74,6 +74,7 @@ def main() -> int:
         except KeyboardInterrupt:
             return Exit.INTERRUPTED
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 -- told to the supervisor, whatever it is
+            signals.ignore()  # nothing is left that could drain, and the report must get through
             what, details = describe(error)
             if orders.verbose:
                 details = (*details, *format_error(error, tree=True).splitlines())

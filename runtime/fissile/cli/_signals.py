@@ -65,6 +65,11 @@ class StopSignals:
         finally:
             self._tell = None
 
+    def ignore(self) -> None:
+        """Pass over all signals from now on: the process ends anyway."""
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
         if self.count > 2:

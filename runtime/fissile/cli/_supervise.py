@@ -138,6 +138,7 @@ class Supervisor:
     _watching: anyio.CancelScope | None = field(default=None, init=False)
     _was_ready: bool = field(default=False, init=False)
     _is_stopping: bool = field(default=False, init=False)
+    _verdict: Exit | None = field(default=None, init=False)
     _announced: tuple[str, ...] = field(default=(), init=False)
     _reason: str = field(default="", init=False)
 
@@ -172,14 +173,15 @@ class Supervisor:
                 self.context.output.say("draining; Ctrl-C again stops at once")
                 self.child.signal(signal.SIGTERM)
         elif isinstance(event, Told):
-            return self._tell(event) if event.child is self.child else None
+            if event.child is self.child:
+                self._tell(event)
         elif isinstance(event, Ended):
             return self._ended(event)
         elif not self.signals.count:
             await self._reload(event, tasks, send)
         return None
 
-    def _tell(self, event: Told) -> Exit | None:
+    def _tell(self, event: Told) -> None:
         output, report = self.context.output, event.report
         seconds = perf_counter() - event.child.began
         if report.ready is not None:
@@ -195,8 +197,7 @@ class Supervisor:
             event.child.has_failed = True
             output.error(report.error, *report.details)
             if report.code == Exit.UNAVAILABLE and not self._was_ready:
-                return Exit.UNAVAILABLE  # a taken port is not cured by saving a file
-        return None
+                self._verdict = Exit.UNAVAILABLE  # a taken port is not cured by saving a file
 
     def _ended(self, event: Ended) -> Exit | None:
         if event.child is not self.child:
@@ -204,6 +205,8 @@ class Supervisor:
         self.child = None
         if self.signals.count:
             return self._end_code()
+        if self._verdict is not None:
+            return self._verdict
         if not event.child.has_failed:
             how = (
                 f"with exit code {event.code}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fissile._errors import Unavailable
-from fissile.transports._kafka_bridge import forget
+from fissile.transports._kafka_bridge import forget, result_of
 from fissile.transports._kafka_client import kafka_error, library, within
 from fissile.transports._kafka_options import BATCH_BYTES, Options, milliseconds
 
@@ -121,7 +120,7 @@ class Producers:
         self._options = options
         self._context = context
         self._current: Producer | None = None
-        self._lock = asyncio.Lock()
+        self._making: asyncio.Task[Producer] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
         self.replaced = 0
 
@@ -131,15 +130,22 @@ class Producers:
         return producer if producer is not None and producer.is_usable else None
 
     async def get(self) -> Producer:
-        """Return a producer that can be used; make one if there is none.
+        """Return a producer that can be used; make one if there is none. All who ask meanwhile wait for the same try.
 
         Raises:
             Unavailable: No broker answers.
         """
-        async with self._lock:
-            producer = self.current()
-            if producer is not None:
-                return producer
+        producer = self.current()
+        if producer is not None:
+            return producer
+        if self._making is None:
+            self._making = asyncio.get_running_loop().create_task(self._make())
+        making = self._making
+        await asyncio.wait((making,))
+        return result_of(making)
+
+    async def _make(self) -> Producer:
+        try:
             old, self._current = self._current, None
             if old is not None:
                 self.replaced += 1
@@ -150,24 +156,34 @@ class Producers:
             await producer.start()
             self._current = producer
             return producer
+        finally:
+            self._making = None
 
     async def _retire(self, producer: Producer) -> None:
         """Let a producer finish what other partitions have given it, then stop it."""
-        for _ in range(100):
-            if not producer.under_way:
-                break
-            await asyncio.sleep(self._options.append_s / 100)
-        await producer.stop(1.0)
+        try:
+            async with asyncio.timeout(self._options.append_s):
+                while producer.under_way:
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pass
+        finally:
+            await producer.stop(1.0)
 
     async def stop(self) -> None:
         """Disconnect, within a bound."""
+        tasks: list[asyncio.Task[Any]] = list(self._stopping)  # Any: nobody wants the results
+        if self._making is not None:
+            tasks.append(self._making)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=3.0)
+        for task in tasks:
+            forget(task)
         if self._current is not None:
             await self._current.stop(1.0)
             self._current = None
-        for task in tuple(self._stopping):
-            task.cancel()
-        if self._stopping:
-            await asyncio.wait(tuple(self._stopping), timeout=2.0)
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -180,7 +196,6 @@ def is_refusal(error: BaseException) -> bool:
         "MessageSizeTooLargeError",
         "InvalidTimestampError",
         "PolicyViolationError",
-        "NotEnoughReplicasError",
         "UnsupportedForMessageFormatError",
     )
     return isinstance(error, tuple(kafka_error(name) for name in names))
@@ -189,6 +204,3 @@ def is_refusal(error: BaseException) -> bool:
 def is_too_large(error: BaseException) -> bool:
     """Tell whether the broker found a record too large."""
     return isinstance(error, (kafka_error("MessageSizeTooLargeError"), kafka_error("RecordListTooLargeError")))
-
-
-__all__ = ["Batch", "Place", "Producer", "Producers", "Unavailable", "is_refusal", "is_too_large"]

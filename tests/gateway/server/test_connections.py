@@ -180,6 +180,24 @@ async def test_a_websocket_speaks_and_ends_although_its_client_does_not_answer_t
         assert (await client.closed())[:1] == b"\x88"
 
 
+async def test_a_websocket_that_was_closed_waits_for_its_client_only_so_long() -> None:
+    seen: list[str] = []
+
+    async def closing(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": 1000})
+            seen.append((await receive())["type"])
+
+    async with serving(closing, keep_alive_s=0.2) as site, site.connect() as client:
+        await client.send(WEBSOCKET_UPGRADE)
+        assert (await client.answer()).status == 101
+        await client.closed()
+        await eventually(lambda: seen)
+    assert seen == ["websocket.disconnect"]
+
+
 WEBSOCKET_UPGRADE = (
     b"GET /echo HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

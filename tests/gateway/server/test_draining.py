@@ -182,6 +182,28 @@ async def test_cancelling_the_caller_closes_everything() -> None:
                 pass
 
 
+async def test_cancelling_the_caller_ends_the_handlers_of_quart(make_quart: MakeQuart) -> None:
+    quart = make_quart()
+    begun, ended = anyio.Event(), anyio.Event()
+
+    @quart.get("/")
+    async def index() -> str:
+        begun.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+        return "never"
+
+    async with serving(quart) as site, site.connect() as client:
+        await client.send(GET)
+        await begun.wait()
+        site.scope.cancel()
+        with anyio.fail_after(PATIENCE_S):
+            await site.returned.wait()
+        assert ended.is_set()
+
+
 async def test_draining_before_the_start_returns_at_once() -> None:
     server = HttpServer(hello, ServerSettings(port=0))
     server.drain()

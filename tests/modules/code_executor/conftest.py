@@ -111,6 +111,7 @@ async def open_sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Callable
         async def open_one(kind: str, **settings: Any) -> Sandbox:
             if kind == "docker":
                 engine = request.getfixturevalue("engine")
+                settings.setdefault("spare", 0)  # most tests need one container only
                 return await stack.enter_async_context(DockerSandbox(image=engine.image, **settings))
             if reason := missing(kind):
                 skip(kind, reason)

@@ -1,0 +1,272 @@
+"""The sending: a lane per partition, in the loop. A lane has one batch under way; what comes meanwhile makes the next one.
+
+So nothing lingers, batches grow with the load, and order is kept. What has not been handed to the producer is certainly not stored; so a lane
+hands over nothing while it does not know what became of its last batch (an idempotent producer of aiokafka tries for ever).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Unavailable
+from fissile.abc import Outgoing, Stored
+from fissile.transports._kafka_bridge import Bridge, forget
+from fissile.transports._kafka_client import kafka_error
+from fissile.transports._kafka_options import Options
+from fissile.transports._kafka_producer import Batch, Place, Producer, Producers, is_refusal, is_too_large
+
+
+class Append:
+    """One call of `append_nowait`.
+
+    Attributes:
+        records: What to store.
+        partitions: The partition of each.
+        done: Who is told.
+        size_bytes: What the records take in the buffer.
+        at: When it reached the loop, on its clock; None before.
+    """
+
+    __slots__ = ("_failure", "_is_unknown", "_left", "_places", "at", "done", "partitions", "records", "size_bytes")
+
+    def __init__(
+        self,
+        records: Sequence[Outgoing],
+        partitions: Sequence[int],
+        done: Callable[[Stored | CallError], None],
+        size_bytes: int,
+    ) -> None:
+        self.records = records
+        self.partitions = partitions
+        self.done = done
+        self.size_bytes = size_bytes
+        self.at: float | None = None
+        self._left = len(records)
+        self._places: list[tuple[int, int]] = [(0, 0)] * len(records)
+        self._failure: CallError | None = None
+        self._is_unknown = False
+
+    def stored(self, index: int, offset: int) -> bool:
+        """Note where a record is; tell whether that was the last to be known of."""
+        self._places[index] = (self.partitions[index], offset)
+        self._is_unknown = True  # if another of them fails
+        self._left -= 1
+        return not self._left
+
+    def failed(self, error: CallError) -> bool:
+        """Note why a record is not stored, or may not be; tell whether that was the last to be known of."""
+        self._is_unknown = self._is_unknown or isinstance(error, DeadlineExceeded)
+        self._failure = self._failure or error
+        self._left -= 1
+        return not self._left
+
+    def outcome(self) -> Stored | CallError:
+        """Return what `done` is told: "not stored" only if none is."""
+        if self._failure is None:
+            return self._places
+        if self._is_unknown and not isinstance(self._failure, DeadlineExceeded):
+            return DeadlineExceeded(f"Some of the records may be stored. {self._failure}")
+        return self._failure
+
+
+Entry = tuple[Append, int]
+"""A record: its append, and its place there."""
+
+
+class Lane:
+    """The way into one partition.
+
+    Attributes:
+        topic: Its physical topic.
+        partition: Its number.
+        queue: What waits for the next batch.
+        is_running: Whether a task empties it.
+        doubtful: The batch of which it is not known whether it is stored.
+    """
+
+    __slots__ = ("doubtful", "is_running", "partition", "queue", "topic")
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.queue: deque[Entry] = deque()
+        self.is_running = False
+        self.doubtful: asyncio.Future[Place] | None = None
+
+
+class Lanes:
+    """All lanes of a process.
+
+    Args:
+        bridge: To home.
+        producers: Who sends.
+        options: Bounds.
+        finish: Called at home with each append and its outcome.
+
+    Attributes:
+        trouble: What went wrong last, if nothing was stored since.
+    """
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        producers: Producers,
+        options: Options,
+        finish: Callable[[Append, Stored | CallError], None],
+    ) -> None:
+        self.trouble: str | None = None
+        self._bridge = bridge
+        self._producers = producers
+        self._options = options
+        self._finish = finish
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
+
+    def submit(self, append: Append) -> None:
+        """Put the records of an append into their lanes."""
+        append.at = self._bridge.loop.time()
+        for index, record in enumerate(append.records):
+            place = (record.topic, append.partitions[index])
+            lane = self._lanes.get(place)
+            if lane is None:
+                lane = self._lanes[place] = Lane(self._options.prefix + record.topic, place[1])
+            lane.queue.append((append, index))
+            if self._is_stopped:
+                self._bridge.loop.call_soon(
+                    self._fail, [lane.queue.popleft()], Unavailable("Kafka is being disconnected.")
+                )
+            elif not lane.is_running:
+                lane.is_running = True
+                task = self._bridge.create_task(self._run(lane))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Give up what is not stored yet."""
+        self._is_stopped = True
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        for task in tasks:
+            forget(task)
+        for lane in self._lanes.values():
+            entries, lane.queue = list(lane.queue), deque()
+            self._fail(entries, Unavailable("Kafka was disconnected before they could be sent."))
+
+    async def _run(self, lane: Lane) -> None:
+        try:
+            while lane.queue:
+                if lane.doubtful is not None:
+                    await self._settle_doubt(lane)
+                else:
+                    await self._send_next(lane)
+        finally:
+            lane.is_running = False
+
+    async def _settle_doubt(self, lane: Lane) -> None:
+        """Wait for news of the last batch; what waits too long meanwhile is certainly not stored."""
+        assert lane.doubtful is not None
+        at = lane.queue[0][0].at or 0.0
+        remaining_s = at + self._options.append_s - self._bridge.loop.time()
+        if remaining_s > 0:
+            await asyncio.wait((lane.doubtful,), timeout=remaining_s)
+        if lane.doubtful.done():
+            lane.doubtful = None
+            return
+        limit = self._bridge.loop.time() - self._options.append_s
+        expired: list[Entry] = []
+        while lane.queue and (lane.queue[0][0].at or 0.0) <= limit:
+            expired.append(lane.queue.popleft())
+        self._fail(expired, Unavailable(f"Kafka has not answered for {self._options.append_s:g} s."))
+
+    async def _send_next(self, lane: Lane) -> None:
+        entries: list[Entry] = []
+        try:
+            producer = self._producers.current() or await self._producers.get()
+            batch = self._fill(producer, lane, entries)
+            if not entries:
+                return
+            async with asyncio.timeout(self._options.append_s):
+                future = await producer.submit(batch, lane.topic, lane.partition)
+        except (TimeoutError, Unavailable, kafka_error()) as error:
+            # None of it is on its way, nor what came meanwhile: that would have to wait as long, to be told the same.
+            entries += lane.queue
+            lane.queue.clear()
+            why = error if isinstance(error, Unavailable) else Unavailable(f"Kafka cannot be reached: {error!r}.")
+            self._fail(entries, why)
+            return
+        except asyncio.CancelledError:
+            self._fail(entries, Unavailable("Kafka was disconnected before they could be sent."))
+            raise
+        producer.under_way += 1
+        future.add_done_callback(lambda answer: _answered(producer, answer))
+        try:
+            await asyncio.wait((future,), timeout=self._options.append_s)
+        except asyncio.CancelledError:
+            self._fail(entries, DeadlineExceeded("Kafka was disconnected before it had answered."))
+            raise
+        if not future.done():
+            lane.doubtful = future
+            self._fail(
+                entries,
+                DeadlineExceeded(f"Kafka has not answered within {self._options.append_s:g} s; it may be stored."),
+            )
+        elif future.cancelled():
+            self._fail(entries, DeadlineExceeded("Kafka was disconnected before it had answered."))
+        elif (failure := future.exception()) is not None:
+            self._fail(entries, _told(failure, entries, self._options))
+        else:
+            self._stored(entries, future.result().offset)
+
+    @staticmethod
+    def _fill(producer: Producer, lane: Lane, entries: list[Entry]) -> Batch:
+        batch = producer.new_batch()
+        queue = lane.queue
+        now_ms = int(
+            time.time() * 1000
+        )  # of the machine, whatever clock a test owns: Kafka expires records by it, and refuses future ones
+        while queue:
+            append, index = queue[0]
+            record = append.records[index]
+            if batch.append(timestamp=now_ms, key=record.key, value=record.value, headers=list(record.headers)) is None:
+                break
+            entries.append(queue.popleft())
+        batch.close()
+        return batch
+
+    def _stored(self, entries: list[Entry], first: int) -> None:
+        self.trouble = None
+        # -1: the broker knows that it has stored the batch before, and no longer where (DuplicateSequenceNumber).
+        for number, (append, index) in enumerate(entries):
+            if append.stored(index, first + number if first >= 0 else -1):
+                self._bridge.to_home(self._finish, append, append.outcome())
+
+    def _fail(self, entries: list[Entry], error: CallError) -> None:
+        if entries:
+            self.trouble = str(error)
+        for append, _ in entries:
+            if append.failed(error):
+                self._bridge.to_home(self._finish, append, append.outcome())
+
+
+def _answered(producer: Producer, future: asyncio.Future[Place]) -> None:
+    producer.under_way -= 1
+    if not future.cancelled() and future.exception() is not None:
+        producer.is_broken = True
+
+
+def _told(failure: BaseException, entries: list[Entry], options: Options) -> CallError:
+    """Return what is told of a batch that the broker or the producer has failed."""
+    if is_too_large(failure) and len(entries) == 1:
+        append, index = entries[0]
+        record = append.records[index]
+        return MessageTooLarge(record.topic, len(record.value), options.value_bytes)
+    if is_refusal(failure):
+        return Unavailable(f"Kafka refuses the records: {failure!r}.")
+    return DeadlineExceeded(f"Kafka's client has failed: {failure!r}; the records may be stored.")

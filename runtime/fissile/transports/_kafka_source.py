@@ -1,0 +1,252 @@
+"""What reads from Kafka, in the loop: a consumer, a task that moves its records home, and one that watches over both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from time import monotonic
+
+from fissile._errors import Unavailable
+from fissile.abc import Partition, Record
+from fissile.transports._kafka_bridge import Bridge, forget
+from fissile.transports._kafka_client import Consumer, kafka_error, partition_of
+from fissile.transports._kafka_inbox import Chunk, Inbox, Pulse
+from fissile.transports._kafka_options import READ_AHEAD_BYTES, RECORD_BYTES, Options
+
+_logger = logging.getLogger("fissile.kafka")
+
+_POLL_S = 1.0
+_PULSE_S = 1.0
+_CHUNK_RECORDS = 2000
+_STOP_S = 5.0
+"""How long a consumer may take to leave its group and disconnect, in seconds."""
+
+
+class Source:
+    """A consumer and its tasks.
+
+    Args:
+        bridge: To home.
+        inbox: Where records go; it lives at home.
+        consumer: The consumer.
+        names: The names of topics by their physical names.
+        options: Bounds.
+    """
+
+    def __init__(
+        self, bridge: Bridge, inbox: Inbox, consumer: Consumer, names: Mapping[str, str], options: Options
+    ) -> None:
+        self.bridge = bridge
+        self.inbox = inbox
+        self.consumer = consumer
+        self.names = names
+        self.options = options
+        self.is_over = False
+        self._pump_task: asyncio.Task[None] | None = None
+        self._watch_task: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._ahead_bytes = 0
+        self._room = asyncio.Event()
+        self._paused: set[Partition] = set()
+        self._waits_for_room = False
+        self._moved_at: dict[Partition, tuple[int, float]] = {}
+        self._unanswered = 0
+        self._settled_at = monotonic()
+        self._is_settled = False
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    def start_pump(self) -> None:
+        """Move records home from now on."""
+        self._ahead_bytes = 0
+        self._paused.clear()
+        self._moved_at.clear()
+        self._is_settled, self._settled_at = True, monotonic()
+        self._pump_task = self.bridge.create_task(self._guarded_pump())
+
+    async def stop_pump(self) -> None:
+        """Move no more records home."""
+        self._is_settled, self._settled_at = False, monotonic()
+        task, self._pump_task = self._pump_task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,), timeout=1.0)
+            forget(task)
+
+    async def _guarded_pump(self) -> None:
+        try:
+            await self._pump()
+        except asyncio.CancelledError:
+            return
+        except Exception as error:  # noqa: BLE001 -- whatever ends it, who waits for records must learn of it
+            self.fail(
+                error if isinstance(error, self.passed_on) else Unavailable(f"{self.inbox.name} has failed: {error!r}.")
+            )
+
+    passed_on: tuple[type[Exception], ...] = (Unavailable,)
+    """Errors that `receive` raises as they are."""
+
+    async def _pump(self) -> None:
+        while True:
+            while self._ahead_bytes >= READ_AHEAD_BYTES:
+                self._room.clear()
+                self._waits_for_room = True
+                await self._room.wait()
+            self._waits_for_room = False
+            try:
+                found = await self.consumer.receive(_CHUNK_RECORDS, _POLL_S)
+            except kafka_error() as error:
+                await self.on_error(error)
+                continue
+            if not found:
+                continue
+            chunks: list[Chunk] = []
+            for (physical, number), raws in found.items():
+                topic = self.names[physical]
+                records = [
+                    Record(topic, number, raw.offset, raw.key, raw.value or b"", raw.headers, raw.timestamp)
+                    for raw in raws
+                ]
+                cost = len(records) * RECORD_BYTES + sum(len(record.value) for record in records)
+                self._ahead_bytes += cost
+                end = self.consumer.end((physical, number)) or 0
+                chunks.append(Chunk((topic, number), records, cost, max(end, records[-1].offset + 1)))
+            self.bridge.to_home(self.inbox.put, chunks)
+
+    async def on_error(self, error: Exception) -> None:
+        """Deal with an error in the middle of reading, or raise it."""
+        if getattr(error, "retriable", False) or isinstance(error, kafka_error("NoOffsetForPartitionError")):
+            await asyncio.sleep(0.1)  # the latter: set before the position was
+            return
+        raise error
+
+    def make_room(self, taken_bytes: int) -> None:
+        """Learn that home has taken records out."""
+        self._ahead_bytes = max(0, self._ahead_bytes - taken_bytes)
+        self._room.set()
+
+    def set_paused(self, paused: bool, partitions: tuple[Partition, ...]) -> None:  # noqa: FBT001 -- it crosses the bridge
+        """Fetch no more of some partitions, or fetch them again. aiokafka drops what it has buffered of a paused one, and reads it again."""
+        physical = [partition_of(self.options.prefix + topic, number) for topic, number in partitions]
+        if paused:
+            self._paused.update(partitions)
+            self.consumer.pause(physical)
+        else:
+            self._paused.difference_update(partitions)
+            self._moved_at.clear()
+            self.consumer.resume(physical)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def fail(self, error: Exception) -> None:
+        """Tell home that nothing more comes."""
+        if not self.is_over:
+            self.is_over = True
+            _logger.warning("%s", error)
+            self.bridge.to_home(self._fail_at_home, error)
+
+    drops_on_failure = True
+    """Whether records that were not returned yet are worth nothing then."""
+
+    def _fail_at_home(self, error: Exception) -> None:
+        self.inbox.fail(error, at_once=self.drops_on_failure)
+
+    async def close(self) -> None:
+        """Leave and disconnect, within a bound."""
+        self.is_over = True
+        if self._watch_task is not None:
+            self._watch_task.cancel()
+            await asyncio.wait((self._watch_task,), timeout=1.0)
+            forget(self._watch_task)
+        await self.stop_pump()
+        if self._stopping is None:
+            self._stopping = self.bridge.create_task(self.consumer.stop(_STOP_S))
+        await asyncio.wait((self._stopping,))
+
+    # --- the watch ---------------------------------------------------------------------------------------------------
+
+    def start_watch(self) -> None:
+        """Look after it from now on."""
+        self._watch_task = self.bridge.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while not self.is_over:
+            self._ask_home()
+            await asyncio.sleep(_PULSE_S)
+            if self._unanswered * _PULSE_S >= self.options.session_s:
+                self._give_up()
+                return
+            pulse = await self._pulse()
+            self.bridge.to_home(self.inbox.pulse, pulse)
+            problem = self._stuck(pulse)
+            if problem is not None:
+                self.fail(Unavailable(f"{self.inbox.name} is stuck and has to be replaced: {problem}."))
+
+    def _ask_home(self) -> None:
+        """Ping home. On one loop there is no need: if that is blocked, so are the heartbeats, and the group notices.
+
+        Pings are counted, not the time: if the whole process was stopped, home gets its chance to answer.
+        """
+        if self.bridge.is_apart:
+            self._unanswered += 1
+            self.bridge.to_home(self._answer)
+
+    def _answer(self) -> None:
+        """At home: answer. (Setting a number needs no crossing.)"""
+        self._unanswered = 0
+
+    def _give_up(self) -> None:
+        """Home has been blocked for so long that somebody else should have its partitions; here heartbeats would go on for ever."""
+        self.fail(
+            Unavailable(
+                f"{self.inbox.name} has given up: the event loop of this process was blocked for {self.options.session_s:g} s."
+            )
+        )
+        if self._pump_task is not None:
+            self._pump_task.cancel()
+        self._stopping = self.bridge.create_task(self.consumer.stop(_STOP_S))
+
+    async def _pulse(self) -> Pulse:
+        positions: dict[Partition, int] = {}
+        ends: dict[Partition, int] = {}
+        silent_s = 0.0
+        if not self._is_settled:
+            return Pulse(positions, ends, monotonic() - self._settled_at)
+        for physical, number in tuple(self.consumer.assignment()):
+            partition = (self.names.get(physical, physical), number)
+            try:
+                # It is there at once, unless the partition is just being taken.
+                async with asyncio.timeout(0.05):
+                    position = await self.consumer.position((physical, number))
+                end, answered_s = self.consumer.end((physical, number)), self.consumer.answered((physical, number))
+            except (AssertionError, TimeoutError, AttributeError, kafka_error()):
+                continue
+            positions[partition] = position
+            if end is not None:
+                ends[partition] = end
+            if partition not in self._paused and not self._waits_for_room:
+                since_s = monotonic() - self._settled_at
+                silent_s = max(silent_s, since_s if answered_s is None else min(answered_s, since_s))
+        return Pulse(positions, ends, silent_s)
+
+    def _stuck(self, pulse: Pulse) -> str | None:
+        """Tell why it has to be replaced, or None (aiokafka#1154, #847: it waits for ever, and nothing says so)."""
+        problem = self.consumer.problem()
+        if problem is not None:
+            return problem
+        if pulse.silent_s > self.options.stuck_s:
+            what = "no answer" if self._is_settled else "no partitions were given out"
+            return f"{what} for {pulse.silent_s:.0f} s"
+        now = monotonic()
+        if self._waits_for_room:
+            self._moved_at.clear()
+            return None
+        for partition, end in pulse.ends.items():
+            position = pulse.positions.get(partition, end)
+            before, since = self._moved_at.get(partition, (-1, now))
+            if position != before or position >= end or partition in self._paused:
+                self._moved_at[partition] = (position, now)
+            elif now - since > self.options.stuck_s:
+                return f"{partition[0]}[{partition[1]}] stands at {position} of {end} for {now - since:.0f} s"
+        return None

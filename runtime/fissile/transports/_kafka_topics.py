@@ -1,0 +1,150 @@
+"""The topics: made where they are missing, checked where they are there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fissile._errors import Fault, StartupFailed, Unavailable
+from fissile.abc import TopicSpec
+from fissile.transports._kafka_client import kafka_error, library
+from fissile.transports._kafka_options import BATCH_BYTES, Options, milliseconds
+
+if TYPE_CHECKING:
+    import ssl
+
+_logger = logging.getLogger("fissile.kafka")
+
+_COPIES = 3
+_ALREADY_EXISTS = 36
+_VISIBLE_S = 10.0
+"""How long a new topic may take until all its partitions have a leader, in seconds."""
+
+
+def limit_of(options: Options) -> int:
+    """Return the least that a topic has to take as a batch, in bytes."""
+    return options.record_bytes + BATCH_BYTES
+
+
+async def ensure(specs: Sequence[TopicSpec], options: Options, context: ssl.SSLContext | None) -> None:
+    """Create the topics that do not exist, and check those that do.
+
+    Raises:
+        StartupFailed: Topics are there and cannot be used, or cannot be made; all of them are named.
+        KafkaError: The broker cannot be asked.
+    """
+    admin: Any = library("aiokafka.admin").AIOKafkaAdminClient(**options.client(), ssl_context=context)  # Any: no types
+    try:
+        await admin.start()
+        by_name = {options.prefix + spec.name: spec for spec in specs}
+        found = await _described(admin, by_name)
+        missing = {name: spec for name, spec in by_name.items() if name not in found}
+        if missing:
+            await _create(admin, missing, options)
+            found = await _until_visible(admin, by_name)
+        faults = [
+            Fault(
+                f"The topic {name} has {found[name]} partitions, not {spec.partitions}.",
+                "FISSILE_PARTITIONS",
+                "Set it back; changing a count would break the order per key.",
+            )
+            for name, spec in by_name.items()
+            if found[name] != spec.partitions
+        ]
+        faults += await _small(admin, by_name.keys() - missing.keys(), options)
+        if faults:
+            raise StartupFailed(tuple(faults))
+    finally:
+        await admin.close()
+
+
+async def _described(admin: Any, names: Collection[str]) -> dict[str, int]:  # Any: the library has no types
+    """Return the number of partitions of those topics that exist and have leaders everywhere."""
+    # aiokafka's own `describe_topics` lets the broker make what it is asked for, with a number of partitions of its choice.
+    request = library("aiokafka.protocol.metadata").MetadataRequest(list(names), allow_auto_topic_creation=False)
+    response: Mapping[str, Any] = (await admin._send_request(request)).to_object()
+    found: dict[str, int] = {}
+    for topic in response["topics"]:
+        partitions = topic["partitions"]
+        if not topic["error_code"] and all(one["leader"] >= 0 for one in partitions):
+            found[topic["topic"]] = len(partitions)
+    return found
+
+
+async def _create(
+    admin: Any, missing: Mapping[str, TopicSpec], options: Options
+) -> None:  # Any: the library has no types
+    brokers = len((await admin.describe_cluster())["brokers"])
+    copies = options.replication or min(_COPIES, brokers)
+    topics: list[object] = []
+    for name, spec in missing.items():
+        configs = {
+            "max.message.bytes": str(limit_of(options)),
+            "retention.ms": str(-1 if math.isinf(spec.retention_s) else milliseconds(spec.retention_s)),
+        }
+        if copies >= _COPIES:
+            # What is acknowledged is on two nodes: one may die at any moment.
+            configs["min.insync.replicas"] = "2"
+        topics.append(library("aiokafka.admin").NewTopic(name, spec.partitions, copies, topic_configs=configs))
+    response = await admin.create_topics(topics)
+    faults: list[Fault] = []
+    for name, code, *reason in response.topic_errors:
+        if code in (0, _ALREADY_EXISTS):  # another process was quicker
+            continue
+        error: type[Exception] = library("aiokafka.errors").for_code(code)
+        if getattr(error, "retriable", False):
+            raise error(f"{name}: {reason}")
+        why = f"{error.__name__}: {reason[0]}" if reason and reason[0] else error.__name__
+        faults.append(
+            Fault(f"The topic {name} cannot be made: {why}.", "FISSILE_BUS", "Make it by hand, or change the setting.")
+        )
+    if faults:
+        raise StartupFailed(tuple(faults))
+
+
+async def _until_visible(admin: Any, names: Collection[str]) -> dict[str, int]:  # Any: the library has no types
+    try:
+        async with asyncio.timeout(_VISIBLE_S):
+            while True:
+                found = await _described(admin, names)
+                if len(found) == len(names):
+                    return found
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise Unavailable(f"Topics have no leader {_VISIBLE_S:g} s after they were made.") from None
+
+
+async def _small(admin: Any, names: Collection[str], options: Options) -> list[Fault]:  # Any: the library has no types
+    """Return the topics that take less than what this process may send."""
+    if not names:
+        return []
+    admins = library("aiokafka.admin.config_resource")
+    resources = [
+        admins.ConfigResource(admins.ConfigResourceType.TOPIC, name, {"max.message.bytes": ""})
+        for name in sorted(names)
+    ]
+    faults: list[Fault] = []
+    try:
+        responses = await admin.describe_configs(resources)
+    except kafka_error() as error:
+        _logger.debug(
+            "the limits of topics cannot be read: %r", error
+        )  # not every broker tells; what it refuses is told then
+        return []
+    for response in responses:
+        for code, _, _, name, entries in response.resources:
+            if code:
+                continue
+            for key, value, *_ in entries:
+                if key == "max.message.bytes" and value and int(value) < limit_of(options):
+                    what = f"The topic {name} takes {value} bytes at a time, and {limit_of(options)} are needed"
+                    cure = (
+                        f"kafka-configs.sh --alter --topic {name} --add-config max.message.bytes={limit_of(options)}."
+                    )
+                    faults.append(
+                        Fault(f"{what} for FISSILE_MAX_MESSAGE_BYTES.", "the topic's max.message.bytes", cure)
+                    )
+    return faults

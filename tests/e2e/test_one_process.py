@@ -1,0 +1,116 @@
+"""The application of this repository as a user runs it: one process, the real gateway, the real sandbox."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import pytest
+
+from tests.cli.example import PATIENCE_S, Running, port_of, running
+
+ROOT = Path(__file__).parents[2]
+BACKENDS = ["asyncio", "trio"]
+
+
+@pytest.fixture(params=BACKENDS)
+def started(request: pytest.FixtureRequest) -> Iterator[tuple[Running, str]]:
+    """The running application and its URL."""
+    arguments = ("run", "--port", "0", "--backend", request.param)
+    with running(*arguments, cwd=ROOT, FISSILE_CODE_EXECUTOR_SANDBOX="local") as run:
+        yield run, f"http://127.0.0.1:{port_of(run.wait_for('ready'))}"
+
+
+def client() -> httpx.Client:
+    return httpx.Client(timeout=PATIENCE_S, trust_env=False)
+
+
+def program(url: str, source: str, command: str = "run-code") -> httpx.Response:
+    with client() as http:
+        return http.post(f"{url}/api/code-executor/{command}", json={"language": "python", "source": source})
+
+
+def test_the_curl_of_the_readme_answers(started: tuple[Running, str]) -> None:
+    _, url = started
+    response = program(url, "print(6*7)")
+    assert response.status_code == 200
+    report = response.json()
+    assert list(report)[:6] == ["run_id", "outcome", "exit_code", "stdout", "stderr", "duration_ms"]
+    assert (report["outcome"], report["exit_code"], report["stdout"], report["stderr"]) == ("finished", 0, "42\n", "")
+
+
+def test_sigterm_lets_requests_in_flight_finish_and_loses_none(started: tuple[Running, str]) -> None:
+    run, url = started
+    with client() as http, ThreadPoolExecutor(6) as threads:
+        answers = [threads.submit(program, url, f"import time; time.sleep(1); print({n})") for n in range(6)]
+
+        def running_ones() -> int:
+            listed = http.get(f"{url}/api/code-executor/list-runs").json()
+            return sum(one["state"] == "running" for one in listed["runs"])
+
+        run.wait_until(lambda: running_ones() == 6, "six runs")
+        run.signal(signal.SIGTERM)
+        assert [answer.result().json()["stdout"] for answer in answers] == [f"{n}\n" for n in range(6)]
+    assert run.wait_exit() == 0
+
+
+def test_a_started_run_streams_its_output_and_an_open_stream_does_not_hold_up_the_stop(
+    started: tuple[Running, str],
+) -> None:
+    run, url = started
+    with client() as http, http.stream("GET", f"{url}/api/code-executor/topics/runs") as stream:
+        accepted = program(url, "print('one'); print('two')", "start-run").json()
+        events: list[tuple[str, dict[str, object]]] = []
+        name = ""
+        for line in stream.iter_lines():
+            if line.startswith("event:"):
+                name = line.removeprefix("event:").strip()
+            elif line.startswith("data:"):
+                events.append((name, json.loads(line.removeprefix("data:"))))
+                if name == "run-finished":
+                    break
+        assert all(event["run_id"] == accepted["run_id"] for _, event in events)
+        assert "".join(str(event["text"]) for name, event in events if name == "run-output") == "one\ntwo\n"
+        began = monotonic()
+        run.signal(signal.SIGTERM)
+        assert run.wait_exit() == 0
+        # Half of what the drain may take: a stream that held it up would take it all.
+        assert monotonic() - began < 5.0
+        assert not [line for line in run.lines if "took longer" in line]
+
+
+def test_a_client_that_goes_away_stops_its_program(started: tuple[Running, str]) -> None:
+    run, url = started
+    host, port = url.removeprefix("http://").split(":")
+    body = json.dumps({"language": "python", "source": "import time; time.sleep(60)"})
+    head = f"POST /api/code-executor/run-code HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall((head + body).encode())
+    with client() as http:
+
+        def states() -> list[str]:
+            return [one["state"] for one in http.get(f"{url}/api/code-executor/list-runs").json()["runs"]]
+
+        run.wait_until(lambda: states() == ["running"], "the run")
+        connection.close()
+        run.wait_until(lambda: states() == ["failed"], "the end of the run")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_taken_port_is_one_clear_line(backend: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with running("dev", "--no-reload", "--port", str(port), "--backend", backend, cwd=ROOT) as run:
+            assert run.wait_exit() != 0
+        told = [line for line in run.lines if str(port) in line]
+        assert len(told) == 1, run.text
+        assert "FISSILE_PORT" in told[0]
+        assert "Traceback" not in run.text
