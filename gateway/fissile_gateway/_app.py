@@ -70,7 +70,9 @@ def _quart() -> Quart:
 
 
 def _answer(problem: Problem) -> Response:
-    headers = {"cache-control": "no-store", **dict(problem.headers)}
+    headers = dict(problem.headers)
+    if request.method != "POST":  # the gateway says so of all answers to commands
+        headers["cache-control"] = "no-store"
     return Response(problem.document(exchange().request_id), problem.status, headers, content_type=MEDIA_TYPE)
 
 
@@ -85,7 +87,7 @@ def _of_http(error: HTTPException, near: str) -> Problem:
     if isinstance(error, NotFound):
         detail = near if error.description == NotFound.description else detail
     elif isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
+        allowed = " or ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
         detail = f"{request.method} is not possible here; {allowed} is."
     elif isinstance(error, RequestEntityTooLarge):
         name, detail = "body-too-large", f"The body is larger than {request.max_content_length} bytes."

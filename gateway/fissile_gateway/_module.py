@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import anyio
 
 from fissile import Bus, Contract, Fault, Ids, Lifespan, Module, Process, StartupFailed
+from fissile_gateway._exchange import Gateway
 from fissile_gateway._settings import GatewaySettings
-
-if TYPE_CHECKING:
-    from fissile_gateway._exchange import Gateway
 
 module = Module(Contract("gateway"))
 

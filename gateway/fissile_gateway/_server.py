@@ -9,8 +9,8 @@ and WebSocket streams) and takes the place of the second. Both workers have faul
 * asyncio: the connection of such a client outlives every timeout too.
 * Both: a body that the application does not read fills a queue, on which the end of the connection then waits.
 
-One worker on AnyIO has none of them, behaves the same on each event loop, and is faster than the asyncio worker, which
-starts a task for every read and every idle time. The rejected alternatives were to assign subclasses to Hypercorn's
+One worker on AnyIO has none of them, behaves the same on each event loop, and costs as much as the
+asyncio worker, which starts a task for every idle time. The rejected alternatives were to assign subclasses to Hypercorn's
 module globals, and two sets of subclasses that would have to repair the same things differently.
 """
 

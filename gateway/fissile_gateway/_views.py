@@ -53,8 +53,8 @@ def _command_view(command: type[Command[Any]], bus: Bus, twins: Twins) -> View:
         body = this.body
         reply = await execute(decode(await request.body if body is None else body))
         if not answers:
-            return Response(b"", 204, _NOT_STORED)
-        return Response(_encode(reply), 200, _NOT_STORED, content_type=JSON)
+            return Response(b"", 204)
+        return Response(_encode(reply), 200, content_type=JSON)
 
     return view
 
@@ -88,7 +88,6 @@ def _topic_view(topic: Topic[Any], bus: Bus, settings: GatewaySettings) -> View:
     return view
 
 
-_NOT_STORED = {"cache-control": "no-store"}
 _ASKED_AGAIN = {"cache-control": "no-cache"}
 _STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
 

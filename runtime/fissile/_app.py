@@ -166,7 +166,7 @@ class App:
         except BaseException as error:
             running.force()
             self._running = None
-            await self._tasks.__aexit__(type(error), error, error.__traceback__)
+            await _leave(self._tasks, error)
             raise
         return self
 
@@ -185,7 +185,7 @@ class App:
             raise
         finally:
             self._running = None
-            swallowed = await tasks.__aexit__(kind, error, trace)
+            swallowed = await _leave(tasks, error)
         if running.failure is not None and error is None:
             raise running.failure
         return swallowed
@@ -259,6 +259,14 @@ class App:
     def __repr__(self) -> str:
         state = "running" if self._running is not None else "not running"
         return f"<App {self.name} {self.process}: {', '.join(module.name for module in self.modules)}; {state}>"
+
+
+async def _leave(tasks: anyio.abc.TaskGroup, error: BaseException | None) -> bool | None:
+    """Leave a task group with the error of its block, which goes on as it is: a task group would wrap it into a group of one."""
+    if error is None or isinstance(error, Exception):
+        await tasks.__aexit__(None, None, None)
+        return False  # Trio's says True where it was told of no error, and that would swallow this one
+    return await tasks.__aexit__(type(error), error, error.__traceback__)
 
 
 class _Running:

@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from fissile._bounds import Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Routes
 from fissile._codec import Codec, ErrorCodec
-from fissile._errors import HandlerFailed, InvalidMessage
+from fissile._errors import HandlerFailed, InvalidMessage, MessageTooLarge
 from fissile._isolation import current_bus, run_isolated
 from fissile._messages import DeclaredError
 from fissile._module import Handling, Middleware
@@ -83,15 +83,29 @@ class Handler:
 
         Raises:
             Exception: Whatever the handler raises.
-            InvalidMessage: The reply does not fit the contract.
         """
         context = self.context.copy()
         context.run(current_bus.set, bus)
         reply = await run_isolated(context, self.call(message, bus))
-        data = self.reply.encode(reply)
-        self.reply.decode(data)
+        data = self.cross(reply)
         if bus._outgoing:
             await self.flush(bus)
+        return data
+
+    def cross(self, reply: Any) -> bytes:
+        """Return the bytes of a reply, having decoded them once; what is wrong with it is raised as it is.
+
+        Raises:
+            InvalidMessage: The reply holds a number that cannot be sent, or is too large.
+            Exception: What msgspec raises for a value of another type than the reply's.
+        """
+        codec = self.reply
+        if codec.check is not None and (problem := codec.check(reply)) is not None:
+            raise InvalidMessage(codec.name, problem)
+        data = codec.encode_value(reply)
+        if len(data) > codec.limit_bytes:
+            raise MessageTooLarge(codec.name, len(data), codec.limit_bytes)
+        codec.decode_value(data)
         return data
 
     async def flush(self, bus: Queries) -> None:

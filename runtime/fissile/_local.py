@@ -18,7 +18,6 @@ from typing import Any
 from weakref import ref
 
 import anyio
-import sniffio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from fissile._bounds import Gate, holds_slot
@@ -82,12 +81,8 @@ def local_route(
     check, encode, decode = message_codec.check, message_codec.encode_value, message_codec.decode_value
     reply_check, encode_reply, decode_reply = reply_codec.check, reply_codec.encode_value, reply_codec.decode_value
     limit, reply_limit = message_codec.limit_bytes, reply_codec.limit_bytes
-    handle, handle_alone, copy_context, set_current = (
-        handler.call,
-        handler.call_alone,
-        handler.context.copy,
-        current_bus.set,
-    )
+    set_current, handle = current_bus.set, handler.call
+    handle_alone: Callable[..., Any] = handler.call_alone or handler.call
     calls_before_turn = CALLS_BETWEEN_TURNS
     returned: Any = None  # by the handler; `call` takes it before anything else can run
 
@@ -105,7 +100,7 @@ def local_route(
         set_current(bus)
         returned = yield from handle_alone(received)
 
-    start = steps_with_bus if handle_alone is None else steps_alone
+    start = steps_with_bus if handler.call_alone is None else steps_alone
 
     # Below, what is rare is read from `handler`: each name of the enclosing function is copied into the frame at every call, and a frame
     # of more than 512 bytes costs another 0.05 µs, because the interpreter's own allocator does not take it.
@@ -113,8 +108,10 @@ def local_route(
         bus: Queries, message: Any, message_id: str | None, deadline: float | None = None, key: str | None = None
     ) -> Any:
         nonlocal calls_before_turn, returned
-        if deadline is None and (deadline := bus._deadline) == inf:
-            return await _start_chain(call, handler, default_timeout_s, bus, message, message_id)
+        if deadline is None:
+            deadline = bus._deadline
+            if deadline == inf:
+                return await _start_chain(call, handler, default_timeout_s, bus, message, message_id)
         if bus._depth >= depth_limit or bus._ended or (_forbidden_in and _no_calls.get() is not None):
             raise refusal(handler.name, depth_limit, bus)
         # Bytes: what the handler gets is what a handler in another process would get.
@@ -148,7 +145,7 @@ def local_route(
             # Isolation.
             bus._children = index = bus._children + 1
             child = handler.bus_type(handler.routes, bus, handler, deadline, bus._depth + 1, index, message_id, key)
-            context = copy_context()
+            context = handler.context.copy()
             steps = start(message, child)
             try:
                 if (reply := context.run(next, steps, _ENDED)) is not _ENDED:
@@ -194,8 +191,13 @@ async def _start_chain(
     deadline = anyio.current_time() + timeout_s
     with anyio.CancelScope(deadline=deadline):
         return await call(bus, message, message_id, deadline)
-    raise DeadlineExceeded(
-        f"{handler.name} did not answer within {timeout_s:g} s (setting FISSILE_CALL_TIMEOUT_S, or a scope such as anyio.fail_after). "
+    raise deadline_exceeded(handler.name, timeout_s)
+
+
+def deadline_exceeded(name: str, timeout_s: float) -> DeadlineExceeded:
+    """Say that a chain has ended at the default deadline."""
+    return DeadlineExceeded(
+        f"{name} did not answer within {timeout_s:g} s (setting FISSILE_CALL_TIMEOUT_S, or a scope such as anyio.fail_after). "
         "It may have happened."
     )
 
@@ -205,8 +207,10 @@ def _in_turn(call: Call, handler: Handler, gate: Gate, default_timeout_s: float)
     assert order_key is not None
 
     async def call_in_turn(bus: Queries, message: Any, message_id: str | None, deadline: float | None = None) -> Any:
-        if deadline is None and (deadline := bus._deadline) == inf:
-            return await _start_chain(call_in_turn, handler, default_timeout_s, bus, message, message_id)
+        if deadline is None:
+            deadline = bus._deadline
+            if deadline == inf:
+                return await _start_chain(call_in_turn, handler, default_timeout_s, bus, message, message_id)
         key = _key_of(handler, order_key, message)
         # Who waits for his turn is in flight already; `call` counts him from there on, without a checkpoint in between.
         if gate.in_flight >= gate.limit:
@@ -232,23 +236,26 @@ def cancellation_test() -> Callable[[], bool]:
     encoding and decoding a small message. So the scopes are looked at directly, in 0.1 µs. Where that is not possible, because a version
     of AnyIO or Trio keeps them in another way, the answer is always yes: then every call makes the full check.
     """
+    import sniffio
+
     try:
         test = _trio_test() if sniffio.current_async_library() == "trio" else _asyncio_test()
-        is_right = _is_right(test)
+        if _is_right(test):
+            return test
     except (ImportError, AttributeError, TypeError):
-        is_right = False
-    return test if is_right else lambda: True
+        pass
+    return lambda: True
 
 
 def _is_right(test: Callable[[], bool]) -> bool:
     """Try a test on scopes of which it is known whether they are cancelled."""
-    with anyio.CancelScope(shield=True) as scope:
+    with anyio.CancelScope(shield=True) as scope:  # noqa: ASYNC100 -- nothing is awaited: nothing is to be cancelled
         answers = [test()]
         scope.cancel()
         answers.append(test())
-        with anyio.CancelScope():
+        with anyio.CancelScope():  # noqa: ASYNC100
             answers.append(test())
-        with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True):  # noqa: ASYNC100
             answers.append(test())
     return answers == [False, True, True, False]
 
@@ -261,12 +268,18 @@ def _trio_test() -> Callable[[], bool]:
 
 def _asyncio_test() -> Callable[[], bool]:
     import asyncio
+
     from anyio._backends import _asyncio
 
     loop = asyncio.get_running_loop()
-    state_of = _asyncio._task_states.data.get  # by a weak reference to the task
-    # Before 3.12, `current_task` is written in Python and three times slower than what it looks into.
-    task_of = asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get
+    # Any: what follows is private to AnyIO and asyncio.
+    states: Any = _asyncio._task_states
+    state_of = states.data.get  # by a weak reference to the task
+    task_of: Callable[[Any], Any] = asyncio.current_task
+    if sys.version_info < (3, 12):
+        # There `current_task` is written in Python, and takes three times as long as what it looks into.
+        tasks: Any = asyncio.tasks
+        task_of = tasks._current_tasks.get
     last_task: Callable[[], object] = str
     last_state: Any = None
 

@@ -21,7 +21,7 @@ from fissile._bus import Queries, Route
 from fissile._codec import Codec, ErrorCodec
 from fissile._envelope import Encoder, header, key_bytes
 from fissile._errors import CallError, DeadlineExceeded, HandlerFailed, InvalidMessage, TransportClosed, Unavailable
-from fissile._local import is_refused, overloaded, refusal
+from fissile._local import deadline_exceeded, is_refused, overloaded, refusal
 from fissile._messages import DeclaredError
 from fissile._parking import Parked, parking
 from fissile._requests import (
@@ -187,8 +187,6 @@ class Remote:
             del self._waiting[correlation]
             if outcome is _EXPIRED:
                 self._send_cancellation(target, key, correlation)
-        if outcome is _EXPIRED:
-            raise DeadlineExceeded(f"{target.name} did not answer in time. It may have happened.")
         if isinstance(outcome, CallError):
             raise outcome
         return outcome
@@ -243,6 +241,8 @@ def remote_route(target: Target, remote: Remote, gate: Gate, *, default_timeout_
             record = await remote.call(target, bus, key, data, message_id, deadline, sweeps=sweeps)
         finally:
             gate.in_flight -= 1
+        if record is _EXPIRED:
+            raise deadline_exceeded(target.name, default_timeout_s)
         return _read_outcome(target, record)
 
     async def start_chain(bus: Queries, message: Any, message_id: str | None) -> Any:

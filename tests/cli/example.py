@@ -238,7 +238,7 @@ def environment(**more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("FISSILE_", "NO_COLOR", "FORCE_COLOR"))
     }
-    return {**kept, "PYTHONUNBUFFERED": "1", **more}
+    return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **more}
 
 
 def fissile(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:

@@ -29,6 +29,7 @@ def test_one_module_calls_another(shop: Path, backend: str) -> None:
 def test_options_are_read_as_the_types_of_their_fields(shop: Path) -> None:
     arguments = ["--sku", "-5", "--quantity", "3", "--tags", "a", "--tags=b c", "--gift"]
     done = fissile("call", "orders.place-order", *arguments, cwd=shop)
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == "3 x -5 ['a', 'b c'] True"
 
 

@@ -115,7 +115,8 @@ def test_an_unknown_process_is_a_fault_that_names_the_known_ones(shop: Path) -> 
 
 
 def test_neither_rich_nor_watchfiles_nor_structlog_is_imported(shop: Path) -> None:
-    check = "import sys, atexit; atexit.register(lambda: print([n for n in ('rich', 'watchfiles', 'structlog') if n in sys.modules], file=sys.stderr))"
+    names = "[name for name in ('rich', 'watchfiles', 'structlog') if name in sys.modules]"
+    check = f"import sys, atexit; atexit.register(lambda: print({names}, file=sys.stderr))"
     (shop / "modules/orders/contract.py").write_text(f"{check}\n{(shop / 'modules/orders/contract.py').read_text()}")
     with running("run", "--port", "0", cwd=shop) as run:
         run.wait_for('"ready"')

@@ -59,7 +59,7 @@ def read_environment(targets: dict[str, Any]) -> bool:
             theirs = bool(file.read())
     except OSError:
         theirs = False
-    return (theirs and foreign(targets["runtime"])) or targets["variable"] in os.environ
+    return (theirs and foreign(targets["runtime"])) or any(name in os.environ for name in targets["variables"])
 
 
 def kill_outside(targets: dict[str, Any]) -> bool:

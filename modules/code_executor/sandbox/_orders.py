@@ -17,12 +17,13 @@ from .languages import SEARCH_PATH, Language
 
 JAIL_FOLDER = "/tmp"  # noqa: S108 - the jail's own, not the host's
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PATH": os.pathsep.join(SEARCH_PATH),
     "LANG": "C.UTF-8",
     # Each malloc arena reserves 64 MiB of addresses, which a limit on addresses would count for each thread.
     "MALLOC_ARENA_MAX": "2",
 }
+"""What every program finds in its environment, beside its folder as HOME and TMPDIR."""
 _NICE = 5
 _CORES_PER_RUN = 2
 _OPEN_FILES = 256
@@ -108,7 +109,7 @@ def content_for(
         "executable": language.executes_own_files,
         "disk_bytes": program.limits.disk_bytes,
         "nice": _NICE,
-        "environment": {**_ENVIRONMENT, "HOME": folder, "TMPDIR": folder},
+        "environment": {**ENVIRONMENT, "HOME": folder, "TMPDIR": folder},
         "steps": steps,
     }
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from ._jail import Jail
 from ._levels import Level
 from ._model import Limits, NoSandbox, Outcome, Program, SandboxError
 from ._mother import Mother
-from ._orders import order_for, run_folder
+from ._orders import ENVIRONMENT, order_for, run_folder
 from ._supervise import Ending, Supervisor
 from ._users import Users
 from .languages import LANGUAGES, SEARCH_PATH
 
-_VARIABLE = "FISSILE_SANDBOX_PROBE"
+_NOBODY_LISTENS = 9
 
 _CURE = (
     "Install bubblewrap (Debian: apt install bubblewrap), or let users make namespaces (sysctl "
@@ -45,14 +45,18 @@ def find_level(names: tuple[str, ...], users: Users) -> Level:
     reasons: list[str] = []
     for python in _levels.interpreters():
         mother = Mother(python)
-        for name in names:
-            reason = _missing(name)
-            if not reason:
-                candidate = _levels.level(name, mother, landlock_abi=landlock_abi())
-                reason = _weakness(candidate, users)
+        try:
+            for name in names:
+                reason = _missing(name)
                 if not reason:
-                    return candidate
-            reasons.append(f"{name} with {python}: {reason}")
+                    candidate = _levels.level(name, mother, landlock_abi=landlock_abi())
+                    reason = _weakness(candidate, users)
+                    if not reason:
+                        return candidate
+                reasons.append(f"{name} with {python}: {reason}")
+        except BaseException:
+            mother.close()
+            raise
         mother.close()
     raise NoSandbox(f"No sandbox holds on this machine, so nothing is run. {'; '.join(reasons)}. Cure: {_CURE}")
 
@@ -95,7 +99,7 @@ def attack(level: Level, users: Users, *, only: tuple[str, ...] = ()) -> list[st
         targets: dict[str, Any] = {
             "only": only,
             "survivor": survivor,
-            "variable": _VARIABLE,
+            "variables": sorted(set(os.environ) - set(ENVIRONMENT) - {"HOME", "TMPDIR", "LC_CTYPE"}),
             "runtime": os.getpid(),
             "mother": level.walls.mother.process_id,
             "filtered": bool(level.seccomp),
@@ -120,14 +124,16 @@ def _targets(stack: ExitStack, name: str) -> dict[str, Any]:
     secret_file.chmod(0o644)
     open_folder.mkdir()
     open_folder.chmod(0o777)
-    tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port = _NOBODY_LISTENS
+    with suppress(OSError):  # a machine without IPv4
+        port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
     abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
     abstract.bind("\0" + name)
     abstract.listen()
     return {
         "secret_file": str(secret_file),
         "open_folder": str(open_folder),
-        "port": tcp.getsockname()[1],
+        "port": port,
         "abstract": "\0" + name,
     }
 

@@ -101,8 +101,9 @@ class Supervisor:
                 self._loop()
         finally:
             self.jail.close()
-        if self._step < 0 and not self._failure and not self._killed_for_a_reason:
-            raise JailGoneError("The jail ended before the program was started. Somebody has killed it.")
+        if self._step < 0 and not self._failure and not self._poked:
+            reason = "ended" if self._stop is None else f"did nothing for {READY_WITHIN_S:g} s"
+            raise JailGoneError(f"The jail {reason} before the program was started. The machine may be overloaded.")
         if self._failure and not self._killed_for_a_reason:
             raise SandboxError(f"The jail could not run the program: {self._failure}.")
         return Ending(
@@ -234,6 +235,8 @@ class Supervisor:
             self.jail.close_stdin()
 
     def _verdict(self) -> Outcome:
+        if self._stop is Outcome.OUTPUT_LIMIT and not self._last_step:
+            return Outcome.COMPILE_ERROR
         if self._stop is not None:
             return self._stop
         if self._status is None:

@@ -14,7 +14,8 @@ from anyio import to_thread
 
 from . import _engine
 from ._base import OnOutput, Sandbox
-from ._container import Container, ContainerRun, Shape
+from ._container import Container, Shape
+from ._container_run import ContainerRun
 from ._model import Limits, NoSandbox, Program, Result, SandboxError
 from ._orders import JAIL_FOLDER, content_for
 from ._supervise import Ending

@@ -75,9 +75,7 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
             # V8 reserves tens of gigabytes of addresses for its cages.
             Language("javascript", "main.js", run=("node", "FILE"), bound_address_space=False),
             Language("bash", "main.sh", run=("bash", "--norc", "FILE")),
-            Language(
-                "c", "main.c", compile=("gcc", "-O2", "-pipe", "-Wall", "-o", "./main", "FILE", "-lm"), run=("./main",)
-            ),
+            Language("c", "main.c", compile=("gcc", "-O2", "-pipe", "-o", "./main", "FILE", "-lm"), run=("./main",)),
         )
     }
 )

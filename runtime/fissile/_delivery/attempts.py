@@ -177,7 +177,7 @@ class Attempts:
         cancelled_class = anyio.get_cancelled_exc_class()
         try:
             await self._run(delivery, delivery.subscription.handler.message.decode(delivery.record.value), bus)
-        except Exception as error:  # noqa: BLE001 -- whatever a handler raises is a failed attempt
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a handler raises is a failed attempt
             return self._failed(delivery, only_leaf(error))
         except BaseExceptionGroup as group:
             cancelled, rest = group.split(cancelled_class)

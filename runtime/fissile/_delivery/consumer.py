@@ -180,15 +180,26 @@ class Consumer:
             await self._let_go(member)
         elif not self._draining.is_set():
             for record in news:
-                self._take_record(member, record)
+                state = self._partitions[record.topic, record.partition]
+                if state.in_hand < self.settings.window:
+                    self._take_record(state, record)
+                else:
+                    self._give_up_if_cancelled(record)
+                    state.backlog.append(record)
+                if state.in_hand >= self.settings.window and not state.paused:
+                    state.paused = True
+                    self._pauses += 1
+                    member.pause([state.partition])
 
-    def _take_record(self, member: Member, record: Record) -> None:
-        state = self._partitions[record.topic, record.partition]
+    def _give_up_if_cancelled(self, record: Record) -> bool:
         given_up = header(record.headers, CANCEL)
-        if given_up is not None:
+        if given_up is not None and given_up in self._requests:
+            self._requests[given_up].give_up()
+        return given_up is not None
+
+    def _take_record(self, state: PartitionState, record: Record) -> None:
+        if self._give_up_if_cancelled(record):
             state.add(record, [])
-            if given_up in self._requests:
-                self._requests[given_up].give_up()
             return
         name = header(record.headers, "ce_type") or ""
         request = read_request(record) if CORRELATION in dict(record.headers) else None
@@ -201,17 +212,16 @@ class Consumer:
             deliveries = state.add(record, [(one, record.key if one.ordered else None) for one in found])
         for delivery in deliveries:
             state.begin(delivery)
-        if state.in_hand >= self.settings.window and not state.paused:
-            state.paused = True
-            self._pauses += 1
-            member.pause([state.partition])
 
     def _finished(self, delivery: Delivery) -> None:
         if delivery.request is not None:
             self._requests.pop(delivery.request.correlation, None)
         state = delivery.owner
+        while state.backlog and state.in_hand < self.settings.window:
+            self._take_record(state, state.backlog.popleft())
         if (
             state.paused
+            and not state.backlog
             and state.in_hand <= self.settings.window // 2
             and not state.revoked
             and self._member is not None
@@ -267,7 +277,8 @@ class Consumer:
 
     def is_idle(self) -> bool:
         """Tell whether there is nothing to do but what waits for its next attempt."""
-        busy = self._attempts.workers.has_work or any(state.handling for state in self._partitions.values())
+        states = self._partitions.values()
+        busy = self._attempts.workers.has_work or any(state.handling or state.backlog for state in states)
         return not busy and self.assigned and self.statistics().lag == 0
 
     # --- the offsets -------------------------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class PartitionState:
     paused: bool = field(default=False, init=False)
     revoked: bool = field(default=False, init=False)
     committed: int | None = field(default=None, init=False)
+    backlog: deque[Record] = field(factory=deque["Record"], init=False)
+    """What has arrived beyond the window: a batch may be larger than what is left of it."""
     next_offset: int | None = field(default=None, init=False)
     _lanes: dict[LaneKey, Lane] = field(factory=dict[LaneKey, Lane], init=False)
     _keyless: dict[Delivery, None] = field(factory=dict[Delivery, None], init=False)
@@ -106,6 +108,7 @@ class PartitionState:
     def revoke(self) -> None:
         """Drop what has not begun; what is being handled may finish, and then still counts."""
         self.revoked = True
+        self.backlog.clear()
         for delivery in self._all():
             if delivery.state is not State.HANDLING and delivery.state is not State.BURYING:
                 delivery.step(Step.REVOKED)
@@ -113,9 +116,11 @@ class PartitionState:
     def abandon(self) -> None:
         """Give up what is still being handled: stop it, and ignore what comes of it. The next owner of the partition begins anew."""
         for delivery in self._all():
-            if delivery.state in (State.HANDLING, State.BURYING):
-                delivery.step(Step.REVOKED)
+            if delivery.state is State.ABANDONED:
+                continue
+            if delivery.state is not State.WAITING:  # it failed after the revocation: there is nothing to stop, and no further attempt
                 delivery.give_up()
+            delivery.step(Step.REVOKED)
 
     def watermark(self) -> int | None:
         """Return the offset to commit: the lowest unfinished one, or the next to come; None before the first record."""

@@ -16,23 +16,37 @@ from fissile.cli._errors import did_you_mean, report
 from fissile.cli._exit import CommandFailed, Exit
 from fissile.cli._output import Output
 
-COMMANDS = ("dev", "run", "check", "config", "graph", "ls", "call", "version")
+COMMANDS = {
+    "dev": "Run everything in one process for a developer, and start it anew when a file changes.",
+    "run": "Run one process for production: no reload, logs as JSON on stderr.",
+    "check": "Find all faults of the application at once, without starting it.",
+    "config": "Show every setting with its value and where that came from; secrets are masked.",
+    "graph": "Show which module calls and subscribes to which.",
+    "ls": "List modules, commands, queries, topics, subscriptions or settings.",
+    "call": "Execute a command or ask a query: call MODULE.MESSAGE [--field value ...] [JSON].",
+    "version": "Show the version of fissile, and of what it runs on.",
+}
+"""The commands, each with its line in the list: to read them from their docstrings, all of them would have to be imported."""
 
 
-def build(started: float) -> App:
+def build(tokens: Sequence[str], started: float) -> App:
     """Make the command line.
 
     Args:
+        tokens: The arguments, without the program's name.
         started: When the command began, on `perf_counter`.
     """
     app = App(
         name="fissile",
         help="Modules that run together in one process or apart over Kafka, by configuration, with the same meaning.",
+        help_epilogue=f"Exit codes: {', '.join(f'{code.value} {code.shown}' for code in Exit)}.",
         version_flags=(),
         result_action="return_value",
     )
-    for name in COMMANDS:
-        app.command(f"fissile.cli._{name}:{name}", name=name)
+    is_list = not any(token in COMMANDS for token in tokens)
+    for position, (name, line) in enumerate(COMMANDS.items()):
+        shown = {"help": line} if is_list else {}
+        app.command(f"fissile.cli._{name}:{name}", name=name, sort_key=position, **shown)
 
     @app.meta.default
     def launch(
@@ -86,7 +100,7 @@ def run_command_line(tokens: Sequence[str], started: float) -> int:
     verbose = "-v" in tokens or "--verbose" in tokens
     output = Output(color="--no-color" not in tokens)
     try:
-        result = build(started).meta(list(tokens), exit_on_error=False, print_error=False)
+        result = build(tokens, started).meta(list(tokens), exit_on_error=False, print_error=False)
         return int(result) if isinstance(result, int) else Exit.OK
     except CycloptsError as error:
         return report(_usage(error, tokens), output, verbose=False)

@@ -140,8 +140,8 @@ def _tell_declared(error: DeclaredError, name: str, output: Output) -> Exit:
 
 def plain(value: Any) -> Any:  # Any: a value of a contract
     """Return a value as JSON has it, the fields in the order of their definition (msgspec takes that of the slots: the alphabet's)."""
-    if attrs.has(cls := cast("type[Any]", type(value))):
-        return {field.name: plain(getattr(value, field.name)) for field in fields_of(cls)}
+    if attrs.has(value.__class__):
+        return {field.name: plain(getattr(value, field.name)) for field in fields_of(value.__class__)}
     if isinstance(value, (tuple, list, frozenset)):
         return [plain(each) for each in cast("Iterable[Any]", value)]
     if isinstance(value, Mapping):

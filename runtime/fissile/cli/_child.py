@@ -60,8 +60,7 @@ def main() -> int:
     """Run the application; return the exit code."""
     orders = msgspec.json.decode(sys.argv[1], type=Orders)
     os.set_inheritable(orders.descriptor, False)  # noqa: FBT003 -- it takes no keyword
-    supervisor = socket.socket(fileno=orders.descriptor)
-    with StopSignals() as signals:
+    with socket.socket(fileno=orders.descriptor) as supervisor, StopSignals() as signals:
         Thread(target=_end_with, args=(supervisor,), daemon=True).start()
 
         def on_ready(ready: Ready) -> None:

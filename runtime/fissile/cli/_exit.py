@@ -25,6 +25,11 @@ class Exit(IntEnum):
     INTERRUPTED = 130
     """It was told to stop at once: a second Ctrl-C, or the first one where there was nothing to drain."""
 
+    @property
+    def shown(self) -> str:
+        """How people call it."""
+        return self.name.lower().replace("_", " ")
+
 
 class CommandFailed(Exception):
     """Raised when a command cannot do what was asked, with what a person should read.

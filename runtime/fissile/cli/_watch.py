@@ -13,6 +13,8 @@ from watchfiles import Change, DefaultFilter, awatch
 from fissile._application import Application
 
 CONFIGURATION = ("pyproject.toml", "fissile.toml", ".env", ".env.local")
+_LOOK_MS = 200
+"""How often the watcher looks whether it shall end, in milliseconds: it runs in a thread, which cannot be cancelled."""
 _SUFFIXES = (".py", ".toml", ".env", ".html", ".jinja", ".css", ".js", ".sql", ".yaml", ".yml")
 
 
@@ -45,13 +47,13 @@ class Watched:
 
     async def folder_changes(self) -> AsyncIterator[set[Path]]:
         """Yield the files that have changed in the folders, a burst of changes at once."""
-        async for changes in awatch(*self.folders, watch_filter=_SourceFilter(), step=50, raise_interrupt=False):
+        async for changes in awatch(*self.folders, watch_filter=_SourceFilter(), step=50, rust_timeout=_LOOK_MS):
             yield {Path(path) for _, path in changes}
 
     async def configuration_changes(self) -> AsyncIterator[set[Path]]:
         """Yield the configuration files that have changed. The folder is watched, since editors replace files."""
         names = _ConfigurationFilter()
-        async for changes in awatch(self.root, watch_filter=names, step=50, recursive=False, raise_interrupt=False):
+        async for changes in awatch(self.root, watch_filter=names, step=50, rust_timeout=_LOOK_MS, recursive=False):
             yield {Path(path) for _, path in changes}
 
     def shown(self, paths: Iterable[Path]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -194,7 +195,7 @@ class Consumer:
             await asyncio.wait(running, timeout=1.0)
         for task in running:
             forget(task)
-        await _disconnect(raw._client)
+        await disconnect(raw._client)
 
     # --- the group ---------------------------------------------------------------------------------------------------
 
@@ -350,9 +351,7 @@ def _paced(fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[boo
     return paced
 
 
-async def _disconnect(client: Any) -> None:  # Any: the library has no types
+async def disconnect(client: Any) -> None:  # Any: the library has no types
     """Close all connections of a client, within a bound."""
-    try:
+    with suppress(Exception):  # there is nothing left to try
         await within(1.0, "The connections do not close", client.close())
-    except Exception:  # noqa: BLE001, S110 -- there is nothing left to try
-        pass

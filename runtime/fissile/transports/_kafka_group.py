@@ -183,10 +183,24 @@ class GroupSource(Source):
                 await asyncio.sleep(0.1)
         return False
 
-    def pause(self, paused: bool, generation: int | None, partitions: tuple[Partition, ...]) -> None:  # noqa: FBT001 -- it crosses the bridge
-        """Fetch no more of some partitions, or fetch them again; what was meant for an assignment that is over is forgotten."""
+    def pause(self, generation: int | None, partitions: tuple[Partition, ...]) -> None:
+        """Fetch no more of some partitions; what was meant for an assignment that is over is forgotten.
+
+        aiokafka drops what it has buffered of them, and reads it again.
+        """
         if generation == self._generation and not self.is_over:
-            self.set_paused(paused, partitions)
+            self._paused.update(partitions)
+            self.consumer.pause(self._physical(partitions))
+
+    def resume(self, generation: int | None, partitions: tuple[Partition, ...]) -> None:
+        """Fetch them again."""
+        if generation == self._generation and not self.is_over:
+            self._paused.difference_update(partitions)
+            self._moved_at.clear()
+            self.consumer.resume(self._physical(partitions))
+
+    def _physical(self, partitions: Iterable[Partition]) -> list[Partition]:
+        return [partition_of(self.options.prefix + topic, number) for topic, number in partitions]
 
     async def close(self) -> None:
         """Leave the group: first the commits end, then an open revocation, then the rest."""
@@ -235,12 +249,12 @@ class KafkaMember(Member):
     def pause(self, partitions: Iterable[Partition]) -> None:
         paused = tuple(partitions)
         self.inbox.pause(paused)
-        self.bridge.to_loop(self.source.pause, True, self._generation, paused)
+        self.bridge.to_loop(self.source.pause, self._generation, paused)
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         resumed = tuple(partitions)
         self.inbox.resume(resumed)
-        self.bridge.to_loop(self.source.pause, False, self._generation, resumed)
+        self.bridge.to_loop(self.source.resume, self._generation, resumed)
 
     def status(self) -> Status:
         return self.inbox.status(self.refused)

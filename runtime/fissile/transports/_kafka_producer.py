@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fissile.transports._kafka_bridge import forget, result_of
-from fissile.transports._kafka_client import kafka_error, library, within
+from fissile.transports._kafka_client import disconnect, kafka_error, library, within
 from fissile.transports._kafka_options import BATCH_BYTES, Options, milliseconds
 
 if TYPE_CHECKING:
@@ -99,10 +99,7 @@ class Producer:
             sender: asyncio.Task[None] | None = self._raw._sender.sender_task
             if sender is not None:
                 sender.cancel()
-            try:
-                await within(1.0, "The connections do not close", self._raw.client.close())
-            except Exception:  # noqa: BLE001, S110 -- there is nothing left to try
-                pass
+            await disconnect(self._raw.client)
             if sender is not None:
                 await asyncio.wait((sender,), timeout=1.0)
                 forget(sender)
@@ -187,7 +184,7 @@ class Producers:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether an error of a batch means that the broker has not stored it. (All that is retried is stored at most once: it has a number.)"""
+    """Tell whether an error of a batch means that the broker has not stored it. (What is tried again is stored once: it has a number.)"""
     names = (
         "TopicAuthorizationFailedError",
         "ClusterAuthorizationFailedError",

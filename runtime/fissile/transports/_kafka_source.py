@@ -10,7 +10,7 @@ from time import monotonic
 from fissile._errors import Unavailable
 from fissile.abc import Partition, Record
 from fissile.transports._kafka_bridge import Bridge, forget
-from fissile.transports._kafka_client import Consumer, kafka_error, partition_of
+from fissile.transports._kafka_client import Consumer, kafka_error
 from fissile.transports._kafka_inbox import Chunk, Inbox, Pulse
 from fissile.transports._kafka_options import READ_AHEAD_BYTES, RECORD_BYTES, Options
 
@@ -125,17 +125,6 @@ class Source:
         """Learn that home has taken records out."""
         self._ahead_bytes = max(0, self._ahead_bytes - taken_bytes)
         self._room.set()
-
-    def set_paused(self, paused: bool, partitions: tuple[Partition, ...]) -> None:  # noqa: FBT001 -- it crosses the bridge
-        """Fetch no more of some partitions, or fetch them again. aiokafka drops what it has buffered of a paused one, and reads it again."""
-        physical = [partition_of(self.options.prefix + topic, number) for topic, number in partitions]
-        if paused:
-            self._paused.update(partitions)
-            self.consumer.pause(physical)
-        else:
-            self._paused.difference_update(partitions)
-            self._moved_at.clear()
-            self.consumer.resume(physical)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

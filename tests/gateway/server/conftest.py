@@ -19,17 +19,6 @@ PATIENCE_S = 20.0
 """How long a test waits for what must come; nothing is asserted about how soon."""
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-        pytest.param(("trio", {}), id="trio"),
-    ]
-)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
-
-
 MakeQuart = Callable[[], Quart]
 
 

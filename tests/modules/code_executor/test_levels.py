@@ -129,7 +129,7 @@ async def test_a_run_that_is_cancelled_at_any_moment_leaves_nothing(open_sandbox
 async def test_nothing_outlives_an_executor_that_is_killed(kind: str, host: Host) -> None:
     if reason := missing(kind):
         skip(kind, reason)
-    source = host.program("import os, time\nos.fork(); os.setsid()\nprint('on', flush=True)\ntime.sleep(60)")
+    source = host.program("import os, time\nif os.fork() == 0: os.setsid()\nprint('on', flush=True)\ntime.sleep(60)")
     code = f"""
 import anyio
 from modules.code_executor.sandbox import Program

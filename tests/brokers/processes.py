@@ -1,0 +1,106 @@
+"""What all brokers of the tests have in common: a process of its own group, a temporary folder, free ports, an end that is certain."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import define, field
+
+START_S = 60.0
+"""How long a broker may take to start, in seconds."""
+
+
+class BrokerFailed(Exception):
+    """A broker could not be started; the text has the end of its log."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on. They are all held until the last is found, so that none comes twice."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@define(eq=False)
+class BrokerProcess:
+    """A broker's process.
+
+    Attributes:
+        command: What to run.
+        port: Where it listens, on 127.0.0.1.
+        folder: Its temporary folder, which goes with it.
+    """
+
+    command: Sequence[str]
+    port: int
+    folder: Path = field(factory=lambda: Path(tempfile.mkdtemp(prefix="fissile-broker-")))
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def server(self) -> str:
+        """Where clients connect."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self.folder / "log"
+
+    def start(self) -> None:
+        """Start it; `wait_ready` tells when it can be used."""
+        atexit.register(self.end)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait_ready(self) -> None:
+        """Wait until it takes connections."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                raise BrokerFailed(f"The broker has ended: {self.tail()}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+                return
+            time.sleep(0.05)
+        raise BrokerFailed(f"The broker does not listen after {START_S:g} s: {self.tail()}")
+
+    def tail(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else "(no log)"
+
+    def stop(self) -> None:
+        """Freeze it: its connections stay open, and nothing is answered (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill it at once (SIGKILL). Its data stays; `start` starts it again."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def end(self) -> None:
+        """Kill it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, number)

@@ -1,0 +1,145 @@
+"""Starts the shop with its gateway, and speaks to it over sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+from anyio.abc import SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
+from attrs import define, frozen
+
+import fissile_gateway
+from fissile import App, Bus, Check, Lifespan, Module, Process, Settings
+from fissile_gateway import GatewaySettings
+from tests.gateway import shop
+
+
+@define(eq=False)
+class Shop:
+    """A running shop: the application, a client, and what tests wait for."""
+
+    app: App
+    url: str
+    client: httpx.AsyncClient
+    watch: shop.Watch
+
+    @property
+    def address(self) -> tuple[str, int]:
+        url = httpx.URL(self.url)
+        assert url.port is not None
+        return url.host, url.port
+
+
+@asynccontextmanager
+async def serving(
+    *modules: Module,
+    settings: Settings | None = None,
+    overrides: dict[Any, Any] | None = None,
+    **gateway: Any,
+) -> AsyncGenerator[Shop]:
+    """Serve the shop on a free port."""
+    watch = shop.Watch()
+    url: list[str] = []
+    ready, stop = anyio.Event(), anyio.Event()
+
+    def on_ready(announcements: tuple[str, ...]) -> None:
+        url.extend(announcements)
+        ready.set()
+
+    app = App(
+        [shop.module, *modules, fissile_gateway.module],
+        settings=settings,
+        name="testing",
+        overrides={GatewaySettings: GatewaySettings(port=0, **gateway), shop.Watch: watch, **(overrides or {})},
+    )
+    async with anyio.create_task_group() as tasks:
+
+        async def run() -> None:
+            await app.run(on_ready=on_ready, stop=stop)
+            ready.set()
+
+        tasks.start_soon(run)
+        with anyio.fail_after(10):
+            await ready.wait()
+        async with httpx.AsyncClient(base_url=url[0], timeout=10, trust_env=False) as client:
+            yield Shop(app, url[0], client, watch)
+        stop.set()
+
+
+@asynccontextmanager
+async def building(**gateway: Any) -> AsyncGenerator[tuple[fissile_gateway.Gateway, shop.Watch]]:
+    """Make the gateway as an ASGI application over a running shop, without a server."""
+    watch = shop.Watch()
+    made: list[tuple[Bus, Process]] = []
+    module = Module(fissile_gateway.module.contract)
+
+    @module.worker
+    async def take(bus: Bus, process: Process, lifespan: Lifespan) -> None:
+        made.append((bus, process))
+        lifespan.started()
+        await lifespan.draining()
+
+    async with App([shop.module, module], overrides={shop.Watch: watch}):
+        yield fissile_gateway.create_app(*made[0], GatewaySettings(**gateway)), watch
+
+
+@frozen
+class Frame:
+    """One server-sent event, or what else stands between two empty lines."""
+
+    id: str | None = None
+    event: str | None = None
+    data: Any = None
+    comment: str | None = None
+    retry: str | None = None
+
+
+@define(eq=False)
+class Stream:
+    """The client's side of one HTTP answer, read from the socket."""
+
+    socket: SocketStream
+    reader: BufferedByteReceiveStream
+    status: int
+    headers: dict[str, str]
+
+    async def chunk(self) -> bytes:
+        """Read one chunk; none is the end."""
+        size = int(await self.reader.receive_until(b"\r\n", 100), 16)
+        return (await self.reader.receive_exactly(size + 2))[:-2]
+
+    async def frame(self) -> Frame | None:
+        """Read one event; None is the end."""
+        with anyio.fail_after(5):
+            text = (await self.chunk()).decode()
+        if not text:
+            return None
+        assert text.endswith("\n\n")
+        fields = dict(line.split(": ", 1) for line in text.strip().split("\n"))
+        data = fields.get("data")
+        return Frame(
+            fields.get("id"), fields.get("event"), None if data is None else json.loads(data), fields.get(""), fields.get("retry")
+        )
+
+
+@asynccontextmanager
+async def streaming(shop: Shop, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> AsyncGenerator[Stream]:
+    """Send a request, read the head of its answer, and leave when the block ends."""
+    async with await anyio.connect_tcp(*shop.address) as socket:
+        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        head = f"{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n{fields}\r\n"
+        await socket.send(head.encode() + body)
+        reader = BufferedByteReceiveStream(socket)
+        with anyio.fail_after(5):
+            lines = (await reader.receive_until(b"\r\n\r\n", 20_000)).decode().split("\r\n")
+        pairs = (line.split(": ", 1) for line in lines[1:])
+        yield Stream(socket, reader, int(lines[0].split()[1]), dict(pairs))
+
+
+def failing_checks() -> tuple[Check, ...]:
+    return (Check("log", None), Check("consumer shop", "it owns no partitions yet"))
