@@ -16,6 +16,8 @@ from benchmarks._rows import Row
 
 HEAD = ("what", "measured", "floor", "ratio", "bound", "verdict", "against")
 
+TIMES = "\u00d7"
+
 
 def circumstances() -> dict[str, Any]:
     """Return where and when it was measured, as far as it says something about the figures."""
@@ -36,7 +38,7 @@ def cells(row: Row) -> tuple[str, ...]:
         row.what,
         f"{_figure(row.value)} {row.unit}",
         f"{_figure(row.floor_value)} {row.unit}",
-        f"{row.ratio:.2f}×",
+        f"{row.ratio:.2f}{TIMES}",
         _bound(row),
         row.verdict,
         row.floor,
@@ -50,7 +52,7 @@ def _figure(value: float) -> str:
 def _bound(row: Row) -> str:
     if row.bound is None:
         return ""
-    return f"{'≥' if row.at_least else '≤'} {row.bound:g}×"
+    return f"{'≥' if row.at_least else '≤'} {row.bound:g}{TIMES}"
 
 
 def table(rows: Sequence[Row]) -> str:

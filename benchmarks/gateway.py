@@ -82,15 +82,15 @@ class Client:
             if not ready:
                 raise CannotRun("a request was not answered in 30 s")
             for key, _ in ready:
-                connection = key.fileobj
-                assert isinstance(connection, socket.socket)
-                received[connection] += connection.recv(65536)
-                if not _is_whole(received[connection]):
+                client = key.fileobj
+                assert isinstance(client, socket.socket)
+                received[client] += client.recv(65536)
+                if not _is_whole(received[client]):
                     continue
-                received[connection] = b""
+                received[client] = b""
                 answered += 1
                 if sent < REQUESTS:
-                    connection.sendall(self._request)
+                    client.sendall(self._request)
                     sent += 1
         return REQUESTS / (perf_counter() - began)
 

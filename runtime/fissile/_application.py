@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
 
@@ -19,6 +19,8 @@ from fissile._module import Module
 from fissile._names import place
 from fissile._placement import GATEWAY, Placement, placement_faults, read_placements
 from fissile._settings import Origin, Settings, Sources, load, read_toml, variable_name
+
+T = TypeVar("T")
 
 GATEWAY_PACKAGE = "fissile_gateway"
 """Where the gateway's module is. It comes with the extra `gateway`; the library never imports it but here, by name."""
@@ -113,6 +115,8 @@ class Application:
     def app(self, process: str | None = None, *, with_gateway: bool = True) -> App:
         """Make one process of the application; nothing is started.
 
+        Of the modules that other processes host, the contracts are imported and nothing else: their dependencies need not be installed.
+
         Args:
             process: Its name in the placement; may be left out where the placement has one.
             with_gateway: Whether a process that hosts the gateway really does.
@@ -121,15 +125,44 @@ class Application:
             StartupFailed: Modules cannot be imported, or the placement has faults.
         """
         faults: list[Fault] = []
-        modules = self.import_modules(faults, with_gateway=with_gateway)
+        contracts = self.import_contracts(faults)
         if faults:
             raise StartupFailed(tuple(faults))
-        placement = self.placement(tuple(modules))
+        placement = self.placement(tuple(contract.name for contract in contracts.values()))
         process = self.choose_process(placement, process)
-        hosted = [modules[name] for name in placement[process] if name in modules]
-        elsewhere: list[Contract] = [
-            module.contract for name, module in modules.items() if name not in placement[process]
-        ]
+        hosted: list[Module] = []
+        for path, contract in contracts.items():
+            if contract.name in placement[process]:
+                module = self._import_module(path, faults)
+                if module is not None:
+                    hosted.append(module)
+        if with_gateway and GATEWAY in placement[process]:
+            gateway = self._import_module(f"{GATEWAY_PACKAGE}:module", faults)
+            if gateway is not None:
+                hosted.append(gateway)
+        if faults:
+            raise StartupFailed(tuple(faults))
+        elsewhere = [contract for contract in contracts.values() if contract.name not in placement[process]]
+        return self._make(hosted, elsewhere, process)
+
+    def client(self) -> App:
+        """Make a process that hosts nothing and calls everything; where the bus is in memory it hosts all modules itself, but no gateway.
+
+        Raises:
+            StartupFailed: Contracts or modules cannot be imported.
+        """
+        faults: list[Fault] = []
+        if self.log_is_shared:
+            contracts = self.import_contracts(faults)
+            if faults:
+                raise StartupFailed(tuple(faults))
+            return self._make([], list(contracts.values()), "client")
+        modules = self.import_modules(faults, with_gateway=False)
+        if faults:
+            raise StartupFailed(tuple(faults))
+        return self._make(list(modules.values()), [], "client")
+
+    def _make(self, hosted: list[Module], elsewhere: list[Contract], process: str) -> App:
         return App(
             hosted,
             contracts=elsewhere,
@@ -149,7 +182,7 @@ class Application:
         names = (*(name for name in modules if name != GATEWAY), GATEWAY)
         placements = read_placements(self.table, names)
         faults = tuple(
-            placement_faults(self.settings.placement, placements, names, self.file, log_is_shared=self._log_is_shared())
+            placement_faults(self.settings.placement, placements, names, self.file, log_is_shared=self.log_is_shared)
         )
         if faults:
             raise StartupFailed(faults)
@@ -172,14 +205,30 @@ class Application:
             raise StartupFailed((Fault(what, "command line", f"Name one of: {known}."),))
         return process
 
+    def import_contracts(self, faults: list[Fault]) -> dict[str, Contract]:
+        """Import the contracts of all modules, and note what cannot be imported.
+
+        Returns:
+            The contracts by the import paths of their modules, in the order of the configuration.
+        """
+        found: dict[str, Contract] = {}
+        for path in self.paths:
+            if ":" in path:
+                module = self._import_module(path, faults)
+                if module is not None:
+                    found[path] = module.contract
+                continue
+            contract = self._import(f"{path}.contract", "contract", Contract, 'contract = Contract("...")', faults)
+            if contract is not None:
+                found[path] = contract
+        return found
+
     def import_modules(self, faults: list[Fault], *, with_gateway: bool = True) -> dict[str, Module]:
         """Import all modules; note what cannot be imported.
 
         Returns:
             The modules by their names, in the order of the configuration, the gateway last.
         """
-        if str(self.root) not in sys.path:
-            sys.path.insert(0, str(self.root))
         found: dict[str, Module] = {}
         for path in self.paths:
             module = self._import_module(path, faults)
@@ -192,10 +241,16 @@ class Application:
         return found
 
     def _import_module(self, path: str, faults: list[Fault]) -> Module | None:
-        where = f"{self.file} [tool.fissile] modules"
         name, _, attribute = path.partition(":")
         if not attribute:
             name, attribute = f"{name}.service", "module"
+        return self._import(name, attribute, Module, f"{attribute} = Module(contract)", faults)
+
+    def _import(self, name: str, attribute: str, kind: type[T], line: str, faults: list[Fault]) -> T | None:
+        """Import an object of a Python module, or note why it cannot be."""
+        where = f"{self.file} [tool.fissile] modules"
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
         try:
             python_module: ModuleType = import_module(name)
         except ModuleNotFoundError as error:
@@ -221,24 +276,26 @@ class Application:
             what = f"{name} cannot be imported: {type(error).__name__}: {error}."
             faults.append(Fault(what, _raised_at(error), "Correct the file."))
             return None
-        module = getattr(python_module, attribute, None)
-        if not isinstance(module, Module):
+        found = getattr(python_module, attribute, None)
+        if not isinstance(found, kind):
             faults.append(
                 Fault(
-                    f"{name} has no Module called {attribute!r}.",
+                    f"{name} has no {kind.__name__} called {attribute!r}.",
                     place(python_module.__file__ or "?", 1),
-                    f"Write {attribute} = Module(contract).",
+                    f"Write {line}.",
                 )
             )
             return None
-        return module
+        return found
 
     def _is_loopback(self) -> bool:
         """Tell whether the gateway can be reached from this machine only."""
         found = self.sources.find(variable_name("host"))
         return found is None or found[0] in ("127.0.0.1", "::1", "localhost")
 
-    def _log_is_shared(self) -> bool:
+    @property
+    def log_is_shared(self) -> bool:
+        """Whether several processes can use the bus that the settings name."""
         return not self.settings.bus.startswith("memory:")
 
     def unknown_variables(self, app: App) -> tuple[tuple[str, str], ...]:

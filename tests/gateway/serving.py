@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,10 +11,10 @@ import anyio
 import httpx
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 import fissile_gateway
-from fissile import App, Bus, Check, Lifespan, Module, Process, Settings
+from fissile import App, Bus, Check, Contract, Lifespan, Module, Process, Settings
 from fissile_gateway import GatewaySettings
 from tests.gateway import shop
 
@@ -27,6 +27,7 @@ class Shop:
     url: str
     client: httpx.AsyncClient
     watch: shop.Watch
+    stop: anyio.Event
 
     @property
     def address(self) -> tuple[str, int]:
@@ -67,16 +68,18 @@ async def serving(
         with anyio.fail_after(10):
             await ready.wait()
         async with httpx.AsyncClient(base_url=url[0], timeout=10, trust_env=False) as client:
-            yield Shop(app, url[0], client, watch)
+            yield Shop(app, url[0], client, watch, stop)
         stop.set()
 
 
 @asynccontextmanager
-async def building(**gateway: Any) -> AsyncGenerator[tuple[fissile_gateway.Gateway, shop.Watch]]:
+async def building(
+    checks: Callable[[], tuple[Check, ...]] | None = None, **gateway: Any
+) -> AsyncGenerator[tuple[fissile_gateway.Gateway, shop.Watch]]:
     """Make the gateway as an ASGI application over a running shop, without a server."""
     watch = shop.Watch()
     made: list[tuple[Bus, Process]] = []
-    module = Module(fissile_gateway.module.contract)
+    module = Module(Contract("gateway"))
 
     @module.worker
     async def take(bus: Bus, process: Process, lifespan: Lifespan) -> None:
@@ -85,7 +88,10 @@ async def building(**gateway: Any) -> AsyncGenerator[tuple[fissile_gateway.Gatew
         await lifespan.draining()
 
     async with App([shop.module, module], overrides={shop.Watch: watch}):
-        yield fissile_gateway.create_app(*made[0], GatewaySettings(**gateway)), watch
+        bus, process = made[0]
+        if checks is not None:
+            process = evolve(process, checks=checks)
+        yield fissile_gateway.create_app(bus, process, GatewaySettings(**gateway)), watch
 
 
 @frozen
@@ -139,7 +145,3 @@ async def streaming(shop: Shop, path: str, method: str = "GET", body: bytes = b"
             lines = (await reader.receive_until(b"\r\n\r\n", 20_000)).decode().split("\r\n")
         pairs = (line.split(": ", 1) for line in lines[1:])
         yield Stream(socket, reader, int(lines[0].split()[1]), dict(pairs))
-
-
-def failing_checks() -> tuple[Check, ...]:
-    return (Check("log", None), Check("consumer shop", "it owns no partitions yet"))

@@ -136,13 +136,12 @@ async def test_what_a_process_had_in_hand_when_it_was_killed_comes_again() -> No
 
 
 async def test_a_drain_finishes_what_is_being_handled_and_commits_it() -> None:
-    log, reader, stop = log_of(), Reader(), anyio.Event()
+    log, reader, stop, ready = log_of(), Reader(), anyio.Event(), anyio.Event()
     reader.doors[1] = anyio.Event()
     app = app_of(maker, reader.module, transport=client_of(log))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: app.run(stop=stop))
-        await until(lambda: "; running" in repr(app))
-        await until(lambda: all(check.problem is None for check in app.checks()))
+        tasks.start_soon(lambda: app.run(stop=stop, on_ready=lambda _: ready.set()))
+        await ready.wait()
         headers = (("ce_type", b"maker.happened"),)
         await client_of(log).append([Outgoing("maker.happened", b"k", b'{"number": 1}', headers)])
         await until(lambda: reader.began == [1])

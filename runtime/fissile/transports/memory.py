@@ -36,8 +36,8 @@ from fissile.abc import (
     Transport,
 )
 
-_OVERHEAD_BYTES = 4096
-"""What key and headers may add to a message of the largest size."""
+_OVERHEAD_BYTES = 65_536
+"""What key and headers may add to a message of the largest size: those of a dead letter have its traceback."""
 
 
 @define(eq=False)
@@ -137,7 +137,7 @@ class MemoryLog:
     def append(self, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         """Store records, all or none, and wake who waits for them."""
         for record in records:
-            size = len(record.value)
+            size = _size_of(record)
             if size > self.max_record_bytes:
                 raise MessageTooLarge(record.topic, size, self.max_record_bytes)
             self.logs(record.topic)
@@ -200,6 +200,11 @@ class MemoryLog:
         if committed is None:
             committed = group.committed[log.name] = log.first_offset if start == "earliest" else log.next_offset
         return max(committed, log.first_offset)
+
+
+def _size_of(record: Outgoing) -> int:
+    headers = sum(len(name) + len(value) for name, value in record.headers)
+    return len(record.value) + len(record.key or b"") + headers
 
 
 @define(eq=False)
@@ -353,26 +358,44 @@ class MemoryTransport(Transport):
 
     log: MemoryLog
 
+    _untold: int = field(default=0, init=False)
+    _closed: bool = field(default=False, init=False)
+
     durable = False
     shared = False
 
     async def __aenter__(self) -> Self:
+        self._closed = False
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        return None
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            while self._untold:
+                await anyio.lowlevel.checkpoint()
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
         for spec in topics:
             self.log.ensure(spec)
 
     def append_nowait(self, records: Sequence[Outgoing], done: Callable[[Stored | CallError], None]) -> None:
+        self._check_open()
         stored = self.log.append(records)
-        call_soon(done, stored)
+        self._untold += 1
+        call_soon(self._tell, done, stored)
+
+    def _tell(self, done: Callable[[Stored | CallError], None], stored: Stored) -> None:
+        self._untold -= 1
+        done(stored)
 
     async def append(self, records: Sequence[Outgoing]) -> Stored:
         await anyio.lowlevel.checkpoint()
+        self._check_open()
         return self.log.append(records)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TransportClosed("The transport is closed.")
 
     @asynccontextmanager
     async def join(self, group: str, topics: Mapping[str, Start], *, batch: int = 500) -> AsyncGenerator[Member]:

@@ -1,0 +1,31 @@
+"""A process that hosts nothing and calls everything: a script, a cron job, another web application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fissile._application import Application
+from fissile._bus import Bus
+from fissile._settings import variable_name
+
+
+@asynccontextmanager
+async def connect(folder: str | Path | None = None, *, bus: str | None = None) -> AsyncGenerator[Bus]:
+    """Use the modules of an application without hosting one: `async with fissile.connect() as bus`.
+
+    Where the bus is shared (Kafka) the modules run in their own processes. Where it is in memory they run in this one.
+
+    Args:
+        folder: The folder of the application, or one below it; the working directory unless told.
+        bus: The bus to use instead of the one that the settings name, such as `kafka://localhost:29092`.
+
+    Raises:
+        StartupFailed: There is no application, or it has faults.
+        Unavailable: The bus cannot be reached.
+    """
+    given = {} if bus is None else {variable_name("bus"): bus}
+    application = Application.find(Path.cwd() if folder is None else Path(folder), command_line=given)
+    async with application.client() as app:
+        yield app.bus

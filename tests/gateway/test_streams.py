@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from fissile import Settings
+from tests.gateway.serving import Frame, serving, streaming
+from tests.gateway.shop import OrderCancelled, OrderPlaced
+
+PLACED = "/api/shop/topics/placed"
+
+
+async def test_events_are_streamed_with_their_position_and_name() -> None:
+    async with serving() as running, streaming(running, PLACED) as stream:
+        assert stream.status == 200
+        assert stream.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert stream.headers["cache-control"] == "no-store"
+        first = await stream.frame()
+        assert first is not None
+        assert (first.retry, first.event, first.data) == ("2000", None, None)
+        assert first.id
+        await running.app.bus.publish(OrderPlaced("o1", "two\nlines"))
+        await running.app.bus.publish(OrderCancelled("o1"))
+        placed, cancelled = await stream.frame(), await stream.frame()
+        assert placed is not None
+        assert cancelled is not None
+        assert (placed.event, placed.data) == ("order-placed", {"order_id": "o1", "text": "two\nlines"})
+        assert (cancelled.event, cancelled.data) == ("order-cancelled", {"order_id": "o1"})
+        assert len({first.id, placed.id, cancelled.id}) == 3
+
+
+async def test_a_client_that_comes_back_goes_on_where_it_was() -> None:
+    async with serving() as running:
+        async with streaming(running, PLACED) as stream:
+            await stream.frame()
+            await running.app.bus.publish(OrderPlaced("o1"))
+            seen = await stream.frame()
+            assert seen is not None
+            assert seen.id is not None
+        await running.app.bus.publish(OrderPlaced("o2"))
+        async with streaming(running, PLACED, Last_Event_ID=seen.id) as stream:
+            await stream.frame()
+            missed = await stream.frame()
+            assert missed is not None
+            assert missed.data["order_id"] == "o2"
+
+
+async def test_the_id_at_the_beginning_of_a_stream_is_a_position_too() -> None:
+    async with serving() as running:
+        async with streaming(running, PLACED) as stream:
+            first = await stream.frame()
+            assert first is not None
+            assert first.id is not None
+        await running.app.bus.publish(OrderPlaced("o1"))
+        async with streaming(running, PLACED, Last_Event_ID=first.id) as stream:
+            await stream.frame()
+            missed = await stream.frame()
+            assert missed is not None
+            assert missed.data["order_id"] == "o1"
+
+
+@pytest.mark.parametrize("position", ["nonsense", "0:999999"])
+async def test_a_position_that_is_lost_resets_the_stream_which_goes_on_from_now(position: str) -> None:
+    async with serving() as running, streaming(running, PLACED, Last_Event_ID=position) as stream:
+        reset = await stream.frame()
+        assert reset is not None
+        assert reset.event == "reset"
+        assert reset.data["reason"]
+        assert reset.id
+        await running.app.bus.publish(OrderPlaced("o1"))
+        event = await stream.frame()
+        assert event is not None
+        assert event.data["order_id"] == "o1"
+
+
+async def test_a_client_that_is_too_slow_is_reset_and_nobody_waits_for_it() -> None:
+    settings = Settings(memory_retention_bytes=1024 * 1024)
+    async with serving(settings=settings) as running, streaming(running, PLACED) as stream:
+        with anyio.fail_after(20):
+            for number in range(200):  # 20 MB, which neither the log nor the sockets' buffers hold
+                await running.app.bus.publish(OrderPlaced("o1", f"{number}" + "x" * 100_000))
+            while True:
+                frame = await stream.frame()
+                assert frame is not None
+                if frame.event == "reset":
+                    break
+        await running.app.bus.publish(OrderPlaced("o1", "after"))
+        event = await stream.frame()
+        assert event is not None
+        assert event.data["text"] == "after"
+
+
+async def test_a_stream_can_be_of_one_key() -> None:
+    async with serving() as running, streaming(running, f"{PLACED}?key=o2") as stream:
+        await stream.frame()
+        for number in range(5):
+            await running.app.bus.publish(OrderPlaced(f"o{number}"))
+        event = await stream.frame()
+        assert event is not None
+        assert event.data["order_id"] == "o2"
+
+
+async def test_an_idle_stream_says_that_it_is_alive() -> None:
+    async with serving(heartbeat_s=0.02) as running, streaming(running, PLACED) as stream:
+        await stream.frame()
+        assert await stream.frame() == Frame(comment="alive")
+        assert await stream.frame() == Frame(comment="alive")
+        await running.app.bus.publish(OrderPlaced("o1"))
+        while (frame := await stream.frame()) == Frame(comment="alive"):
+            pass
+        assert frame is not None
+        assert frame.data["order_id"] == "o1"
+
+
+async def test_a_stream_outlives_the_timeout_of_requests() -> None:
+    async with serving(request_timeout_s=0.05, heartbeat_s=0.02) as running, streaming(running, PLACED) as stream:
+        for _ in range(10):
+            assert await stream.frame() is not None
+
+
+async def test_an_open_stream_ends_at_once_when_the_process_drains() -> None:
+    with anyio.fail_after(5):
+        async with serving(finish_s=60) as running, streaming(running, PLACED) as stream:
+            await stream.frame()
+            running.stop.set()
+            assert await stream.frame() is None
+
+
+async def test_a_stream_whose_client_does_not_read_does_not_delay_the_drain() -> None:
+    with anyio.fail_after(8):
+        async with serving(finish_s=60) as running, streaming(running, PLACED) as stream:
+            await stream.frame()
+            for _ in range(100):
+                await running.app.bus.publish(OrderPlaced("o1", "x" * 100_000))
+            running.stop.set()
+
+
+async def test_a_client_that_leaves_closes_its_stream() -> None:
+    async with serving(streams_at_once=1) as running:
+        async with streaming(running, PLACED) as stream:
+            assert stream.status == 200
+            async with streaming(running, PLACED) as other:
+                assert other.status == 503
+                assert other.headers["retry-after"] == "1"
+        with anyio.fail_after(5):
+            status = 503
+            while status == 503:
+                async with streaming(running, PLACED) as another:
+                    status = another.status
+
+
+async def test_streams_do_not_count_as_requests() -> None:
+    async with serving(requests_at_once=1) as running, streaming(running, PLACED), streaming(running, PLACED) as stream:
+        assert stream.status == 200
+        answer = await running.client.get("/api/shop/get-order?order_id=1")
+        assert answer.status_code == 200
+
+
+async def test_a_parameter_that_a_stream_does_not_have_is_a_400() -> None:
+    async with serving() as running:
+        answer = await running.client.get(f"{PLACED}?keys=o1")
+        assert answer.status_code == 400
+        assert answer.json()["errors"] == [{"path": "$.keys", "message": "there is no such parameter; there is key"}]
+        answer = await running.client.get(f"{PLACED}?key=o1&key=o2")
+        assert answer.json()["errors"] == [{"path": "$.key", "message": "the parameter is given 2 times"}]
+
+
+async def test_the_head_of_a_stream_has_no_end_to_wait_for() -> None:
+    async with serving() as running:
+        answer = await running.client.head(PLACED)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+
+
+async def test_an_unknown_topic_is_a_404_that_names_what_is_near() -> None:
+    async with serving() as running:
+        answer = await running.client.get("/api/shop/topics/placd")
+    assert answer.status_code == 404
+    assert f"Did you mean {PLACED}?" in answer.json()["detail"]
