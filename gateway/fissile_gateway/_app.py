@@ -38,7 +38,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Ga
     routes = derive(process.contracts)
     quart = _quart()
     quart.asgi_http_class = Connection
-    quart.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes or process.max_message_bytes
+    quart.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     quart.config["BODY_TIMEOUT"] = None  # the time of the whole request is bounded
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
     quart.extensions[EXTENSION] = Context(bus, process, routes)

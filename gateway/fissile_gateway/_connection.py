@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 from quart.asgi import ASGIHTTPConnection
@@ -18,7 +18,7 @@ from quart.utils import encode_headers
 from quart.wrappers import Request, Response
 from quart.wrappers.response import DataBody
 
-from fissile_gateway._exchange import EXCHANGE, Exchange, Receive, Send
+from fissile_gateway._exchange import EXCHANGE, Exchange, Receive, Scope, Send
 
 R = TypeVar("R")
 
@@ -31,11 +31,12 @@ class Connection(ASGIHTTPConnection):
 
     async def __call__(self, receive: Receive, send: Send) -> None:
         """Read the request and answer it."""
-        exchange: Exchange = self.scope[EXCHANGE]  # type: ignore[typeddict-item]  # put there by the gateway
+        exchange: Exchange = cast("Scope", self.scope)[EXCHANGE]
         request = self._create_request_from_scope(send)
-        limit: int = self.app.config["MAX_CONTENT_LENGTH"]
+        exchange.is_read = False
+        limit = exchange.gateway.max_body_bytes
         if exchange.length is None or exchange.length > min(_READ_FIRST_BYTES, limit):
-            exchange.listen(_read, request, receive)
+            exchange.listen(_read, request, receive, exchange)
             await self._respond(request, send, exchange)
         elif await _read_whole(request, receive, exchange):
             await _step(self._respond(request, send, exchange), lambda: exchange.listen(_listen, receive))
@@ -71,11 +72,12 @@ async def _read_whole(request: Request, receive: Receive, exchange: Exchange) ->
         data += message.get("body", b"")
         if not message.get("more_body", False):
             exchange.body = data
+            exchange.is_read = True
             request.body.set_result(data)
             return True
 
 
-async def _read(request: Request, receive: Receive) -> None:
+async def _read(request: Request, receive: Receive, exchange: Exchange) -> None:
     """Read a body as it comes, and return when the client has gone away."""
     body: Any = request.body  # Any: `append` became `put`, which waits, in Quart 0.23
     while (message := await receive())["type"] == "http.request":
@@ -84,6 +86,7 @@ async def _read(request: Request, receive: Receive) -> None:
         else:
             body.append(message.get("body", b""))
         if not message.get("more_body", False):
+            exchange.is_read = True
             body.set_complete()
 
 

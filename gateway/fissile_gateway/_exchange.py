@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from fissile_gateway._problems import MEDIA_TYPE, Problem, deadline_exceeded, internal_error, overloaded
+from fissile_gateway._problems import MEDIA_TYPE, Problem, came_late, deadline_exceeded, internal_error, overloaded
 from fissile_gateway._settings import GatewaySettings
 
 Message = MutableMapping[str, Any]  # Any, here and below: ASGI's own
@@ -36,7 +36,10 @@ CLIENT_GONE = 499
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PAGE_FIELDS: Fields = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
-_API_FIELDS: Fields = ((b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+_API_FIELDS: Fields = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 _COMMAND_FIELDS: Fields = (*_API_FIELDS, (b"cache-control", b"no-store"))
 
 _logger = logging.getLogger("fissile.gateway")
@@ -51,6 +54,7 @@ class Exchange:
         media_type: The field Content-Type.
         encoding: The field Content-Encoding.
         length: The size of the body, or None if it is not told in advance.
+        is_read: Whether all of the body has come.
         body: The body, where it was small enough to be read before the view was called.
         status: The status of the answer, 0 as long as none was sent.
         is_gone: Whether the client went away.
@@ -68,6 +72,7 @@ class Exchange:
         "gateway",
         "is_done",
         "is_gone",
+        "is_read",
         "length",
         "listeners",
         "media_type",
@@ -87,6 +92,7 @@ class Exchange:
         self.status = 0
         self.is_gone = False
         self.is_done = False
+        self.is_read = True
         self.scope = anyio.CancelScope()
         self.listeners: TaskGroup
         self.stack: AsyncExitStack | None = None
@@ -97,7 +103,7 @@ class Exchange:
             if name == b"content-type":
                 self.media_type = value
             elif name == b"content-length" and self.length is not None:
-                self.length = int(value)
+                self.length = int(value) if value.isdigit() else None
             elif name == b"transfer-encoding":
                 self.length = None
             elif name == b"content-encoding":
@@ -129,7 +135,10 @@ class Exchange:
         self.listeners.start_soon(self._listen, self._listening, function, arguments)
 
     async def _listen(
-        self, scope: anyio.CancelScope, function: Callable[..., Coroutine[Any, Any, None]], arguments: tuple[object, ...]
+        self,
+        scope: anyio.CancelScope,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        arguments: tuple[object, ...],
     ) -> None:
         with scope:
             try:
@@ -157,6 +166,7 @@ class Gateway:
     Attributes:
         requests: How many requests are in progress, streams not counted.
         draining: Set when the gateway ends; open streams end with it.
+        max_body_bytes: The size that a request's body may have.
         listeners: Where the tasks run that listen to clients; each request has a group of its own where there is none.
 
     Args:
@@ -174,6 +184,7 @@ class Gateway:
         self.draining = anyio.Event()
         self.listeners: TaskGroup | None = None
         self._mounts = dict(mounts)
+        self.max_body_bytes = settings.max_body_bytes
         self._limit = settings.requests_at_once
         self._timeout_s = settings.request_timeout_s
         self._new_id = new_id
@@ -255,7 +266,7 @@ class Gateway:
                 await app(scope, receive, send)
                 exchange.is_done = True
             if not exchange.is_done:
-                problem = deadline_exceeded(self._timeout_s)
+                problem = deadline_exceeded(self._timeout_s) if exchange.is_read else came_late(self._timeout_s)
         except Exception as error:
             if exchange.is_gone:
                 return

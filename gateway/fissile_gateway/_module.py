@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+from attrs import evolve
 
 from fissile import Bus, Contract, Fault, Ids, Lifespan, Module, Process, StartupFailed
 from fissile_gateway._exchange import Gateway
@@ -29,7 +30,9 @@ def create_app(
     """
     from fissile_gateway._app import build
 
-    return build(bus, process, settings or GatewaySettings(), ids or Ids())
+    settings = settings or GatewaySettings()
+    bounded = evolve(settings, max_body_bytes=settings.max_body_bytes or process.max_message_bytes)
+    return build(bus, process, bounded, ids or Ids())
 
 
 @module.worker
@@ -42,7 +45,6 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
     from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
 
     gateway = create_app(bus, process, settings, ids=ids)
-    max_body_bytes = settings.max_body_bytes or process.max_message_bytes
     server = HttpServer(
         gateway,
         ServerSettings(
@@ -50,7 +52,7 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
             port=settings.port,
             max_connections=settings.connections_at_once,
             max_head_bytes=settings.max_head_bytes,
-            max_body_bytes=max_body_bytes,
+            max_body_bytes=gateway.max_body_bytes,
             keep_alive_s=settings.keep_alive_s,
             write_timeout_s=settings.write_timeout_s,
             drain_s=settings.finish_s,

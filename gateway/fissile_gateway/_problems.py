@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import msgspec
@@ -17,6 +17,7 @@ from attrs import field, frozen
 from fissile import (
     CallRefused,
     DeadlineExceeded,
+    DeclaredError,
     FissileError,
     HandlerFailed,
     InvalidMessage,
@@ -94,6 +95,11 @@ def deadline_exceeded(timeout_s: float) -> Problem:
     return Problem(504, "deadline-exceeded", f"The request was not done within {timeout_s:g} s. It may have happened.")
 
 
+def came_late(timeout_s: float) -> Problem:
+    """Return the problem of a request whose body was not there in time."""
+    return Problem(408, "request-timeout", f"The body did not come within {timeout_s:g} s. Nothing happened.")
+
+
 def invalid_input(errors: tuple[InputError, ...]) -> Problem:
     """Return the problem of input that does not fit the contract."""
     places = "; ".join(f"{error.path}: {error.message}" for error in errors[:5])
@@ -102,15 +108,14 @@ def invalid_input(errors: tuple[InputError, ...]) -> Problem:
 
 def problem_of(error: BaseException) -> Problem:
     """Return what a client is told of an error."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    error = _only_leaf(error)
     if isinstance(error, ProblemError):
         return error.problem
     if isinstance(error, InvalidInput):
         return invalid_input(error.errors)
     if isinstance(error, FissileError):
         return _of_call(error)
-    if attrs.has(type(error)) and isinstance(getattr(error, "status", None), int):
+    if isinstance(error, DeclaredError):
         return _of_declared(error)
     return internal_error(error)
 
@@ -144,12 +149,22 @@ def _of_call(error: FissileError) -> Problem:
     return internal_error(error)
 
 
-def _of_declared(error: BaseException) -> Problem:
+def _only_leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        inner = cast("tuple[BaseException, ...]", error.exceptions)
+        if len(inner) != 1:
+            return cast("BaseException", error)
+        error = inner[0]
+    return error
+
+
+def _of_declared(error: DeclaredError) -> Problem:
     name = kebab_case(type(error).__name__)
-    fields = {one.name: getattr(error, one.name) for one in attrs.fields(type(error))}
+    attributes: tuple[attrs.Attribute[Any], ...] = getattr(type(error), "__attrs_attrs__", ())
+    fields = {one.name: getattr(error, one.name) for one in attributes}
     described = (type(error).__doc__ or "").strip().partition("\n\n")[0]
     detail = " ".join(described.split()) if _is_prose(described) else f"{name.replace('-', ' ').capitalize()}."
-    return Problem(type(error).status, name, detail, members={"error": fields})  # type: ignore[attr-defined]
+    return Problem(error.status, name, detail, members={"error": fields})
 
 
 def _is_prose(docstring: str) -> bool:

@@ -1,6 +1,7 @@
 """Strict decoding of a query string into a query: `?limit=10&after=abc`.
 
-Each parameter is a field. A tuple or frozenset is a parameter that is given several times, a nested class or mapping is JSON text. What is
+Each parameter is a field. A tuple or frozenset is a parameter that is given several times, a tuple of fixed length, a nested class or a
+mapping is JSON text. What is
 text in JSON (dates, UUIDs, decimals, bytes in base64) is the same text here; numbers, `true`, `false` and `null` are written as in
 JSON, unless the field takes a string: then the text is taken as it is, and no parameter at all says "none".
 """
@@ -95,7 +96,7 @@ class _Field:
         arrays = [member for member in members if get_origin(member) in (tuple, frozenset)]
         self.is_repeated = bool(arrays)
         items = [item for array in arrays for item in get_args(array) if item is not Ellipsis]
-        if any(
+        if any(_is_fixed(array) for array in arrays) or any(
             _is_object(inner) or get_origin(inner) in (tuple, frozenset) for item in items for inner in _members(item)
         ):
             self._json, self.is_repeated = StrictDecoder(annotation, twins), False
@@ -168,8 +169,9 @@ def _lift(members: list[Any]) -> Lift:
 
 
 def _wire_kind(member: Any) -> Any:
-    if isinstance(member, type) and issubclass(member, enum.Enum):
-        return int if any(isinstance(item.value, int) for item in member) else None
+    kind: Any = member
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return int if any(isinstance(item.value, int) for item in kind) else None
     return member
 
 
@@ -185,6 +187,10 @@ def _members(annotation: Any) -> list[Any]:
             for value in get_args(annotation)
         ]
     return [type(None)] if annotation is None else [annotation]
+
+
+def _is_fixed(array: Any) -> bool:
+    return get_origin(array) is tuple and get_args(array)[1:] != (Ellipsis,)
 
 
 def _is_object(member: Any) -> bool:

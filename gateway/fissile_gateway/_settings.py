@@ -54,5 +54,5 @@ class GatewaySettings(ModuleSettings):
 
 
 def _numbers() -> list[Attribute[Any]]:
-    fields: tuple[Attribute[Any], ...] = GatewaySettings.__attrs_attrs__
+    fields: tuple[Attribute[Any], ...] = getattr(GatewaySettings, "__attrs_attrs__", ())
     return [field for field in fields if not isinstance(field.default, str)]

@@ -6,6 +6,7 @@ nothing but itself, and loses its position when the log has moved on. Then it is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -14,7 +15,7 @@ import anyio
 import msgspec
 from quart.wrappers.response import ResponseBody
 
-from fissile import Bus, Event, PositionLost, Tap, Tapped, Topic
+from fissile import Bus, Event, FissileError, PositionLost, Tap, Tapped, Topic
 from fissile_gateway._exchange import Exchange
 
 RETRY_MS = 2000
@@ -24,6 +25,7 @@ _ALIVE = b": alive\n\n"
 _LAST_WORDS_S = 1.0
 """How long a client may take for what it is being sent when the process drains, in seconds."""
 
+_logger = logging.getLogger("fissile.gateway")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -102,6 +104,9 @@ class EventStream(ResponseBody):
         except PositionLost as lost:
             await self._begin_anew(lost)
             return await self.__anext__()
+        except FissileError as error:
+            _logger.warning("a stream of %s ends: %s", self._topic.name, error)
+            raise StopAsyncIteration from None
         if self._is_ending:
             raise StopAsyncIteration
         return _ALIVE

@@ -157,8 +157,7 @@ class _Members(list[tuple[str, Any]]):
 
 
 def _repeated(data: bytes) -> Iterator[str]:
-    document = json.loads(data, object_pairs_hook=_Members)
-    waiting = [("$", document)]
+    waiting: list[tuple[str, Any]] = [("$", json.loads(data, object_pairs_hook=_Members))]
     while waiting:
         path, value = waiting.pop()
         if isinstance(value, _Members):
@@ -170,5 +169,4 @@ def _repeated(data: bytes) -> Iterator[str]:
                 seen.add(key)
                 waiting.append((inner_path, inner))
         elif isinstance(value, list):
-            items = cast("list[Any]", value)
-            waiting.extend((f"{path}[{index}]", inner) for index, inner in enumerate(items))
+            waiting += [(f"{path}[{index}]", inner) for index, inner in enumerate(cast("tuple[Any, ...]", value))]

@@ -89,7 +89,7 @@ class Twins:
         if origin is frozenset:
             twin, convert = self.of(get_args(annotation)[0])
             # A twin cannot be hashed, and equal members must not be lost before they are counted.
-            return tuple[twin, ...], _items(convert, frozenset)
+            return _variadic(twin), _items(convert, frozenset)
         if origin is collections.abc.Mapping:
             twin, convert = self.of(get_args(annotation)[1])
             return dict[str, twin], _mapping(convert)  # type: ignore[valid-type]  # made at run time
@@ -100,7 +100,7 @@ class Twins:
     def _union(self, annotation: Any, metas: tuple[Any, ...]) -> tuple[Any, Convert | None]:
         parts = [(member, *self.of(member, metas)) for member in get_args(annotation)]
         converts = [(self._kind_of(member), convert) for member, _, convert in parts if convert is not None]
-        twin = Union[tuple(twin for _, twin, _ in parts)]  # noqa: UP007 -- their number is known at run time only
+        twin: Any = Union[tuple(twin for _, twin, _ in parts)]  # noqa: UP007
         if not converts:
             return twin, None
 
@@ -128,7 +128,7 @@ class Twins:
         arguments = get_args(annotation)
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             twin, convert = self.of(arguments[0])
-            return tuple[twin, ...], None if convert is None else _items(convert, tuple)
+            return _variadic(twin), None if convert is None else _items(convert, tuple)
         parts = [self.of(argument) for argument in arguments]
         converts = [convert for _, convert in parts]
         twin = tuple[tuple(twin for twin, _ in parts)]  # type: ignore[misc]  # made at run time
@@ -190,8 +190,11 @@ def make_class(cls: type, parts: list[tuple[str, Convert | None]]) -> Convert:
 
 
 def _items(convert: Convert | None, kind: type) -> Convert:
-    def convert_items(values: Any, tally: Tally) -> Any:
-        return kind(values) if convert is None else kind(_each(enumerate(values), convert, tally))
+    def convert_items(values: tuple[Any, ...], tally: Tally) -> Any:
+        if convert is None:
+            return kind(values)
+        steps = enumerate(values)
+        return kind(_each(steps, convert, tally))
 
     return convert_items
 
@@ -239,12 +242,17 @@ def _finite(value: Any, tally: Tally) -> Any:
 
 
 def _bounded(metas: tuple[Any, ...]) -> Any:
-    bounds: dict[str, int] = {}
-    if not any(isinstance(meta, Meta) and (meta.ge is not None or meta.gt is not None) for meta in metas):
-        bounds["ge"] = INTEGER_MIN
-    if not any(isinstance(meta, Meta) and (meta.le is not None or meta.lt is not None) for meta in metas):
-        bounds["le"] = INTEGER_MAX
-    return Annotated[int, Meta(**bounds)] if bounds else int
+    given = [meta for meta in metas if isinstance(meta, Meta)]
+    annotation: Any = int
+    if all(meta.ge is None and meta.gt is None for meta in given):
+        annotation = Annotated[annotation, Meta(ge=INTEGER_MIN)]
+    if all(meta.le is None and meta.lt is None for meta in given):
+        annotation = Annotated[annotation, Meta(le=INTEGER_MAX)]
+    return annotation
+
+
+def _variadic(item: Any) -> Any:
+    return tuple[item, ...]
 
 
 def _annotated(annotation: Any, extras: list[Any]) -> Any:

@@ -72,6 +72,7 @@ class App:
         environment: Where time, ids and randomness come from.
         is_dev: Whether it runs for a developer.
         is_loopback: Whether calls go through the log even to modules that are hosted here; for tests.
+        repeats: Whether what comes through the log is handled twice, where the module says that it bears that; for tests.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class App:
         environment: Environment | None = None,
         is_dev: bool = False,
         is_loopback: bool = False,
+        repeats: bool = False,
     ) -> None:
         self.modules = tuple(modules)
         self.contracts = tuple(contracts)
@@ -101,6 +103,7 @@ class App:
         self.environment = environment or Environment()
         self.is_dev = is_dev
         self.is_loopback = is_loopback
+        self.repeats = repeats
         self._given_transport = transport
         self._running: _Running | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -383,7 +386,7 @@ class _Running:
         self._transport = app._given_transport or open_transport(app.settings, self._environment.clock)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._transport)
-            if not self._transport.durable:
+            if not self._transport.durable and not app.is_dev:
                 _logger.warning("the bus %s keeps nothing across a stop of this process", app.settings.bus)
             await self._transport.ensure(topic_specs(self._catalog, app.settings))
             for plan in self._plans:
@@ -412,6 +415,7 @@ class _Running:
             self._transport,
             app.middleware,
             is_loopback=app.is_loopback,
+            repeats=app.repeats,
         )
         self._remote = builder.remote
         built = [(module, builder.build_handlers(module)) for module in self._modules]
@@ -453,6 +457,9 @@ class _Running:
             try:
                 await run_isolated(module.context.copy(), signature.function(**arguments))
             except Exception as error:
+                if lifespan.is_draining:
+                    _logger.exception("worker %s failed while the process drains", name)
+                    return
                 if lifespan.is_started:
                     raise
                 self._start_failures.append(error)  # it never came up, so it is the start that fails

@@ -12,11 +12,11 @@ from random import Random, SystemRandom
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 from attrs import field, frozen
 
 from fissile._bounds import Gate, Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Route, Routes
+from fissile._cancellation import cancellation_test
 from fissile._check import Catalog, ModulePlan
 from fissile._check.contracts import order_key
 from fissile._clock import Clock, Environment, Ids
@@ -28,7 +28,7 @@ from fissile._envelope import Encoder
 from fissile._errors import PositionLost, Unavailable, UnknownMessage
 from fissile._handler import Handler, Kind, bind, with_middleware
 from fissile._isolation import run_isolated
-from fissile._local import cancellation_test, local_route
+from fissile._local import local_route
 from fissile._messages import DeclaredError
 from fissile._module import Middleware
 from fissile._partitioner import partition_of
@@ -148,6 +148,7 @@ class Builder:
         middleware: tuple[Middleware, ...],
         *,
         is_loopback: bool,
+        repeats: bool,
     ) -> None:
         self.catalog = catalog
         self.settings = settings
@@ -156,6 +157,7 @@ class Builder:
         self.middleware = middleware
         self.encoder = Encoder(application, settings.wire, environment.clock.now)
         self.is_loopback = is_loopback
+        self.repeats = repeats
         self.is_cancelled = cancellation_test()
         self.remote: Remote | None = None
         if transport.shared or is_loopback:
@@ -194,7 +196,9 @@ class Builder:
             )
             module.handlers[message] = handler
             name = f"{module.name}.{plan.signature.function.__name__}"
-            called = Subscription(name, handler, SENT_COMMANDS, ordered=handler.order_key is not None)
+            called = Subscription(
+                name, handler, SENT_COMMANDS, handler.order_key is not None, plan.declaration.idempotent
+            )
             deliveries.requests[handler.name] = called
             if not is_query:
                 subscriptions.setdefault((requests_topic(module.name), handler.name), []).append(called)
@@ -203,7 +207,7 @@ class Builder:
             for event in declaration.events:
                 handler = self._handler(module, subscribed.signature, event, "event", commands, threads, turns)
                 name = f"{module.name}.{subscribed.signature.function.__name__}"
-                subscription = Subscription(name, handler, declaration.retry, ordered=True)
+                subscription = Subscription(name, handler, declaration.retry, ordered=True, bears_repeats=True)
                 subscriptions.setdefault((declaration.topic.name, handler.name), []).append(subscription)
         return deliveries
 
@@ -230,7 +234,7 @@ class Builder:
             slots=slots,
             turns=Turns(),
         )
-        return Subscription(f"{module.name}.unknown", handler, Retry(attempts=1), ordered=False)
+        return Subscription(f"{module.name}.unknown", handler, Retry(attempts=1), ordered=False, bears_repeats=False)
 
     def _handler(
         self,
@@ -370,6 +374,7 @@ class Builder:
             environment=self.environment,
             settings=ConsumerSettings(
                 window=self.settings.window,
+                repeats=self.repeats,
                 workers=self.settings.commands_running + self.settings.queries_running,
                 commit_interval_s=self.settings.commit_interval_s,
             ),

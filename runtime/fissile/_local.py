@@ -7,15 +7,11 @@ be from afar. What it does without, because each costs as much as all of that: a
 from __future__ import annotations
 
 import contextvars
-import sys
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
-from functools import partial
 from math import inf
-from operator import attrgetter
 from types import coroutine
-from typing import Any
-from weakref import ref
+from typing import Any, cast
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -75,7 +71,7 @@ def local_route(
         gate: The bound of calls that the caller has in flight to the handler's module.
         default_timeout_s: The deadline of a chain whose caller has none, in seconds.
         depth_limit: How many calls may be nested.
-        is_cancelled: Tells whether the code that runs may be in a cancelled scope; see `cancellation_test`.
+        is_cancelled: Tells whether the code that runs may be in a cancelled scope; see `_cancellation.py`.
     """
     message_codec, reply_codec, slots = handler.message, handler.reply, handler.slots
     check, encode, decode = message_codec.check, message_codec.encode_value, message_codec.decode_value
@@ -92,15 +88,16 @@ def local_route(
     def steps_with_bus(received: Any, bus: Queries) -> Generator[Any, Any, None]:
         nonlocal returned
         set_current(bus)
-        returned = yield from handle(received, bus)
+        returned = yield from handle(received, bus)  # pyright: ignore[reportUnknownVariableType]
 
     @coroutine
     def steps_alone(received: Any, bus: Queries) -> Generator[Any, Any, None]:
         nonlocal returned
         set_current(bus)
-        returned = yield from handle_alone(received)
+        returned = yield from handle_alone(received)  # pyright: ignore[reportUnknownVariableType]
 
-    start = steps_with_bus if handler.call_alone is None else steps_alone
+    # Any: for the type checkers, what @coroutine makes is no generator.
+    start = cast("Callable[[Any, Queries], Any]", steps_alone if handler.call_alone else steps_with_bus)
 
     # Below, what is rare is read from `handler`: each name of the enclosing function is copied into the frame at every call, and a frame
     # of more than 512 bytes costs another 0.05 µs, because the interpreter's own allocator does not take it.
@@ -227,82 +224,6 @@ def _in_turn(call: Call, handler: Handler, gate: Gate, default_timeout_s: float)
                 gate.in_flight -= 1
 
     return call_in_turn
-
-
-def cancellation_test() -> Callable[[], bool]:
-    """Return what tells whether the code that runs may be in a cancelled scope, for the running event loop.
-
-    AnyIO's own `checkpoint_if_cancelled` takes 0.7 to 1.4 µs on asyncio, most of it for finding out the event loop and the task: as much as
-    encoding and decoding a small message. So the scopes are looked at directly, in 0.1 µs. Where that is not possible, because a version
-    of AnyIO or Trio keeps them in another way, the answer is always yes: then every call makes the full check.
-    """
-    import sniffio
-
-    try:
-        test = _trio_test() if sniffio.current_async_library() == "trio" else _asyncio_test()
-        if _is_right(test):
-            return test
-    except (ImportError, AttributeError, TypeError):
-        pass
-    return lambda: True
-
-
-def _is_right(test: Callable[[], bool]) -> bool:
-    """Try a test on scopes of which it is known whether they are cancelled."""
-    with anyio.CancelScope(shield=True) as scope:  # noqa: ASYNC100 -- nothing is awaited: nothing is to be cancelled
-        answers = [test()]
-        scope.cancel()
-        answers.append(test())
-        with anyio.CancelScope():  # noqa: ASYNC100
-            answers.append(test())
-        with anyio.CancelScope(shield=True):  # noqa: ASYNC100
-            answers.append(test())
-    return answers == [False, True, True, False]
-
-
-def _trio_test() -> Callable[[], bool]:
-    from trio._core._run import GLOBAL_RUN_CONTEXT
-
-    return partial(attrgetter("task._cancel_status.effectively_cancelled"), GLOBAL_RUN_CONTEXT)
-
-
-def _asyncio_test() -> Callable[[], bool]:
-    import asyncio
-
-    from anyio._backends import _asyncio
-
-    loop = asyncio.get_running_loop()
-    # Any: what follows is private to AnyIO and asyncio.
-    states: Any = _asyncio._task_states
-    state_of = states.data.get  # by a weak reference to the task
-    task_of: Callable[[Any], Any] = asyncio.current_task
-    if sys.version_info < (3, 12):
-        # There `current_task` is written in Python, and takes three times as long as what it looks into.
-        tasks: Any = asyncio.tasks
-        task_of = tasks._current_tasks.get
-    last_task: Callable[[], object] = str
-    last_state: Any = None
-
-    def is_cancelled() -> bool:
-        nonlocal last_task, last_state
-        task = task_of(loop)
-        if last_task() is not task or last_state is None:
-            if task is None:
-                return False
-            last_task = ref(task)
-            last_state = state_of(last_task)
-            if last_state is None:
-                return False  # a task that was not started through AnyIO and has entered no scope
-        scope = last_state.cancel_scope
-        while scope is not None:
-            if scope._cancel_called:
-                return True
-            if scope._shield:
-                return False
-            scope = scope._parent_scope
-        return False
-
-    return is_cancelled
 
 
 def _key_of(handler: Handler, order_key: Callable[[Any], str], message: Any) -> str:

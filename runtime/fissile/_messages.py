@@ -152,6 +152,8 @@ def reply_type(message: type[Request[Any]]) -> Any:  # Any: a type expression, w
             origin = get_origin(base)
             if isinstance(origin, type) and issubclass(origin, Request):
                 (reply,) = get_args(base)
+                if isinstance(reply, TypeVar):
+                    continue
                 return _resolve(reply, cls)
     raise TypeError(
         f"{message.__name__} names no reply type; write `Command[X]` or `Query[X]`, `Command[None]` for none"
@@ -164,6 +166,4 @@ def _resolve(annotation: Any, cls: type) -> Any:
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
         return eval(annotation, namespace)  # noqa: S307 -- the developer's own annotation, as typing.get_type_hints does
-    if isinstance(annotation, TypeVar):
-        raise TypeError(f"{cls.__name__} leaves its reply type open; name a concrete one")
     return annotation

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import attrs
+import msgspec
 from attrs import field, frozen
 
 from fissile._errors import Fault, StartupFailed
@@ -263,14 +263,17 @@ def convert(raw: Any, annotation: Any) -> Any:
         ValueError: It cannot be converted.
     """
     # Any: a value from a file or the environment, and a type expression.
-    return _converter()(raw, annotation)
+    if isinstance(raw, str) and get_origin(annotation) is tuple:
+        raw = [part.strip() for part in raw.split(",") if part.strip()]
+    try:
+        return msgspec.convert(raw, annotation, strict=False, dec_hook=_call)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        raise ValueError(text[:1].lower() + text[1:]) from None
 
 
-@cache
-def _converter() -> Callable[[Any, Any], Any]:
-    import typed_settings  # takes a tenth of a second, and is not needed to import fissile
-
-    return typed_settings.default_converter().structure
+def _call(kind: type, value: Any) -> Any:
+    return kind(value)  # such as Path
 
 
 def read_toml(path: Path) -> dict[str, Any]:

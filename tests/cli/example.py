@@ -236,7 +236,7 @@ def environment(**more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("FISSILE_", "NO_COLOR", "FORCE_COLOR"))
+        if not name.startswith(("FISSILE_", "NO_COLOR", "FORCE_COLOR", "PYTHON"))
     }
     return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **more}
 
@@ -315,13 +315,14 @@ def running(*arguments: str, cwd: Path, **more: str) -> Iterator[Running]:
     with subprocess.Popen(
         command, cwd=cwd, env=environment(**more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
+        found = Running(process)
         try:
-            found = Running(process)
             yield found
             assert "Exception Group" not in found.text, found.text
         finally:
             if process.poll() is None:
                 process.kill()
+            found.wait_exit()  # the child of a supervisor holds stderr too, and ends with it
 
 
 def port_of(line: str) -> int:

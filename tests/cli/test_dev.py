@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -33,6 +34,19 @@ def test_a_change_is_named_and_the_new_code_answers(shop: Path, backend: str) ->
         assert answer(order(port, "A1")) == "1 times A1 [] False"
         dev.signal(signal.SIGINT)
         assert dev.wait_exit() == 0
+
+
+def test_a_save_that_python_would_not_notice_is_run_nevertheless(shop: Path) -> None:
+    """Python takes a compiled file for current if size and second of change are those of the source."""
+    with running("dev", "--port", "0", cwd=shop) as dev:
+        dev.wait_for("Ready in")
+        file, saved = shop / SERVICE, shop / "saved"
+        saved.write_text(file.read_text().replace("{command.quantity} x", "{command.quantity} y"))
+        os.utime(saved, (file.stat().st_atime, file.stat().st_mtime))
+        assert saved.stat().st_size == file.stat().st_size
+        saved.replace(file)
+        port = port_of(dev.wait_for("ready in"))
+        assert answer(order(port, "A1")) == "1 y A1 [] False"
 
 
 def test_the_banner_says_what_runs_and_where(shop: Path) -> None:

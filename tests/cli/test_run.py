@@ -62,6 +62,22 @@ def test_a_second_signal_ends_even_a_handler_that_cannot_be_cancelled(shop: Path
         connection.close()
 
 
+def test_one_signal_that_is_delivered_twice_is_one(shop: Path, tmp_path: Path) -> None:
+    """As `timeout` does, and whatever sends to a process and to its group."""
+    begun, done = tmp_path / "begun", tmp_path / "done"
+    with running("run", "--port", "0", cwd=shop) as run:
+        connection = order(port_of(run.wait_for('"ready"')), f"wait:{begun}:{done}")
+        run.wait_until(begun.exists)
+        run.signal(signal.SIGSTOP)  # so that both are there when it goes on
+        run.signal(signal.SIGTERM)
+        run.signal(signal.SIGINT)
+        run.signal(signal.SIGCONT)
+        run.wait_for("draining")
+        done.touch()
+        assert answer(connection)
+        assert run.wait_exit() == 0
+
+
 def test_logs_are_one_json_object_a_line_with_the_fields_of_the_message_in_hand(shop: Path) -> None:
     with running("run", "--port", "0", cwd=shop) as run:
         port = port_of(run.wait_for('"ready"'))

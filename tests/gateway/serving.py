@@ -28,6 +28,7 @@ class Shop:
     client: httpx.AsyncClient
     watch: shop.Watch
     stop: anyio.Event
+    ended: anyio.Event
 
     @property
     def address(self) -> tuple[str, int]:
@@ -46,7 +47,7 @@ async def serving(
     """Serve the shop on a free port."""
     watch = shop.Watch()
     url: list[str] = []
-    ready, stop = anyio.Event(), anyio.Event()
+    ready, stop, ended = anyio.Event(), anyio.Event(), anyio.Event()
 
     def on_ready(announcements: tuple[str, ...]) -> None:
         url.extend(announcements)
@@ -62,13 +63,13 @@ async def serving(
 
         async def run() -> None:
             await app.run(on_ready=on_ready, stop=stop)
-            ready.set()
+            ended.set()
 
         tasks.start_soon(run)
         with anyio.fail_after(10):
             await ready.wait()
         async with httpx.AsyncClient(base_url=url[0], timeout=10, trust_env=False) as client:
-            yield Shop(app, url[0], client, watch, stop)
+            yield Shop(app, url[0], client, watch, stop, ended)
         stop.set()
 
 
@@ -129,16 +130,23 @@ class Stream:
         fields = dict(line.split(": ", 1) for line in text.strip().split("\n"))
         data = fields.get("data")
         return Frame(
-            fields.get("id"), fields.get("event"), None if data is None else json.loads(data), fields.get(""), fields.get("retry")
+            fields.get("id"),
+            fields.get("event"),
+            None if data is None else json.loads(data),
+            fields.get(""),
+            fields.get("retry"),
         )
 
 
 @asynccontextmanager
-async def streaming(shop: Shop, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> AsyncGenerator[Stream]:
+async def streaming(
+    shop: Shop, path: str, method: str = "GET", body: bytes = b"", **headers: str
+) -> AsyncGenerator[Stream]:
     """Send a request, read the head of its answer, and leave when the block ends."""
     async with await anyio.connect_tcp(*shop.address) as socket:
         fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-        head = f"{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(body)}\r\n{fields}\r\n"
+        length = "" if "content_length" in headers else f"content-length: {len(body)}\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nhost: test\r\n{length}{fields}\r\n"
         await socket.send(head.encode() + body)
         reader = BufferedByteReceiveStream(socket)
         with anyio.fail_after(5):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import anyio
@@ -110,7 +110,11 @@ class OrderCancelled(Event):
     order_id: str
 
 
-placed = Topic("shop.placed", OrderPlaced, OrderCancelled, key=lambda event: event.order_id)
+def order_id(event: OrderPlaced | OrderCancelled) -> str:
+    return event.order_id
+
+
+placed: Topic[Any] = Topic("shop.placed", OrderPlaced, OrderCancelled, key=order_id)
 
 module = Module(contract)
 

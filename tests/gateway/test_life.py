@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -39,7 +40,7 @@ def test_settings_are_read_without_the_name_of_the_module() -> None:
         ({"heartbeat_s": 0}, "heartbeat_s is 0; it has to be positive"),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused(wrong: dict[str, int], message: str) -> None:
+def test_a_setting_out_of_its_range_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GatewaySettings(**wrong)
 
@@ -132,7 +133,9 @@ async def test_a_process_that_is_well_is_ready() -> None:
         assert answer.text.endswith("readyz check passed\n")
 
 
-async def test_the_id_of_a_request_is_taken_or_made_and_told_in_answer_and_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_id_of_a_request_is_taken_or_made_and_told_in_answer_and_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "fissile.gateway.access")
     async with serving() as running:
         given = await running.client.get("/livez", headers={"x-request-id": "abc.DEF_1-2"})

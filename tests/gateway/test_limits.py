@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from tests.gateway.serving import serving
+from tests.gateway.serving import serving, streaming
 from tests.gateway.test_problems import JSON, is_problem
 
 
@@ -16,6 +16,17 @@ async def test_a_request_that_takes_too_long_is_a_504_and_its_handler_is_cancell
         assert "0.1 s" in document["detail"]
         with anyio.fail_after(5):
             await running.watch.cancelled.wait()
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+async def test_a_body_that_does_not_come_in_time_is_a_408(size: int) -> None:
+    async with serving(request_timeout_s=0.1) as running:
+        path = "/api/shop/behave"
+        async with streaming(
+            running, path, "POST", b'{"how": ', content_type="application/json", content_length=f"{size}"
+        ) as late:
+            assert late.status == 408
+            assert late.headers["content-type"] == "application/problem+json"
 
 
 async def test_one_request_too_many_is_a_503_at_once_and_probes_still_answer() -> None:

@@ -11,7 +11,7 @@ from fissile import StartupFailed
 from tests.gateway.serving import building, serving
 from tests.gateway.test_life import asgi
 
-PAGES = '''
+PAGES = """
 from quart import Blueprint, abort, request
 from fissile_gateway import Problem, ProblemError, current_bus, current_process, current_routes
 from tests.gateway.shop import Behave, Order, Item
@@ -56,7 +56,7 @@ async def legacy(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 mounts = {"/legacy": legacy}
-'''
+"""
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ async def test_files_that_cannot_be_imported_end_the_start_and_are_all_named(pag
 
 
 async def test_a_package_that_does_not_exist_ends_the_start_unless_it_is_the_default() -> None:
-    with pytest.raises(StartupFailed, match="There is no package nowhere.app"):
+    with pytest.raises(StartupFailed, match=r"There is no package nowhere\.app"):
         async with building(routes="nowhere.app"):
             pass
 
@@ -146,7 +146,9 @@ async def test_a_package_that_does_not_exist_ends_the_start_unless_it_is_the_def
 async def test_the_gateway_can_be_mounted_in_another_asgi_application() -> None:
     async with building() as (gateway, watch):
 
-        async def outer(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        async def outer(
+            scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+        ) -> None:
             assert scope["path"].startswith("/inner")
             await gateway({**scope, "root_path": "/inner"}, receive, send)
 
@@ -165,6 +167,31 @@ async def test_importing_the_gateway_imports_no_framework() -> None:
     import subprocess
     import sys
 
-    code = "import sys, fissile_gateway; print([name for name in ('quart', 'hypercorn', 'trio') if name in sys.modules])"
+    code = (
+        "import sys, fissile_gateway; print([name for name in ('quart', 'hypercorn', 'trio') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: ASYNC221
     assert done.stdout == "[]\n"
+
+
+def test_the_public_surface_is_what_it_says() -> None:
+    import types
+
+    import fissile_gateway
+
+    public = {
+        name
+        for name, value in vars(fissile_gateway).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert public == {
+        "Gateway",
+        "GatewaySettings",
+        "Problem",
+        "ProblemError",
+        "create_app",
+        "current_bus",
+        "current_process",
+        "current_routes",
+        "module",
+    }

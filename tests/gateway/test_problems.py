@@ -131,7 +131,9 @@ def test_an_invalid_message_tells_the_path_of_its_field() -> None:
 )
 async def test_bad_input_is_a_400_that_names_the_place(body: bytes, path: str, message: str) -> None:
     async with serving() as running:
-        document = is_problem(await running.client.post("/api/shop/order", content=body, headers=JSON), 400, "invalid-input")
+        document = is_problem(
+            await running.client.post("/api/shop/order", content=body, headers=JSON), 400, "invalid-input"
+        )
         assert running.watch.seen == []
     assert len(document["errors"]) == 1
     assert document["errors"][0]["path"].startswith(path)
@@ -200,5 +202,3 @@ async def test_a_wrong_method_is_a_405_that_names_the_right_one() -> None:
     document = is_problem(answer, 405, "method-not-allowed")
     assert set(answer.headers["allow"].split(", ")) == {"POST", "OPTIONS"}
     assert document["detail"] == "GET is not possible here; POST is."
-
-

@@ -132,7 +132,9 @@ async def test_a_stream_whose_client_does_not_read_does_not_delay_the_drain() ->
             await stream.frame()
             for _ in range(100):
                 await running.app.bus.publish(OrderPlaced("o1", "x" * 100_000))
+            await anyio.wait_all_tasks_blocked()
             running.stop.set()
+            await running.ended.wait()
 
 
 async def test_a_client_that_leaves_closes_its_stream() -> None:

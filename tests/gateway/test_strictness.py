@@ -157,7 +157,10 @@ def rendered(draw: st.DrawFn, plain: str) -> str:
 
 
 SCALARS = st.one_of(
-    TEXTS.flatmap(rendered), INTEGERS.map(str), FLOATS, st.sampled_from(["null", "true", "false", "", "nul", "[]", "{}"])
+    TEXTS.flatmap(rendered),
+    INTEGERS.map(str),
+    FLOATS,
+    st.sampled_from(["null", "true", "false", "", "nul", "[]", "{}"]),
 )
 
 
@@ -180,7 +183,9 @@ NAMES = TEXTS.flatmap(rendered)
 LEAVES = objects(name=NAMES, count=INTEGERS.map(str), ratio=FLOATS | INTEGERS.map(str) | st.just("null"))
 GOOD_LEAVES = st.tuples(NAMES, st.integers(0, 2)).map(lambda parts: f'{{"name":{parts[0]},"count":{parts[1]}}}')
 ARRAYS = st.lists(GOOD_LEAVES | LEAVES, max_size=3).map(lambda parts: f"[{','.join(parts)}]")
-MAPPINGS = st.lists(st.tuples(NAMES, GOOD_LEAVES | LEAVES).map(":".join), max_size=3).map(lambda parts: f"{{{','.join(parts)}}}")
+MAPPINGS = st.lists(st.tuples(NAMES, GOOD_LEAVES | LEAVES).map(":".join), max_size=3).map(
+    lambda parts: f"{{{','.join(parts)}}}"
+)
 TREES = st.recursive(
     LEAVES | GOOD_LEAVES,
     lambda inner: objects(
@@ -240,7 +245,9 @@ def test_a_document_that_is_nested_too_deeply_is_refused() -> None:
 
 def test_every_repeated_key_is_named_with_its_path() -> None:
     with pytest.raises(InvalidInput) as refused:
-        TREE.decode(b'{"leaf":{"name":"x","name":"y"},"leaves":[{"name":"z"},{"name":"a","count":1,"count":2}],"leaf":{"name":"x"}}')
+        TREE.decode(
+            b'{"leaf":{"name":"x","name":"y"},"leaves":[{"name":"z"},{"name":"a","count":1,"count":2}],"leaf":{"name":"x"}}'
+        )
     paths = sorted(error.path for error in refused.value.errors)
     assert paths == ["$.leaf", "$.leaf.name", "$.leaves[1].count"]
 
@@ -283,33 +290,39 @@ class Ask:
     words: str = ""
     note: str | None = None
     many: tuple[int, ...] = ()
+    pair: tuple[int, str] = (0, "")
     must: str = field(kw_only=True)
 
 
-def slow_text(kind: str, given: str) -> Any:
+def slow_text(kind: str, value: str) -> Any:
+    if kind == "pair":
+        try:
+            return pair(parse(value.encode()))
+        except RecursionError:
+            raise Refused(value) from None
     if kind in ("words", "note", "must"):
-        return given
+        return value
     if kind == "yes":
-        if given not in ("true", "false"):
-            raise Refused(given)
-        return given == "true"
-    if kind == "maybe" and given == "null":
+        if value not in ("true", "false"):
+            raise Refused(value)
+        return value == "true"
+    if kind == "maybe" and value == "null":
         return None
     if kind == "part":
-        if not re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", given, re.ASCII):
-            raise Refused(given)
-        return number(float(given))
-    if not re.fullmatch(r"-?(0|[1-9]\d*)", given, re.ASCII):
-        raise Refused(given)
-    return integer(int(given))
+        if not re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", value, re.ASCII):
+            raise Refused(value)
+        return number(float(value))
+    if not re.fullmatch(r"-?(0|[1-9]\d*)", value, re.ASCII):
+        raise Refused(value)
+    return integer(int(value))
 
 
 def slow_query(pairs: list[tuple[str, str]]) -> Ask:
     values: dict[str, Any] = {}
-    for name, given in pairs:
+    for name, value in pairs:
         if name not in {one.name for one in attrs.fields(Ask)} or (name in values and name != "many"):
             raise Refused(name)
-        checked = slow_text(name, given)
+        checked = slow_text(name, value)
         values[name] = (*values.get("many", ()), checked) if name == "many" else checked
     if "must" not in values:
         raise Refused("must")
@@ -317,9 +330,30 @@ def slow_query(pairs: list[tuple[str, str]]) -> Ask:
 
 
 ASK = QueryDecoder(Ask, TWINS)
-PARAMETERS = st.sampled_from(["whole", "part", "yes", "maybe", "words", "note", "many", "must", "nope", ""])
+PARAMETERS = st.sampled_from(["whole", "part", "yes", "maybe", "words", "note", "many", "pair", "must", "nope", ""])
 VALUES = st.one_of(
-    st.sampled_from(["1", "-1", "0", "01", "1.0", "1e3", "1e999", "nan", "inf", "true", "false", "True", "null", "", " 1", "1_0"]),
+    st.sampled_from(
+        [
+            "1",
+            "-1",
+            "0",
+            "01",
+            '[1,"x"]',
+            "[1]",
+            "1.0",
+            "1e3",
+            "1e999",
+            "nan",
+            "inf",
+            "true",
+            "false",
+            "True",
+            "null",
+            "",
+            " 1",
+            "1_0",
+        ]
+    ),
     st.text(st.characters(codec="utf-8"), max_size=4),
     INTEGERS.map(str),
 )

@@ -8,7 +8,7 @@ import anyio.lowlevel
 import pytest
 from attrs import frozen
 
-from fissile import App, Bus, Command, Contract, Module, _local
+from fissile import App, Bus, Command, Contract, Module, _cancellation
 from tests.runtime.helpers import app_of
 
 pytestmark = pytest.mark.anyio
@@ -161,7 +161,7 @@ async def deep_in_a_shield(bus: Bus) -> None:
 
 
 async def beside_a_cancelled_scope(bus: Bus) -> None:
-    with anyio.CancelScope() as scope:
+    with anyio.CancelScope() as scope:  # noqa: ASYNC100 -- its cancellation must not reach what comes after it
         scope.cancel()
     await bus.execute(Note())
 
@@ -241,9 +241,9 @@ async def test_many_tasks_by_turns_each_have_their_own_scope() -> None:
 
 
 async def test_the_quick_test_holds_with_the_installed_versions(anyio_backend_name: str) -> None:
-    test = _local._trio_test() if anyio_backend_name == "trio" else _local._asyncio_test()
-    assert _local._is_right(test)
-    assert not _local.cancellation_test()()
+    test = _cancellation._trio_test() if anyio_backend_name == "trio" else _cancellation._asyncio_test()
+    assert _cancellation._is_right(test)
+    assert not _cancellation.cancellation_test()()
 
 
 async def test_where_the_quick_test_does_not_hold_every_call_makes_the_full_check(
@@ -252,8 +252,8 @@ async def test_where_the_quick_test_does_not_hold_every_call_makes_the_full_chec
     def not_there() -> Any:
         raise AttributeError("_task_states")
 
-    monkeypatch.setattr(_local, "_asyncio_test", not_there)
-    monkeypatch.setattr(_local, "_trio_test", lambda: lambda: False)  # there, and wrong
-    assert _local.cancellation_test()()
+    monkeypatch.setattr(_cancellation, "_asyncio_test", not_there)
+    monkeypatch.setattr(_cancellation, "_trio_test", lambda: lambda: False)  # there, and wrong
+    assert _cancellation.cancellation_test()()
     await test_a_call_in_a_cancelled_scope_does_not_start_its_handler(cancelled_by_itself, is_warm=True)
     await test_a_call_outside_of_the_cancelled_scope_is_made(shielded)

@@ -8,10 +8,12 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
+from fissile._codec import Codec, ErrorCodec
 from fissile._contract import Contract, Topic
 from fissile._errors import Fault
 from fissile._messages import Command, DeclaredError, Event, Request, fields_of, reply_type
 from fissile._names import is_kebab_case, kebab_case, place, source_place
+from fissile._signature import type_name
 from fissile._types import class_problems, type_problems
 
 
@@ -112,12 +114,28 @@ def _check_classes(contract: Contract, catalog: Catalog, faults: list[Fault]) ->
                     "Rename one.",
                 )
             )
-        problems = list(class_problems(cls))
+        problems = list(class_problems(cls)) or _wire_problems(cls)
         faults.extend(Fault(what[:1].upper() + what[1:], where, cure) for what, cure in problems)
         if issubclass(cls, Request):
             _check_request(cls, catalog, faults, where)
         if issubclass(cls, Command) and not problems:
             _check_key(cls, faults, where)
+
+
+def _wire_problems(annotation: Any) -> list[tuple[str, str]]:
+    """Return what msgspec has against a type that is in the table: it cannot tell some members of a union apart."""
+    is_error = isinstance(annotation, type) and issubclass(annotation, DeclaredError)
+    name = annotation.__name__ if isinstance(annotation, type) else type_name(annotation)
+    try:
+        if is_error:
+            ErrorCodec(name, annotation, "json", 0)
+        else:
+            Codec(name, annotation, "json", 0)
+    except TypeError as error:
+        reason = str(error).partition(" - type ")
+        what = f"{name}: {reason[2].partition(' is not')[0]} cannot be told apart on the wire: {reason[0][:1].lower()}{reason[0][1:]}."
+        return [(what, "Use one of them, or one class with optional fields.")]
+    return []
 
 
 def _check_request(cls: type[Request[Any]], catalog: Catalog, faults: list[Fault], where: str) -> None:
@@ -137,7 +155,8 @@ def _check_request(cls: type[Request[Any]], catalog: Catalog, faults: list[Fault
             Fault(f"The reply type of {cls.__name__} cannot be read ({error}).", where, "Write Command[X] or Query[X].")
         )
         return
-    faults.extend(Fault(f"The reply of {cls.__name__}: {what}", where, cure) for what, cure in type_problems(reply))
+    problems = list(type_problems(reply)) or _wire_problems(reply)
+    faults.extend(Fault(f"The reply of {cls.__name__}: {what}", where, cure) for what, cure in problems)
 
 
 def _check_key(cls: type[Command[Any]], faults: list[Fault], where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -45,7 +46,8 @@ class Attempts:
         module: The module's name.
         group: Its consumer group.
         dead_letter_topic: Where given-up messages go.
-        workers: How many are handled at a time.
+        worker_limit: How many are handled at a time.
+        repeats: Whether each delivery that bears it is handled twice; for tests.
         on_finished: Told of each delivery that is done.
     """
 
@@ -55,6 +57,7 @@ class Attempts:
     transport: Transport
     environment: Environment
     worker_limit: int
+    repeats: bool
     on_finished: Callable[[Delivery], None]
     handled: int = field(default=0, init=False)
     retried: int = field(default=0, init=False)
@@ -118,6 +121,7 @@ class Attempts:
     async def _answer(self, delivery: Delivery, request: Request) -> Outgoing:
         handler = delivery.subscription.handler
         self.sweeper.add(delivery.deadline, delivery)
+        await self._rehearse(delivery)
         bus = bus_of(delivery)
         try:
             message = handler.message.decode(delivery.record.value)
@@ -173,6 +177,7 @@ class Attempts:
 
     async def _attempt(self, delivery: Delivery) -> BaseException | None:
         """Run the handler once; return the error it failed with."""
+        await self._rehearse(delivery)
         bus = bus_of(delivery)
         cancelled_class = anyio.get_cancelled_exc_class()
         try:
@@ -188,6 +193,14 @@ class Attempts:
             await anyio.lowlevel.checkpoint_if_cancelled()
             return self._failed(delivery, error)  # somebody else's cancellation, awaited by the handler
         return None
+
+    async def _rehearse(self, delivery: Delivery) -> None:
+        """Handle a delivery as if the process had died right after: all effects, the same ids, and nobody to hear of the outcome."""
+        if not self.repeats or not delivery.subscription.bears_repeats:
+            return
+        with suppress(Exception, SystemExit):
+            message = delivery.subscription.handler.message.decode(delivery.record.value)
+            await self._run(delivery, message, bus_of(delivery))
 
     async def _run(self, delivery: Delivery, message: Any, bus: Queries) -> bytes:
         """Run the handler within its bounds; raises whatever it raises."""

@@ -39,6 +39,7 @@ class ConsumerSettings:
 
     window: int
     workers: int
+    repeats: bool
     commit_interval_s: float
 
 
@@ -116,6 +117,7 @@ class Consumer:
             self.transport,
             self.environment,
             self.settings.workers,
+            self.settings.repeats,
             self._finished,
         )
 

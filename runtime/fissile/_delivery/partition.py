@@ -118,7 +118,9 @@ class PartitionState:
         for delivery in self._all():
             if delivery.state is State.ABANDONED:
                 continue
-            if delivery.state is not State.WAITING:  # it failed after the revocation: there is nothing to stop, and no further attempt
+            if (
+                delivery.state is not State.WAITING
+            ):  # it failed after the revocation: there is nothing to stop, and no further attempt
                 delivery.give_up()
             delivery.step(Step.REVOKED)
 

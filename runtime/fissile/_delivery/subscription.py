@@ -16,6 +16,7 @@ class Subscription:
         name: What people call it, such as `leaderboard.on_verdict`.
         handler: The handler.
         retry: When a failed delivery is tried again.
+        bears_repeats: Whether handling a record twice has the effect of handling it once.
         ordered: Whether records of equal key are handled one after the other; a command without a key is not.
     """
 
@@ -23,3 +24,4 @@ class Subscription:
     handler: Handler
     retry: Retry
     ordered: bool
+    bears_repeats: bool

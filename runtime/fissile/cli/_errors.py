@@ -64,11 +64,12 @@ def describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
 def describe_faults(title: str, faults: Iterable[Fault]) -> tuple[str, tuple[str, ...]]:
     """Return faults as a title and lines, each with its place and its cure."""
     faults = tuple(faults)
+    if len(faults) == 1:
+        return f"{title}. {faults[0]}", ()
     lines: list[str] = []
     for fault in faults:
         lines += [fault.where, f"  {fault.what}", f"  cure: {fault.cure}"]
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return f"{title}: {count}.", tuple(lines)
+    return f"{title}: {len(faults)} faults.", tuple(lines)
 
 
 def report(error: BaseException, output: Output, *, verbose: bool) -> Exit:

@@ -12,12 +12,15 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from fissile.cli._exit import Exit
 
 _END_S = 2.0
+_ECHO_S = 0.1
+"""Wrappers such as `timeout` deliver one signal twice. What comes this soon, before the first was announced, is no second one."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -31,6 +34,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.count = 0
         self._tell: Callable[[int], None] | None = None
+        self._last = 0.0
+        self._is_announced = False
         self._before: dict[int, Any] = {}  # Any: what signal.signal returns
 
     @property
@@ -59,7 +64,12 @@ class StopSignals:
             tell: Called in the event loop with the number of signals so far.
         """
         post = _loop_poster()
-        self._tell = lambda count: post(tell, count)
+
+        def announce(count: int) -> None:
+            self._is_announced = True
+            tell(count)
+
+        self._tell = lambda count: post(announce, count)
         try:
             yield
         finally:
@@ -71,6 +81,10 @@ class StopSignals:
             signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        now = monotonic()
+        if self.count and not self._is_announced and now - self._last < _ECHO_S:
+            return
+        self._last, self._is_announced = now, False
         self.count += 1
         if self.count > 2:
             _end_now()

@@ -13,6 +13,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from quart import Quart
 from quart_trio import QuartTrio
 
+from fissile_gateway import _http_socket, _server
 from fissile_gateway._server import ASGIApp, HttpServer, ServerSettings
 
 PATIENCE_S = 20.0
@@ -27,6 +28,13 @@ def make_quart(anyio_backend_name: str) -> MakeQuart:
     """Make an empty Quart application of the backend's kind."""
     kind = QuartTrio if anyio_backend_name == "trio" else Quart
     return lambda: kind("probe")
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the pauses of the server that have no setting, a second each, for a test that has to sit one out."""
+    monkeypatch.setattr(_server, "_CUT_S", 0.1)
+    monkeypatch.setattr(_http_socket, "_LINGER_S", 0.1)
 
 
 @attrs.frozen

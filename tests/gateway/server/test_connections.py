@@ -94,6 +94,7 @@ async def test_a_place_that_becomes_free_is_taken_again() -> None:
             await eventually(lambda: site.server.statistics().connections == 0)
 
 
+@pytest.mark.usefixtures("hurried")
 async def test_a_body_that_nobody_reads_does_not_keep_the_connection() -> None:
     async def deaf(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":

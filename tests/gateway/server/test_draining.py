@@ -116,6 +116,7 @@ async def test_a_stream_that_heeds_the_hook_ends_by_itself(make_quart: MakeQuart
         await site.drained()
 
 
+@pytest.mark.usefixtures("hurried")
 async def test_what_remains_is_cut_off_at_the_bound(caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
     async with serving(gate, drain_s=0.2) as site, site.connect() as client:
@@ -148,6 +149,7 @@ async def test_a_quart_handler_is_cancelled_at_the_bound(make_quart: MakeQuart) 
         assert ended.is_set()
 
 
+@pytest.mark.usefixtures("hurried")
 async def test_an_error_in_a_cancelled_handler_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
     begun = anyio.Event()
 
@@ -167,6 +169,7 @@ async def test_an_error_in_a_cancelled_handler_is_logged_and_no_more(caplog: pyt
         await site.drained()
 
 
+@pytest.mark.usefixtures("hurried")
 async def test_cancelling_the_caller_closes_everything() -> None:
     gate = Gate()
     async with serving(gate) as site, site.connect() as client, site.connect() as idle:

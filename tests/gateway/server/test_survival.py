@@ -2,16 +2,18 @@
 
 import random
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio.abc import Process, SocketAttribute
-from anyio.streams.buffered import BufferedByteReceiveStream
-from anyio.streams.text import TextReceiveStream
+import pytest
+from anyio.abc import SocketAttribute
+
+from tests.conftest import BACKENDS
 
 from .conftest import PATIENCE_S, Client, reset
 
@@ -25,9 +27,10 @@ H2C = (
 
 
 class Victim:
-    def __init__(self, process: Process, port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, stderr: Path) -> None:
         self.process = process
         self.port = port
+        self._stderr = stderr
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Client]:
@@ -46,82 +49,107 @@ class Victim:
                 pass
 
     async def assert_alive(self) -> None:
-        assert self.process.returncode is None
+        self.assert_running()
         async with self.connect() as client:
             answer = await client.get("/")
             assert (answer.status, answer.body) == (200, b"alive")
-        assert self.process.returncode is None
+        self.assert_running()
+
+    def assert_running(self) -> None:
+        assert self.process.poll() is None, f"the server has ended: {self.said()}"
+
+    def said(self) -> str:
+        return self._stderr.read_text()
 
 
-@asynccontextmanager
-async def victim(anyio_backend: Any, *arguments: str) -> AsyncIterator[Victim]:
-    """Run a server; in the end it must drain, exit with 0 and have said nothing."""
+@contextmanager
+def running(anyio_backend: Any, stderr: Path, *arguments: str) -> Iterator[Victim]:
+    """Run a server; in the end it must drain and exit with 0."""
     backend, options = anyio_backend
     command = [sys.executable, "-W", "error", str(Path(__file__).with_name("victim.py"))]
     command += [backend, str(options.get("use_uvloop", False)), *arguments]
-    async with await anyio.open_process(command) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    with stderr.open("wb") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
         try:
-            with anyio.fail_after(PATIENCE_S):
-                port = int(await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 20))
-            server = Victim(process, port)
-            yield server
-            await server.assert_alive()
+            assert process.stdout is not None
+            port = process.stdout.readline()
+            assert port, stderr.read_text()
+            yield Victim(process, int(port), stderr)
             process.send_signal(signal.SIGTERM)
-            with anyio.fail_after(PATIENCE_S):
-                said = "".join([text async for text in TextReceiveStream(process.stderr)])
-                await process.wait()
-            assert process.returncode == 0
-            if not arguments:
-                assert said == "", said
+            assert process.wait(PATIENCE_S) == 0, stderr.read_text()
         finally:
-            if process.returncode is None:
-                process.kill()
+            process.kill()
 
 
-async def test_stray_bytes_after_a_websocket_upgrade(anyio_backend: Any) -> None:
-    async with victim(anyio_backend) as server:
-        for path in (b"/echo", b"/missing", b"/"):
+@pytest.fixture(scope="module", params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """The event loop of several tests, which share a server."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def shared(anyio_backend: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    with running(anyio_backend, tmp_path_factory.mktemp("victim") / "stderr") as server:
+        yield server
+    assert server.said() == ""
+
+
+@pytest.fixture
+def server(shared: Victim) -> Iterator[Victim]:
+    """A server that must neither end nor say anything: it is the test during which it does that fails."""
+    shared.assert_running()
+    before = shared.said()
+    yield shared
+    shared.assert_running()
+    assert shared.said() == before
+
+
+@pytest.fixture
+def poor_server(anyio_backend: Any, tmp_path: Path) -> Iterator[Victim]:
+    """A server that may open 40 files."""
+    with running(anyio_backend, tmp_path / "stderr", "40") as server:
+        yield server
+
+
+async def test_stray_bytes_after_a_websocket_upgrade(server: Victim) -> None:
+    for path in (b"/echo", b"/missing", b"/"):
+        async with anyio.create_task_group() as tasks:
             for stray in (b"x", bytes(20), b"GET / HTTP/1.1\r\n\r\n"):
                 for writes in ([WEBSOCKET % path + stray], [WEBSOCKET % path, stray, stray]):
-                    await server.probe(*writes)
-            await server.assert_alive()
-
-
-async def test_an_upgrade_to_h2c_with_any_settings(anyio_backend: Any) -> None:
-    async with victim(anyio_backend) as server:
-        for settings in (b"AAMAAABkAAQAAP__", b"AAMAAABkAAQ", b"A", b"", b"????", b"AAMA" * 1000):
-            await server.probe(H2C % settings)
-            await server.probe(H2C % settings + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
-            await server.assert_alive()
-
-
-async def test_the_http_2_preface_and_frames(anyio_backend: Any) -> None:
-    async with victim(anyio_backend) as server:
-        await server.probe(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x06\x04\x00\x00\x00\x00\x00" + b"\xff" * 64)
+                    tasks.start_soon(server.probe, *writes)
         await server.assert_alive()
 
 
-async def test_broken_websocket_frames(anyio_backend: Any) -> None:
+async def test_an_upgrade_to_h2c_with_any_settings(server: Victim) -> None:
+    for settings in (b"AAMAAABkAAQAAP__", b"AAMAAABkAAQ", b"A", b"", b"????", b"AAMA" * 1000):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.probe, H2C % settings)
+            tasks.start_soon(server.probe, H2C % settings + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
+        await server.assert_alive()
+
+
+async def test_the_http_2_preface_and_frames(server: Victim) -> None:
+    await server.probe(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x06\x04\x00\x00\x00\x00\x00" + b"\xff" * 64)
+    await server.assert_alive()
+
+
+async def test_broken_websocket_frames(server: Victim) -> None:
     frames = [b"\xff" * 14, b"\x81\xff" + b"\xff" * 12, b"\x88\x81\x00\x00\x00\x00x", b"\x8f\x80\x00\x00\x00\x00"]
     frames += [b"\x81\x84\x00\x00\x00\x00\xff\xff\xff\xff", b"\xc1\x83\x00\x00\x00\x00abc", b"\x80\x80\x00\x00\x00\x00"]
-    async with victim(anyio_backend) as server:
-        for frame in frames:
-            async with server.connect() as client:
-                await client.send(WEBSOCKET % b"/echo")
-                assert (await client.answer()).status == 101
-                await client.send(frame)
-                with anyio.move_on_after(0.05):
-                    await client.closed()
-        await server.assert_alive()
+    for frame in frames:
+        async with server.connect() as client:
+            await client.send(WEBSOCKET % b"/echo")
+            assert (await client.answer()).status == 101
+            await client.send(frame)
+            with anyio.move_on_after(0.05):
+                await client.closed()
+    await server.assert_alive()
 
 
-async def test_random_bytes_and_broken_copies_of_good_requests(anyio_backend: Any) -> None:
+async def test_random_bytes_and_broken_copies_of_good_requests(server: Victim) -> None:
     choice = random.Random(20)
     good = [WEBSOCKET % b"/echo" + b"\x81\x82\x00\x00\x00\x00hi", H2C % b"AAMAAABkAAQAAP__"]
     good += [b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
-    async with victim(anyio_backend) as server, anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as tasks:
         for _ in range(100):
             data = bytearray(choice.choice(good))
             for _ in range(choice.randrange(1, 4)):
@@ -129,24 +157,23 @@ async def test_random_bytes_and_broken_copies_of_good_requests(anyio_backend: An
             cut = choice.randrange(len(data))
             tasks.start_soon(server.probe, bytes(data[:cut]), bytes(data[cut:]))
             tasks.start_soon(server.probe, choice.randbytes(choice.randrange(1, 200)))
+    await server.assert_alive()
 
 
-async def test_resets_in_every_phase(anyio_backend: Any) -> None:
+async def test_resets_in_every_phase(server: Victim) -> None:
     phases = [b"", b"GET", b"GET / HTTP/1.1\r\nHost: t\r\n\r\n", b"GET / HTTP/1.1\r\nHost: t\r\n\r\n" * 100]
     phases += [b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\nabc", WEBSOCKET % b"/echo"]
-    async with victim(anyio_backend) as server:
-        for phase in phases * 5:
-            async with server.connect() as client:
-                if phase:
-                    await client.send(phase)
-                reset(client)
-        await server.assert_alive()
+    for phase in phases * 5:
+        async with server.connect() as client:
+            if phase:
+                await client.send(phase)
+            reset(client)
+    await server.assert_alive()
 
 
-async def test_a_lack_of_descriptors_passes(anyio_backend: Any) -> None:
-    async with victim(anyio_backend, "40") as server:
-        clients = [await anyio.connect_tcp("127.0.0.1", server.port) for _ in range(60)]
-        assert clients[0].extra(SocketAttribute.remote_port) == server.port
-        for client in clients:
-            await client.aclose()
-        await server.assert_alive()
+async def test_a_lack_of_descriptors_passes(poor_server: Victim) -> None:
+    clients = [await anyio.connect_tcp("127.0.0.1", poor_server.port) for _ in range(60)]
+    assert clients[0].extra(SocketAttribute.remote_port) == poor_server.port
+    for client in clients:
+        await client.aclose()
+    await poor_server.assert_alive()

@@ -1,0 +1,259 @@
+"""One connection of a client, from its first byte to its end."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, cast
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+from hypercorn.config import Config
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.typing import AppWrapper, ASGISendEvent, Event, WorkerContext, WWWScope
+from hypercorn.typing import TaskGroup as HypercornTaskGroup
+
+from fissile_gateway._http_application import DRAINING, ASGIApp, ClientGone, Mailbox, Message, contained
+from fissile_gateway._http_guard import Refusal, ServerSettings, problem
+from fissile_gateway._http_protocol import Context, GuardedProtocol, QuietConfig
+from fissile_gateway._http_socket import Stream, linger
+
+_CHUNK_BYTES = 64 * 1024
+
+
+class ConnectionHost(Protocol):
+    """The server that a connection belongs to."""
+
+    app: ASGIApp
+    settings: ServerSettings
+    config: QuietConfig
+    context: Context
+    state: dict[str, Any]
+    draining: anyio.Event
+    requests_total: int
+    refused_total: int
+    stalled_total: int
+
+    def connection_ended(self, connection: "Connection") -> None:
+        """Forget a connection."""
+
+
+class Connection:
+    """One connection: reads and writes within deadlines, feeds the protocol, runs the application.
+
+    Hypercorn's streams know it as their task group (`spawn_app`, `spawn`).
+    """
+
+    def __init__(self, server: ConnectionHost, stream: Stream) -> None:
+        self.busy = False
+        self._server = server
+        self._settings = server.settings
+        self._stream = stream
+        self._tasks: TaskGroup
+        client, bound = stream.addresses()
+        self._protocol = GuardedProtocol(
+            self,
+            self._settings,
+            app=cast("AppWrapper", server.app),
+            config=server.config,
+            context=cast("WorkerContext", server.context),
+            task_group=cast("HypercornTaskGroup", self),
+            state=server.state,
+            client=client,
+            server=bound,
+        )
+        self._reading = anyio.CancelScope(deadline=anyio.current_time() + self._settings.head_timeout_s)
+        self._writing = anyio.Lock(fast_acquire=True)
+        self._pings: anyio.CancelScope | None = None
+        self._head_began = False
+        self._body_mark = -1  # in units of 64 KiB; -1 is no body
+        self._body_deadline = math.inf
+        self._unyielded_bytes = 0
+        self._ended = False  # by us, or by an answer that closes
+        self._gone = False  # whatever is written now has no reader
+
+    async def run(self) -> None:
+        """Serve until both sides are done with the connection; never raises for what one client did."""
+        try:
+            with contained("a connection"):
+                async with anyio.create_task_group() as self._tasks:
+                    with contained("reading from a connection"):
+                        await self._read()
+                    self._gone = True
+                    await self._protocol.close()
+                    self._stream.close()
+                    if self._pings is not None:
+                        self._pings.cancel()
+                    # Leaving the task group waits for an application that goes on without its client.
+        finally:
+            self._server.connection_ended(self)
+            self._stream.close()
+
+    def end_if_idle(self) -> None:
+        """End the connection unless a request is in progress or arriving."""
+        if not self.busy and not self._protocol.head_pending:
+            self.end()
+
+    def lose(self) -> None:
+        """Take the client for gone."""
+        self._gone = True
+        self.end()
+
+    # What the protocol asks for
+
+    def request_began(self) -> None:
+        """Note that a request's head is complete."""
+        self.busy = True
+        self._server.requests_total += 1
+        self._body_mark = -1
+        self._reading.deadline = math.inf
+
+    def request_ended(self) -> None:
+        """Note that a request was answered and the next one may come."""
+        self.busy = self._head_began = False
+        self._body_mark = -1
+        self._reading.deadline = anyio.current_time() + self._settings.keep_alive_s
+
+    def end(self) -> None:
+        """End the connection; whatever had to be written is written."""
+        self._ended = True
+        self._reading.cancel()
+
+    async def write(self, data: bytes) -> None:
+        """Write to the client, which has to take each 64 KiB in time; it is not an error if the client is gone."""
+        if self._gone:
+            return
+        try:
+            if not self._writing.locked():
+                sent = self._stream.send(data)
+                if sent == len(data):
+                    self._unyielded_bytes += sent
+                    if self._unyielded_bytes > _CHUNK_BYTES:  # no client is so fast that all others may wait
+                        self._unyielded_bytes = 0
+                        await checkpoint()
+                    return
+                data = data[sent:]
+            async with self._writing:
+                await self._write_slowly(memoryview(data))
+        except (OSError, anyio.ClosedResourceError):
+            self.lose()
+        except BaseException:
+            self.lose()  # An answer that was cut short is followed by nothing.
+            raise
+
+    async def _write_slowly(self, data: memoryview) -> None:
+        while data and not self._gone:
+            part, data = data[:_CHUNK_BYTES], data[_CHUNK_BYTES:]
+            with anyio.move_on_after(self._settings.write_timeout_s) as deadline:
+                while part:
+                    await self._stream.wait_writable()
+                    part = part[self._stream.send(part) :]
+            if deadline.cancelled_caught:
+                self._server.stalled_total += 1
+                self.lose()
+
+    async def pause(self, resumed: Event, room: int) -> bytes:
+        """Wait until the protocol can go on, and read ahead meanwhile: the client's leaving must not go unnoticed."""
+        ahead: list[bytes] = []
+
+        async def read_ahead(room: int) -> None:
+            while room > 0:
+                data = await self._stream.receive()
+                if not data:
+                    self.lose()
+                    return
+                ahead.append(data)
+                room -= len(data)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_ahead, room)
+            await resumed.wait()
+            tasks.cancel_scope.cancel()
+        return b"".join(ahead)
+
+    # What Hypercorn's streams ask for
+
+    async def spawn_app(
+        self, app: AppWrapper, config: Config, scope: WWWScope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
+    ) -> Callable[[Message], Awaitable[None]]:
+        """Start the application for one request or WebSocket."""
+        del config
+        scope["extensions"][DRAINING] = cast("Any", self._server.draining)
+        mailbox = Mailbox()
+        self._tasks.start_soon(self._run_app, cast("ASGIApp", app), scope, mailbox, send, self._protocol.stream)
+        return mailbox.put
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start what ends with the connection: only WebSocket pings do."""
+
+        async def run() -> None:
+            with anyio.CancelScope() as self._pings:
+                await function(*args)
+
+        self._tasks.start_soon(run)
+
+    async def _run_app(
+        self,
+        app: ASGIApp,
+        scope: WWWScope,
+        mailbox: Mailbox,
+        send: Callable[[Any], Awaitable[None]],
+        stream: HTTPStream | WSStream | None,
+    ) -> None:
+        async def send_to_client(message: Message) -> None:
+            if not self._gone:
+                await send(message)
+            elif isinstance(stream, HTTPStream):
+                raise ClientGone("the client is gone")
+            else:
+                await checkpoint()  # Quart would log the error of a WebSocket's handler; it hears of the end anyway.
+
+        with contained(f"the application, answering {scope['path']!r},"):
+            await app(scope, mailbox.receive, send_to_client)
+        mailbox.close({"type": "http.disconnect"})
+        if isinstance(stream, HTTPStream) and stream.state is ASGIHTTPState.REQUEST and not stream.closed:
+            body = problem(500, "The application failed.")
+            headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": 500, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        await send(None)
+
+    # Reading
+
+    async def _read(self) -> None:
+        refusal: Refusal | None = None
+        try:
+            with self._reading:
+                while data := await self._stream.receive():
+                    if self._body_mark < 0:
+                        await self._protocol.feed(data)
+                    else:
+                        # The time until the application takes it is not the client's.
+                        self._reading.deadline = math.inf
+                        began = anyio.current_time()
+                        await self._protocol.feed(data)
+                        self._body_deadline += anyio.current_time() - began
+                    self._set_deadline()
+                return
+        except Refusal as error:
+            refusal = error
+        if self._gone:
+            return
+        if refusal is None and not self._ended and (self._protocol.head_pending or self._protocol.body_pending):
+            refusal = Refusal(408, "The request did not arrive in time.")
+        if refusal is not None:
+            self._server.refused_total += 1
+            await self._protocol.refuse(refusal)
+        if refusal is not None or self._protocol.body_pending:
+            await linger(self._stream)
+
+    def _set_deadline(self) -> None:
+        if self._protocol.body_pending:
+            mark = self._protocol.body_bytes // _CHUNK_BYTES
+            if mark != self._body_mark:
+                self._body_mark = mark
+                self._body_deadline = anyio.current_time() + self._settings.read_timeout_s
+            self._reading.deadline = self._body_deadline
+        elif not self._head_began and self._protocol.head_pending:
+            self._head_began = True
+            self._reading.deadline = anyio.current_time() + self._settings.head_timeout_s

@@ -1,0 +1,283 @@
+"""Hypercorn's HTTP/1.1 protocol with our rules in it, and its configuration and context.
+
+The protocol class knows no sockets and no event loop.
+"""
+
+import logging
+from time import time
+from typing import Any, Protocol
+from wsgiref.handlers import format_date_time
+
+import anyio
+import h11
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, Data, EndBody, EndData, Response
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup, WorkerContext
+from hypercorn.typing import Event as WaitableEvent
+
+from fissile_gateway._http_guard import Refusal, ServerSettings, check_head, check_request, problem_answer
+
+_READ_AHEAD_BYTES = 64 * 1024
+_WEBSOCKET_PING_S = 20.0
+
+_logger = logging.getLogger("fissile.gateway.server")
+
+
+class ProtocolHost(Protocol):
+    """The connection that a protocol runs on."""
+
+    def request_began(self) -> None:
+        """Note that a request's head is complete."""
+
+    def request_ended(self) -> None:
+        """Note that a request was answered and the next one may come."""
+
+    def end(self) -> None:
+        """End the connection; whatever had to be written is written."""
+
+    async def pause(self, resumed: WaitableEvent, room: int) -> bytes:
+        """Wait for the event and return what the client sent meanwhile, at most so many bytes."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Write to the client; it is not an error if the client is gone."""
+
+
+class GuardedProtocol(H11Protocol):
+    """Hypercorn's HTTP/1.1 protocol with the rules of `_http_guard`, and with fewer and larger writes.
+
+    It relies on these names of Hypercorn 0.18 beyond its public interface: ``_handle_events``, ``_check_protocol``,
+    ``_create_stream``, ``_send_h11_event`` and ``_maybe_recycle``.
+    """
+
+    def __init__(
+        self,
+        host: ProtocolHost,
+        settings: ServerSettings,
+        *,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        task_group: TaskGroup,
+        state: dict[str, Any],
+        client: tuple[str, int] | None,
+        server: tuple[str, int] | None,
+    ) -> None:
+        super().__init__(
+            app,
+            config,
+            context,
+            task_group,
+            ConnectionState(state),
+            ssl=False,
+            client=client,
+            server=server,
+            send=self._on_event,
+        )
+        self._host = host
+        self._settings = settings
+        self._held = b""
+        self._refused = False
+        self.body_bytes = 0
+
+    @property
+    def head_pending(self) -> bool:
+        """Whether a part of a request head has arrived."""
+        return self.connection.their_state is h11.IDLE and bool(self.connection.trailing_data[0])
+
+    @property
+    def body_pending(self) -> bool:
+        """Whether a part of a request's body is still to come."""
+        return self.connection.their_state is h11.SEND_BODY
+
+    async def feed(self, data: bytes) -> None:
+        """Take bytes from the client.
+
+        Args:
+            data: At least one byte.
+
+        Raises:
+            Refusal: The client sent what the server does not accept; `refuse` answers it.
+        """
+        self.connection.receive_data(data)
+        await self._handle_events()
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answer a refused request, unless an answer has begun, and let go of the application."""
+        connection = self.connection
+        if isinstance(connection, H11WSConnection):
+            connection = connection.h11_connection
+        answerable = connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}
+        self._refused = True
+        if answerable:
+            await self._host.write(problem_answer(refusal.status, refusal.detail))
+        await self._close_stream()
+
+    async def _handle_events(self) -> None:
+        pieces: list[bytes] = []  # one message to the application for all chunks of one read
+        while True:
+            if self.connection.they_are_waiting_for_100_continue:
+                await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+            event = self._next_event()
+            if isinstance(event, h11.Data):
+                self._count_body(len(event.data))
+                pieces.append(bytes(event.data))
+                continue
+            if pieces and self.stream is not None:
+                await self.stream.handle(Body(stream_id=STREAM_ID, data=b"".join(pieces)))
+                pieces.clear()
+            if isinstance(event, h11.Request):
+                self._begin(event)
+                await self._create_stream(event)
+            elif event is h11.PAUSED:
+                await self.can_read.clear()
+                room = _READ_AHEAD_BYTES - len(self.connection.trailing_data[0])
+                ahead = await self._host.pause(self.can_read, room)
+                if ahead:
+                    self.connection.receive_data(ahead)
+            elif event is h11.NEED_DATA or self.stream is None or isinstance(event, h11.ConnectionClosed):
+                return
+            elif isinstance(event, h11.EndOfMessage):
+                await self.stream.handle(EndBody(stream_id=STREAM_ID))
+            elif isinstance(event, Data):
+                await self._handle_frames(event)
+
+    def _next_event(self) -> h11.Event | Data | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.connection.their_state is h11.IDLE:
+            check_head(self.connection.trailing_data[0], self._settings)
+        try:
+            return self.connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise Refusal(error.error_status_hint, f"{error}.") from error
+
+    def _begin(self, request: h11.Request) -> None:
+        # Stands in for H11Protocol._check_protocol, which would switch to HTTP/2. `Upgrade: h2c` is not looked at: a
+        # server may ignore it and answer in HTTP/1.1 (RFC 9110 section 7.8). With settings of a wrong length the
+        # switch even ended the process on the Trio worker.
+        check_request(request, self._settings)
+        self.body_bytes = 0
+        self._host.request_began()
+
+    def _count_body(self, size: int) -> None:
+        self.body_bytes += size
+        if self.body_bytes > self._settings.max_body_bytes:
+            raise Refusal(413, f"The request body is larger than {self._settings.max_body_bytes} bytes.")
+
+    async def _handle_frames(self, event: Data) -> None:
+        if isinstance(self.stream, WSStream) and not self.stream.handshake.accepted:
+            # Hypercorn answers twice here, and the error from that ends the Trio worker's process
+            # (pgjones/hypercorn#225).
+            raise Refusal(400, "WebSocket frames came before the handshake was answered.")
+        if self.stream is not None:
+            await self.stream.handle(event)
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send what the application says."""
+        if self._refused:
+            return  # The answer was ours; the application is still finding out.
+        if isinstance(event, Body):
+            await self._send_h11_event(h11.Data(data=event.data))
+        elif isinstance(event, EndBody):
+            await self._send_h11_event(h11.EndOfMessage())
+        elif isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
+            headers = [*event.headers, (b"connection", b"close")]
+            await super().stream_send(Response(stream_id=STREAM_ID, headers=headers, status_code=event.status_code))
+        elif isinstance(event, EndData):
+            self._host.request_ended()  # A WebSocket's client has some time to answer our close.
+        else:
+            await super().stream_send(event)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state is h11.ERROR:
+                return
+            raise
+        if isinstance(event, h11.Response) and _has_length(event):
+            # The body is already there, or comes soon: one write for both. A stream's head goes at once, so that its
+            # client knows that it is connected.
+            self._held = data
+            return
+        data, self._held = self._held + data, b""
+        if data:
+            await self._host.write(data)
+
+    async def _on_event(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            await self._host.write(event.data)
+        elif isinstance(event, Updated):
+            if event.idle:
+                self._host.request_ended()
+        elif isinstance(event, Closed):
+            self._host.end()
+
+    async def close(self) -> None:
+        """Tell the application that its client is gone."""
+        await self._close_stream()
+
+
+def _has_length(response: h11.Response) -> bool:
+    return response.status_code in {204, 304} or any(name == b"content-length" for name, _ in response.headers)
+
+
+class QuietConfig(Config):
+    """Hypercorn's configuration: no access log, errors to our logger, no server header, the date made once a second."""
+
+    include_server_header = False
+    accesslog = None
+    errorlog = _logger
+
+    def __init__(self, settings: ServerSettings) -> None:
+        super().__init__()
+        self.h11_max_incomplete_size = settings.max_head_bytes
+        self.websocket_max_message_size = settings.max_body_bytes
+        self.websocket_ping_interval = _WEBSOCKET_PING_S
+        self._second = 0
+        self._headers: list[tuple[bytes, bytes]] = []
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """Write the fields of every answer."""
+        del protocol
+        second = int(time())
+        if second != self._second:
+            self._second = second
+            self._headers = [(b"date", format_date_time(second).encode())]
+        return self._headers
+
+
+class Flag:
+    """Hypercorn's event over AnyIO's."""
+
+    def __init__(self, event: anyio.Event | None = None) -> None:
+        self._event = event or anyio.Event()
+
+    async def clear(self) -> None:
+        self._event = anyio.Event()
+
+    async def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+
+class Context:
+    """Hypercorn's worker context over AnyIO."""
+
+    event_class = Flag
+    sleep = staticmethod(anyio.sleep)
+    time = staticmethod(anyio.current_time)
+
+    def __init__(self, draining: anyio.Event) -> None:
+        self.terminated = Flag(draining)
+
+    async def mark_request(self) -> None:
+        """Nothing ends after a number of requests here."""

@@ -1,0 +1,133 @@
+"""Moving a module to another process changes nothing that its code or its tests can see, except time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import attrs
+import pytest
+
+from fissile import Bus, CallRefused, HandlerFailed, InvalidMessage, MessageTooLarge, Settings
+from fissile.testing import PLACEMENTS, Placement, placed
+from tests.placements.modules import (
+    Act,
+    Answer,
+    AskFront,
+    CallFront,
+    Happened,
+    Reflect,
+    Reflection,
+    Refused,
+    back,
+    events,
+    front,
+)
+from tests.placements.workload import generate, perform
+
+SEEDS = int(os.environ.get("FISSILE_TEST_SEEDS", "20"))
+SETTINGS = Settings(partitions=4, reply_partitions=4, commit_interval_s=0.1, chain_depth=8)
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, anyio_backend: Any) -> str | None:
+    """The broker of the placement `split`; None for the others."""
+    if request.node.callspec.params["placement"] != "split":
+        return None
+    if anyio_backend[1].get("use_uvloop"):
+        pytest.skip("the processes of a split choose their event loop themselves")
+    return f"kafka://{request.getfixturevalue('apache_kafka')}"
+
+
+@pytest.fixture(params=PLACEMENTS)
+def placement(request: pytest.FixtureRequest) -> Placement:
+    found: Placement = request.param
+    return found
+
+
+@asynccontextmanager
+async def running(placement: Placement, broker: str | None, backend: Any) -> AsyncGenerator[Bus]:
+    settings = attrs.evolve(SETTINGS, backend=backend[0], kafka_prefix=f"t{uuid4().hex[:8]}.")
+    async with placed(placement, [front, back], broker=broker, settings=settings) as bus:
+        yield bus
+
+
+@pytest.fixture
+async def bus(placement: Placement, broker: str | None, anyio_backend: Any) -> AsyncGenerator[Bus]:
+    async with running(placement, broker, anyio_backend) as opened:
+        yield opened
+
+
+async def test_a_reply_arrives_as_it_was_given(bus: Bus) -> None:
+    reply = await bus.ask(Reflect("é🦆", (2**63 - 1,), {"a": None, "b": 0.5}))
+    assert reply == Reflection("é🦆", (2**63 - 1,), {"a": None, "b": 0.5}, (), None)
+
+
+async def test_a_handler_knows_the_chain_that_led_to_it(bus: Bus) -> None:
+    reply = await bus.ask(AskFront("x"))
+    assert (reply.chain, reply.caller) == (("back.ask-front",), "back")
+
+
+async def test_a_declared_error_arrives_with_its_fields_and_without_a_cause(bus: Bus) -> None:
+    with pytest.raises(Refused) as refused:
+        await bus.execute(Act("k", ("turn", "refuse:because")))
+    assert refused.value == Refused("because", (1,))
+    assert (refused.value.__cause__, refused.value.__context__) == (None, None)
+
+
+async def test_any_other_error_is_a_failed_handler_without_its_traceback(bus: Bus) -> None:
+    with pytest.raises(HandlerFailed) as failed:
+        await bus.execute(CallFront("k", ("fail:broken",)))
+    assert (failed.value.message_name, failed.value.error_type) == ("back.call-front", "HandlerFailed")
+    assert "front.act failed with ValueError: broken" in failed.value.error_text
+    assert failed.value.__cause__ is None
+
+
+async def test_a_message_that_does_not_fit_is_refused_before_it_is_sent(bus: Bus) -> None:
+    with pytest.raises(InvalidMessage):
+        await bus.execute(Answer(2**70))
+    with pytest.raises(MessageTooLarge):
+        await bus.execute(Act("x" * 2_000_000, ()))
+
+
+async def test_a_chain_that_is_too_deep_is_refused(bus: Bus) -> None:
+    assert SETTINGS.chain_depth == 8
+    with pytest.raises((CallRefused, HandlerFailed)):
+        await bus.execute(CallFront("k", ("call:1",) * 2 + ("fail:deep",)))
+
+
+async def test_a_handler_that_fails_publishes_nothing(bus: Bus) -> None:
+    async with bus.tap(events) as tap:
+        with pytest.raises(HandlerFailed):
+            await bus.execute(Act("k", ("publish:lost", "fail:broken")))
+        await bus.execute(Act("k", ("publish:kept",)))
+        with anyio.fail_after(20):
+            tapped = await anext(tap)
+    assert tapped.event == Happened("k", "kept")
+
+
+async def test_who_gives_up_stops_the_handler(bus: Bus) -> None:
+    with anyio.move_on_after(0.1) as scope:
+        await bus.execute(Act("k", ("wait",)))
+    assert scope.cancelled_caught
+    # The module is as responsive as before.
+    assert await bus.execute(Answer(1)) == 1
+
+
+@pytest.mark.parametrize("placement", ["loopback", "split"])
+async def test_generated_workloads_come_to_the_same_in_every_placement(
+    placement: Placement, broker: str | None, anyio_backend: Any
+) -> None:
+    async with running("local", None, anyio_backend) as here, running(placement, broker, anyio_backend) as there:
+        for seed in range(SEEDS):
+            operations = generate(seed, 8)
+            expected = await perform(here, operations, f"{seed}-/a")
+            found = await perform(there, operations, f"{seed}-/b")
+            assert found.outcomes == expected.outcomes, f"seed {seed}: {operations}"
+            if placement == "split":  # loopback repeats, and repeats what it publishes
+                assert found.happened == expected.happened, f"seed {seed}: {operations}"
+                assert found.followed == expected.followed, f"seed {seed}: {operations}"
