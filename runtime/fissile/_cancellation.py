@@ -69,20 +69,20 @@ def _asyncio_test() -> Callable[[], bool]:
         # There `current_task` is written in Python, and takes three times as long as what it looks into.
         tasks: Any = asyncio.tasks
         task_of = tasks._current_tasks.get
+    # A task often makes several calls in a row: remembering it, weakly, saves half of the time.
     last_task: Callable[[], object] = str
     last_state: Any = None
 
     def is_cancelled() -> bool:
         nonlocal last_task, last_state
         task = task_of(loop)
-        if last_task() is not task or last_state is None:
-            if task is None:
-                return False
-            last_task = ref(task)
-            last_state = state_of(last_task)
-            if last_state is None:
-                return False  # a task that was not started through AnyIO and has entered no scope
-        scope = last_state.cancel_scope
+        if last_task() is task:
+            scope = last_state.cancel_scope
+        elif task is None or (state := state_of(reference := ref(task))) is None:
+            return False  # no task, or one that was not started through AnyIO and has entered no scope
+        else:
+            last_task, last_state = reference, state
+            scope = state.cancel_scope
         while scope is not None:
             if scope._cancel_called:
                 return True

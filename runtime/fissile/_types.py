@@ -172,6 +172,8 @@ def _value_check(annotation: Any, known: dict[type, Check | None]) -> Check | No
         return _check_integer
     if annotation is float:
         return _check_float
+    if annotation in (datetime, time):
+        return _check_offset
     if origin in (Union, types.UnionType):
         # A value carries its own type, so the checks of all members can be made in a row: each passes over what is not its own.
         return _all([_value_check(member, known) for member in get_args(annotation)])
@@ -192,6 +194,12 @@ def _value_check(annotation: Any, known: dict[type, Check | None]) -> Check | No
 def _check_integer(value: Any) -> str | None:
     if value.__class__ is int and not INTEGER_MIN <= value <= INTEGER_MAX:
         return f"{value} is beyond 64 bits"
+    return None
+
+
+def _check_offset(value: Any) -> str | None:
+    if isinstance(value, (datetime, time)) and (offset := value.utcoffset()) is not None and offset % timedelta(minutes=1):
+        return f"{value}: an offset from UTC that is no whole number of minutes cannot be written in JSON"
     return None
 
 

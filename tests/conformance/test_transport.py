@@ -78,7 +78,9 @@ async def test_records_keep_their_order_per_partition_and_offsets_rise(transport
 
 
 @pytest.mark.parametrize("key", ["21", "foobar", "a-little-bit-long-string", ""])
-async def test_a_key_is_on_the_partition_that_kafkas_clients_give_it(transport: Transport, topic: str, key: str) -> None:
+async def test_a_key_is_on_the_partition_that_kafkas_clients_give_it(
+    transport: Transport, topic: str, key: str
+) -> None:
     ((partition, _),) = await transport.append([out(topic, "a", key=key)])
     assert partition == partition_of(key.encode(), 4)
 
@@ -262,7 +264,10 @@ async def test_a_member_reads_several_topics(transport: Transport, topic: str, l
     other = log.name("others")
     await transport.ensure([spec(other, 2)])
     await transport.append([out(topic, "a"), out(other, "b")])
-    async with transport.join("g", {topic: "earliest", other: "earliest"}) as member, anyio.create_task_group() as tasks:
+    async with (
+        transport.join("g", {topic: "earliest", other: "earliest"}) as member,
+        anyio.create_task_group() as tasks,
+    ):
         follower = Follower(member)
         tasks.start_soon(follower.run)
         await until(lambda: sorted(follower.values) == ["a", "b"])
@@ -349,7 +354,9 @@ async def test_a_paused_partition_returns_nothing_until_it_is_resumed_and_then_g
         await transport.append([out(topic, "1", key="slow")])
         await until(lambda: member.values == ["1"])
         member.member.pause([(topic, slow)])
-        await transport.append([out(topic, "2", key="slow"), out(topic, "3", key="slow"), out(topic, "q", key=quick_key)])
+        await transport.append(
+            [out(topic, "2", key="slow"), out(topic, "3", key="slow"), out(topic, "q", key=quick_key)]
+        )
         await until(lambda: member.values == ["1", "q"])
         await settle()
         assert member.values == ["1", "q"]
@@ -388,7 +395,9 @@ async def test_a_new_assignment_is_not_paused(transport: Transport, topic: str, 
 # --- rebalances ------------------------------------------------------------------------------------------------------
 
 
-async def test_two_members_share_the_partitions_and_get_each_record_once(transport: Transport, topic: str, log: Log) -> None:
+async def test_two_members_share_the_partitions_and_get_each_record_once(
+    transport: Transport, topic: str, log: Log
+) -> None:
     async with log.open() as other, following(transport, "g", topic) as first, following(other, "g", topic) as second:
         await until(lambda: len(first.held) == len(second.held) == 2)
         assert not set(first.held) & set(second.held)
@@ -398,7 +407,9 @@ async def test_two_members_share_the_partitions_and_get_each_record_once(transpo
         assert second.values
 
 
-async def test_partitions_are_handed_over_by_the_next_receive_and_not_before(transport: Transport, topic: str, log: Log) -> None:
+async def test_partitions_are_handed_over_by_the_next_receive_and_not_before(
+    transport: Transport, topic: str, log: Log
+) -> None:
     async with transport.join("g", {topic: "earliest"}) as first:
         before = await first.receive()
         assert isinstance(before, Assigned)
@@ -417,7 +428,9 @@ async def test_partitions_are_handed_over_by_the_next_receive_and_not_before(tra
             await until(lambda: len(second.held) == 2)
 
 
-async def test_what_is_committed_while_partitions_are_taken_does_not_come_again(transport: Transport, topic: str, log: Log) -> None:
+async def test_what_is_committed_while_partitions_are_taken_does_not_come_again(
+    transport: Transport, topic: str, log: Log
+) -> None:
     await transport.append([out(topic, f"{number}", key=f"{number}") for number in range(20)])
     async with following(transport, "g", topic) as first:
         await until(lambda: len(first.values) == 20)
@@ -428,7 +441,9 @@ async def test_what_is_committed_while_partitions_are_taken_does_not_come_again(
             assert second.values == []
 
 
-async def test_what_is_not_committed_comes_again_to_whoever_holds_the_partition(transport: Transport, topic: str, log: Log) -> None:
+async def test_what_is_not_committed_comes_again_to_whoever_holds_the_partition(
+    transport: Transport, topic: str, log: Log
+) -> None:
     await transport.append([out(topic, f"{number}", key=f"{number}") for number in range(20)])
     async with following(transport, "g", topic, commits_in_hand_over=False) as first:
         await until(lambda: len(first.values) == 20)
@@ -521,7 +536,9 @@ async def test_a_member_that_does_not_answer_loses_its_partitions_all_the_same(
 # --- readers ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_reader_from_the_latest_gets_what_is_stored_after_it_was_opened(transport: Transport, topic: str) -> None:
+async def test_a_reader_from_the_latest_gets_what_is_stored_after_it_was_opened(
+    transport: Transport, topic: str
+) -> None:
     await transport.append([out(topic, "before")])
     async with transport.read([(topic, number) for number in range(4)], "latest") as reader:
         await transport.append([out(topic, "after")])

@@ -46,7 +46,9 @@ async def settle() -> None:
         await anyio.lowlevel.checkpoint()
 
 
-def log_of(clock: ManualClock | None = None, *, retention_bytes: int = 1 << 20, record_bytes: int = 1 << 20) -> MemoryLog:
+def log_of(
+    clock: ManualClock | None = None, *, retention_bytes: int = 1 << 20, record_bytes: int = 1 << 20
+) -> MemoryLog:
     """A log that several applications of a test can share, as processes share a broker."""
     return MemoryLog(clock or ManualClock(), retention_bytes, record_bytes)
 

@@ -70,9 +70,7 @@ class RelayLook(Query[str]):
 
 
 happened = Topic("hall.happened", Happened, key=lambda event: "")
-contract = Contract(
-    "hall", messages=[Work, Look, InTurn, ByFunction, Nested, Happened], topics=[happened]
-)
+contract = Contract("hall", messages=[Work, Look, InTurn, ByFunction, Nested, Happened], topics=[happened])
 relay_contract = Contract("relay", messages=[Relay, RelayLook])
 
 

@@ -124,7 +124,9 @@ async def test_cancellation_goes_down_the_chain() -> None:
 async def test_without_a_scope_the_deadline_of_the_settings_holds() -> None:
     watched = Watched()
     async with app_of(worker(watched), settings=quick(call_timeout_s=0.02)) as app:
-        with pytest.raises(DeadlineExceeded, match=r"worker\.work did not answer within 0\.02 s.*may have happened") as it:
+        with pytest.raises(
+            DeadlineExceeded, match=r"worker\.work did not answer within 0\.02 s.*may have happened"
+        ) as it:
             await app.bus.execute(Work())
     assert it.value.happened is None
     assert watched.cancelled
@@ -235,11 +237,10 @@ async def test_a_cancellation_is_repeated_at_every_checkpoint_of_the_handler() -
         await anyio.lowlevel.checkpoint()
         raise AssertionError
 
-    async with app_of(worker(stubborn)) as app:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(app.bus.execute, Work())
-            await begun.wait()
-            tasks.cancel_scope.cancel()
+    async with app_of(worker(stubborn)) as app, anyio.create_task_group() as tasks:
+        tasks.start_soon(app.bus.execute, Work())
+        await begun.wait()
+        tasks.cancel_scope.cancel()
     assert caught == 3
 
 
@@ -376,7 +377,9 @@ async def test_after_a_cancelled_call_the_next_one_works() -> None:
         assert await app.bus.execute(Work()) == "second"
 
 
-@pytest.mark.parametrize("anyio_backend", [("asyncio", {}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+)
 async def test_a_native_cancellation_of_the_callers_task_reaches_the_handler() -> None:
     import asyncio
 
@@ -391,7 +394,9 @@ async def test_a_native_cancellation_of_the_callers_task_reaches_the_handler() -
     assert watched.cancelled
 
 
-@pytest.mark.parametrize("anyio_backend", [("asyncio", {}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+)
 async def test_asyncios_own_timeout_works_around_and_inside_of_a_handler() -> None:
     import asyncio
 

@@ -13,7 +13,9 @@ from fissile._delivery.subscription import Subscription
 from fissile._retry import Retry
 from fissile.abc import Record
 
-SUBSCRIPTIONS = [Subscription(name, cast("Any", None), Retry(), ordered=True, bears_repeats=True) for name in ("first", "second")]
+SUBSCRIPTIONS = [
+    Subscription(name, cast("Any", None), Retry(), ordered=True, bears_repeats=True) for name in ("first", "second")
+]
 
 
 def record(offset: int, key: bytes) -> Record:
@@ -93,7 +95,9 @@ class PartitionMachine(RuleBasedStateMachine):
         self.offered.remove(delivery)
         delivery.step(Step.TAKEN)
         if delivery.lane.key is not None and delivery.failures == 0:
-            self.order.setdefault((delivery.subscription.name, delivery.record.key or b""), []).append(delivery.record.offset)
+            self.order.setdefault((delivery.subscription.name, delivery.record.key or b""), []).append(
+                delivery.record.offset
+            )
         self.handling.append(delivery)
 
     def _end(self, delivery: Delivery, step: Step) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 from attrs import field, frozen
 
@@ -167,7 +168,7 @@ async def test_a_declared_error_out_of_a_task_group_is_that_error() -> None:
     @module.command(Take, idempotent=True)
     async def take(command: Take) -> int:
         async def child() -> None:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             raise OutOfStock(command.sku, 7)
 
         async with anyio.create_task_group() as tasks:

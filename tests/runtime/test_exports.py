@@ -26,7 +26,9 @@ def exported(module: str) -> set[str]:
     source = Path(str(importlib.import_module(module).__file__)).read_text(encoding="utf-8")
     for node in ast.parse(source).body:
         if isinstance(node, ast.ImportFrom):
-            found.update(alias.asname for alias in node.names if alias.asname is not None and alias.asname == alias.name)
+            found.update(
+                alias.asname for alias in node.names if alias.asname is not None and alias.asname == alias.name
+            )
         elif isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
             found.add(node.name)
     return found
@@ -56,7 +58,8 @@ def test_every_public_name_has_a_docstring(module: str) -> None:
     missing = [
         name
         for name in exported(module)
-        if (inspect.isclass(thing := getattr(imported, name)) or inspect.isfunction(thing)) and not inspect.getdoc(thing)
+        if (inspect.isclass(thing := getattr(imported, name)) or inspect.isfunction(thing))
+        and not inspect.getdoc(thing)
     ]
     assert missing == []
 
@@ -112,5 +115,7 @@ def test_a_command_line_a_gateway_and_transports_are_not_imported_by_the_core() 
                 else []
             )
         }
-        forbidden = {name for name in names if name.startswith(("fissile_gateway", "gateway", "modules", "fissile.cli"))}
+        forbidden = {
+            name for name in names if name.startswith(("fissile_gateway", "gateway", "modules", "fissile.cli"))
+        }
         assert not (forbidden and path.name != "__main__.py"), f"{path.name} imports {forbidden}"

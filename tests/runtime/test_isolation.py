@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from attrs import frozen
@@ -90,7 +91,7 @@ def actor(acting: Acting, *, middleware: tuple[Any, ...] = (), on_event: Callabl
 async def sees(command: Act, bus: Bus) -> str:
     before = mark.get()
     mark.set("of the handler")
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     assert mark.get() == "of the handler"
     return before
 
@@ -169,7 +170,7 @@ async def test_a_task_group_in_a_handler_inherits_the_context_of_the_handler() -
         seen: list[str] = []
 
         async def child() -> None:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             seen.append(mark.get())
 
         async with anyio.create_task_group() as tasks:
@@ -197,7 +198,7 @@ async def test_a_thread_of_a_handler_inherits_the_context_of_the_handler() -> No
 async def test_a_handler_may_reset_its_own_token_after_it_has_waited() -> None:
     async def reset(command: Act, bus: Bus) -> str:
         token = mark.set("of the handler")
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         mark.reset(token)
         return mark.get()
 
@@ -209,7 +210,7 @@ async def test_an_async_generator_of_a_handler_keeps_the_context_of_the_handler(
     async def generate(command: Act, bus: Bus) -> str:
         async def numbers() -> AsyncGenerator[str]:
             for _ in range(3):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 yield mark.get()
 
         mark.set("of the handler")
@@ -292,7 +293,7 @@ async def test_the_current_task_is_that_of_the_caller() -> None:
 
     async def who(command: Act, bus: Bus) -> str:
         tasks.append(asyncio.current_task())
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         tasks.append(asyncio.current_task())
         return ""
 

@@ -183,7 +183,9 @@ async def test_a_message_that_came_back_failed_after_its_partition_was_taken_is_
         return it
 
     settings = quick(partitions=1)
-    async with app_of(maker, module("first", door := anyio.Event()), transport=client_of(log), settings=settings, clock=clock) as app:
+    async with app_of(
+        maker, module("first", door := anyio.Event()), transport=client_of(log), settings=settings, clock=clock
+    ) as app:
         await publish(app, 1)
         await until(lambda: tries == ["first"])
         async with anyio.create_task_group() as tasks:
@@ -312,7 +314,10 @@ async def test_a_cancelled_tap_loses_nothing() -> None:
 
 async def test_a_tap_passes_over_what_it_cannot_decode() -> None:
     log = log_of()
-    async with app_of(maker, transport=client_of(log), settings=quick(partitions=1)) as app, app.bus.tap(happened) as tap:
+    async with (
+        app_of(maker, transport=client_of(log), settings=quick(partitions=1)) as app,
+        app.bus.tap(happened) as tap,
+    ):
         await client_of(log).append(
             [
                 Outgoing("maker.happened", b"k", b"{nonsense", (("ce_type", b"maker.happened"),)),
@@ -333,11 +338,10 @@ async def test_a_position_that_the_log_does_not_have_is_lost(position: str) -> N
 
 async def test_a_tap_that_was_too_slow_is_told() -> None:
     log = log_of(retention_bytes=100)
-    async with app_of(maker, transport=client_of(log), settings=quick(partitions=1)) as app:
-        async with app.bus.tap(happened) as tap:
-            await publish(app, *range(50))
-            with pytest.raises(PositionLost, match="expired"):
-                await anext(tap)
+    async with app_of(maker, transport=client_of(log), settings=quick(partitions=1)) as app, app.bus.tap(happened) as tap:
+        await publish(app, *range(50))
+        with pytest.raises(PositionLost, match="expired"):
+            await anext(tap)
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from attrs import field, frozen
 from fissile import (
     App,
     Bus,
-    CallRefused,
     Caller,
+    CallRefused,
     Clock,
     Command,
     Contract,

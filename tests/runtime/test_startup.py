@@ -198,7 +198,9 @@ def test_a_topic_that_names_what_is_no_event() -> None:
 
 
 def test_a_topic_with_an_event_of_another_contract() -> None:
-    faults = faults_of(declares(topics=(topic(),)), declares(Placed, topics=(topic(name="other.placed"),), name="other"))
+    faults = faults_of(
+        declares(topics=(topic(),)), declares(Placed, topics=(topic(name="other.placed"),), name="other")
+    )
     assert [(fault.what, fault.cure) for fault in faults] == [
         ("The topic shop.placed carries Placed, which is not of its contract.", "Define both in one file.")
     ]
@@ -291,7 +293,11 @@ REFUSED: list[tuple[Any, str, str]] = [
     (tuple[list[int], ...], "the type list is mutable.", "Use tuple[X, ...]."),
     (Mapping[str, list[int]], "the type list is mutable.", "Use tuple[X, ...]."),
     (Mapping[int, str], "a mapping whose keys are not strings.", "Use Mapping[str, X]."),
-    (Left | Right, "a union of Left and Right cannot be told apart on the wire.", "Use one class with optional fields."),
+    (
+        Left | Right,
+        "a union of Left and Right cannot be told apart on the wire.",
+        "Use one class with optional fields.",
+    ),
     (Literal[True], "a literal of other values than strings and integers.", "Use strings or integers."),
     (Fraction, "the enum Fraction has values that are neither strings nor integers.", "Use strings."),
     (ValueError, "ValueError is an exception.", "Use a frozen attrs class with the same fields."),
@@ -399,7 +405,9 @@ def test_a_field_with_an_alias_is_refused() -> None:
     )
 
 
-@pytest.mark.parametrize("annotation", [str | datetime, str | UUID, tuple[int, ...] | frozenset[int], Left | Mapping[str, int]])
+@pytest.mark.parametrize(
+    "annotation", [str | datetime, str | UUID, tuple[int, ...] | frozenset[int], Left | Mapping[str, int]]
+)
 def test_a_union_that_cannot_be_told_apart_on_the_wire_is_a_fault(annotation: Any) -> None:
     faulty = attrs.make_class("Faulty", {"field": attrs.field(type=annotation)}, bases=(Query[str],), frozen=True)
     faulty.__module__ = __name__
@@ -648,7 +656,10 @@ def test_a_subscription_of_an_event_that_the_topic_does_not_carry() -> None:
     async def on_cancelled(event: Cancelled) -> None: ...
 
     faults = faults_of(declares(Placed, topics=(placed,)), subscribed(on_cancelled, placed, event=Cancelled))
-    assert any(fault.what.endswith("on_cancelled subscribes to Cancelled, which shop.placed does not carry.") for fault in faults)
+    assert any(
+        fault.what.endswith("on_cancelled subscribes to Cancelled, which shop.placed does not carry.")
+        for fault in faults
+    )
 
 
 def test_a_subscriber_that_would_get_more_than_it_takes() -> None:
@@ -692,7 +703,7 @@ def test_a_resource_that_does_not_say_what_it_yields() -> None:
 
     @module.resource
     @asynccontextmanager
-    async def store():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def store():  # type: ignore[no-untyped-def]
         yield A()
 
     fault = fault_of(module)

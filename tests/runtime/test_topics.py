@@ -9,8 +9,8 @@ from attrs import frozen
 
 from fissile import (
     Bus,
-    CallRefused,
     Caller,
+    CallRefused,
     Command,
     Contract,
     Event,

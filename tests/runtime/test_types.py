@@ -50,7 +50,9 @@ integers = st.integers(-(2**63), 2**63 - 1)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 offsets = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 points = st.builds(Point, integers, text)
-trees = st.recursive(st.builds(Tree, integers), lambda inner: st.builds(Tree, integers, st.lists(inner, max_size=3).map(tuple)))
+trees = st.recursive(
+    st.builds(Tree, integers), lambda inner: st.builds(Tree, integers, st.lists(inner, max_size=3).map(tuple))
+)
 decimals = st.decimals(allow_nan=False, allow_infinity=False)
 
 TABLE: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
@@ -62,7 +64,7 @@ TABLE: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "bytes": (bytes, st.binary(max_size=50)),
     "Decimal": (Decimal, decimals),
     "naive datetime": (datetime, st.datetimes()),
-    "aware datetime": (datetime, st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=offsets)),  # noqa: DTZ001
+    "aware datetime": (datetime, st.datetimes(datetime(2, 1, 1), datetime(9998, 1, 1), timezones=offsets)),
     "date": (date, st.dates()),
     "time": (time, st.times()),
     "timedelta": (timedelta, st.timedeltas(timedelta(days=-100_000), timedelta(days=100_000))),
@@ -80,9 +82,14 @@ TABLE: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "union": (int | str | None, integers | text | st.none()),
     "annotated": (Annotated[int, msgspec.Meta(ge=-(2**63))], integers),
     "new type": (Name, text),
-    "nested": (Mapping[str, tuple[Point, ...]], st.dictionaries(text, st.lists(points, max_size=3).map(tuple), max_size=3)),
+    "nested": (
+        Mapping[str, tuple[Point, ...]],
+        st.dictionaries(text, st.lists(points, max_size=3).map(tuple), max_size=3),
+    ),
 }
-CODECS = {(name, wire): Codec[Any](name, annotation, wire, LIMIT) for name, (annotation, _) in TABLE.items() for wire in WIRES}  # type: ignore[arg-type]
+CODECS = {
+    (name, wire): Codec[Any](name, annotation, wire, LIMIT) for name, (annotation, _) in TABLE.items() for wire in WIRES
+}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -166,3 +173,11 @@ def test_an_aware_datetime_is_the_same_moment_on_both_wires() -> None:
     moment = datetime(2026, 5, 1, 12, 30, 1, 123456, timezone(timedelta(hours=5, minutes=30)))
     for wire in WIRES:
         assert CODECS["aware datetime", wire].cross(moment) == moment.astimezone(UTC)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_offset_from_utc_that_is_no_whole_number_of_minutes_is_not_sent(wire: str) -> None:
+    """JSON would drop its seconds, and make another moment of it."""
+    zone = timezone(timedelta(minutes=9, seconds=21))
+    with pytest.raises(InvalidMessage, match="no whole number of minutes"):
+        CODECS["aware datetime", wire].encode(datetime(1890, 1, 1, tzinfo=zone))

@@ -74,7 +74,10 @@ def _log_end(error: BaseException, *, verbose: bool) -> Exit:
     faults = [fault for leaf in leaves(error) for fault in getattr(leaf, "faults", ())]
     for fault in faults:
         _logger.critical(fault.what, extra={"where": fault.where, "cure": fault.cure})
-    what, details = describe(error)
-    extra = {} if faults else {"details": details}
-    _logger.critical(what, extra=extra, exc_info=error if verbose else None)
+    if faults:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        _logger.critical("The application cannot start: %s.", count, exc_info=error if verbose else None)
+    else:
+        what, details = describe(error)
+        _logger.critical(what, extra={"details": details}, exc_info=error if verbose else None)
     return exit_code(error)

@@ -57,12 +57,13 @@ class Bridge(ABC):
         self.context = contextvars.Context()
 
     @abstractmethod
-    async def start(self, on_death: Callable[[], None]) -> None:
+    async def start(self, on_death: Callable[[], None], last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start the loop.
 
         Args:
             on_death: Called at home if the loop ends although nobody asked it to.
-        """
+            last: Run in the loop then, within a bound, after all its tasks.
+        """  # Any: a coroutine's other two types, which nobody uses
 
     @abstractmethod
     async def stop(self) -> None:
@@ -104,7 +105,11 @@ class SameLoop(Bridge):
 
     is_apart = False
 
-    async def start(self, on_death: Callable[[], None]) -> None:  # noqa: ARG002 -- home cannot outlive itself
+    async def start(  # Any: as above
+        self,
+        on_death: Callable[[], None],  # noqa: ARG002 -- home cannot outlive itself
+        last: Callable[[], Coroutine[Any, Any, None]],  # noqa: ARG002
+    ) -> None:
         self.loop = asyncio.get_running_loop()
 
     async def stop(self) -> None:
@@ -144,13 +149,16 @@ class ThreadBridge(Bridge):
         self._has_ended = False
         self._parked: set[Parked] = set()
 
-    async def start(self, on_death: Callable[[], None]) -> None:
+    async def start(
+        self, on_death: Callable[[], None], last: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:  # Any: as above
         import trio
 
         self._token: trio.lowlevel.TrioToken = trio.lowlevel.current_trio_token()
         self._run_finished_error = trio.RunFinishedError
         self._park = parking()
         self._on_death = on_death
+        self._last = last
         self._ended = anyio.Event()
         self.loop = _new_loop()
         started = self._park()
@@ -234,7 +242,9 @@ class ThreadBridge(Bridge):
             _logger.critical("the Kafka thread has failed", exc_info=True)
         finally:
             try:
-                _close(self.loop)
+                _close(self.loop, None if self._is_stopping else self._last)
+            except BaseException:
+                _logger.critical("the Kafka thread could not be left in good order", exc_info=True)
             finally:
                 # Not through the queue: its wake-up may have been asked for by a callback that never ran.
                 with suppress(self._run_finished_error):
@@ -271,19 +281,28 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def _close(loop: asyncio.AbstractEventLoop) -> None:
+def _close(
+    loop: asyncio.AbstractEventLoop, last: Callable[[], Coroutine[Any, Any, None]] | None
+) -> None:  # Any: as above
     """End what still runs in a loop, within a bound, and close it."""
     try:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=END_S / 2))
-        for task in tasks:
-            forget(task)
+        _end_tasks(loop)
+        if last is not None:
+            loop.run_until_complete(asyncio.wait((loop.create_task(last()),), timeout=END_S))
+            _end_tasks(loop)
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=END_S / 2))
+    for task in tasks:
+        forget(task)
 
 
 def forget(task: asyncio.Task[Any]) -> None:  # Any: nobody wants the result

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Unavailable
 from fissile.abc import Outgoing, Stored
 from fissile.transports._kafka_bridge import Bridge, forget
-from fissile.transports._kafka_client import kafka_error
+from fissile.transports._kafka_library import kafka_error
 from fissile.transports._kafka_options import Options
 from fissile.transports._kafka_producer import Batch, Place, Producer, Producers, is_refusal, is_too_large
 

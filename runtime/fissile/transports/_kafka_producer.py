@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fissile.transports._kafka_bridge import forget, result_of
-from fissile.transports._kafka_client import disconnect, kafka_error, library, within
+from fissile.transports._kafka_library import Clients, disconnect, kafka_error, library, within
 from fissile.transports._kafka_options import BATCH_BYTES, Options, milliseconds
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class Producer:
         under_way: How many batches it has in hand.
     """
 
-    def __init__(self, options: Options, context: ssl.SSLContext | None) -> None:
+    def __init__(self, options: Options, context: ssl.SSLContext | None, clients: Clients) -> None:
+        self._clients = clients
         self.is_broken = False
         self.under_way = 0
         arguments = options.client()
@@ -65,11 +66,7 @@ class Producer:
         Raises:
             Unavailable: No broker answers.
         """
-        try:
-            await within(self._options.append_s, "Kafka cannot be reached", self._raw.start())
-        except BaseException:
-            await self.stop(1.0)
-            raise
+        await self._clients.start(self, self._options.append_s, self._raw.start())
 
     @property
     def is_usable(self) -> bool:
@@ -111,14 +108,18 @@ class Producers:
     Args:
         options: What producers are made with.
         context: The TLS context.
+        clients: Where they are known while they are open.
+
+    Attributes:
+        replaced: How often one was replaced.
     """
 
-    def __init__(self, options: Options, context: ssl.SSLContext | None) -> None:
+    def __init__(self, options: Options, context: ssl.SSLContext | None, clients: Clients) -> None:
         self._options = options
         self._context = context
+        self._clients = clients
         self._current: Producer | None = None
         self._making: asyncio.Task[Producer] | None = None
-        self._stopping: set[asyncio.Task[None]] = set()
         self.replaced = 0
 
     def current(self) -> Producer | None:
@@ -146,10 +147,8 @@ class Producers:
             old, self._current = self._current, None
             if old is not None:
                 self.replaced += 1
-                task = asyncio.get_running_loop().create_task(self._retire(old))
-                self._stopping.add(task)
-                task.add_done_callback(self._stopping.discard)
-            producer = Producer(self._options, self._context)
+                self._clients.in_background(self._retire(old))
+            producer = Producer(self._options, self._context, self._clients)
             await producer.start()
             self._current = producer
             return producer
@@ -165,22 +164,18 @@ class Producers:
         except TimeoutError:
             pass
         finally:
-            await producer.stop(1.0)
+            await self._clients.stop(producer, 1.0)
 
     async def stop(self) -> None:
         """Disconnect, within a bound."""
-        tasks: list[asyncio.Task[Any]] = list(self._stopping)  # Any: nobody wants the results
-        if self._making is not None:
-            tasks.append(self._making)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=3.0)
-        for task in tasks:
-            forget(task)
-        if self._current is not None:
-            await self._current.stop(1.0)
-            self._current = None
+        making = self._making
+        if making is not None:
+            making.cancel()
+            await asyncio.wait((making,), timeout=1.0)
+            forget(making)
+        producer, self._current = self._current, None
+        if producer is not None:
+            await self._clients.stop(producer, 1.0)
 
 
 def is_refusal(error: BaseException) -> bool:

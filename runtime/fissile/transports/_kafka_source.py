@@ -10,8 +10,9 @@ from time import monotonic
 from fissile._errors import Unavailable
 from fissile.abc import Partition, Record
 from fissile.transports._kafka_bridge import Bridge, forget
-from fissile.transports._kafka_client import Consumer, kafka_error
+from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_inbox import Chunk, Inbox, Pulse
+from fissile.transports._kafka_library import kafka_error
 from fissile.transports._kafka_options import READ_AHEAD_BYTES, RECORD_BYTES, Options
 
 _logger = logging.getLogger("fissile.kafka")
@@ -150,7 +151,7 @@ class Source:
             forget(self._watch_task)
         await self.stop_pump()
         if self._stopping is None:
-            self._stopping = self.bridge.create_task(self.consumer.stop(_STOP_S))
+            self._stopping = self.bridge.create_task(self.consumer.close(_STOP_S))
         await asyncio.wait((self._stopping,))
 
     # --- the watch ---------------------------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ class Source:
         )
         if self._pump_task is not None:
             self._pump_task.cancel()
-        self._stopping = self.bridge.create_task(self.consumer.stop(_STOP_S))
+        self._stopping = self.bridge.create_task(self.consumer.close(_STOP_S))
 
     async def _pulse(self) -> Pulse:
         positions: dict[Partition, int] = {}

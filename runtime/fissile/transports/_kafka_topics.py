@@ -6,11 +6,12 @@ import asyncio
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fissile._errors import Fault, StartupFailed, Unavailable
 from fissile.abc import TopicSpec
-from fissile.transports._kafka_client import kafka_error, library
+from fissile.transports._kafka_library import Clients, kafka_error, library, within
 from fissile.transports._kafka_options import BATCH_BYTES, Options, milliseconds
 
 if TYPE_CHECKING:
@@ -29,16 +30,32 @@ def limit_of(options: Options) -> int:
     return options.record_bytes + BATCH_BYTES
 
 
-async def ensure(specs: Sequence[TopicSpec], options: Options, context: ssl.SSLContext | None) -> None:
+class Admin:
+    """A client that makes and describes topics."""
+
+    def __init__(self, options: Options, context: ssl.SSLContext | None) -> None:
+        # Any: the library has no types
+        self.raw: Any = library("aiokafka.admin").AIOKafkaAdminClient(**options.client(), ssl_context=context)
+
+    async def stop(self, seconds: float) -> None:
+        """Disconnect, within a bound. Raises nothing."""
+        with suppress(Exception):  # there is nothing left to try
+            await within(seconds, "The connections do not close", self.raw.close())
+
+
+async def ensure(
+    specs: Sequence[TopicSpec], options: Options, context: ssl.SSLContext | None, clients: Clients
+) -> None:
     """Create the topics that do not exist, and check those that do.
 
     Raises:
         StartupFailed: Topics are there and cannot be used, or cannot be made; all of them are named.
         KafkaError: The broker cannot be asked.
     """
-    admin: Any = library("aiokafka.admin").AIOKafkaAdminClient(**options.client(), ssl_context=context)  # Any: no types
+    client = Admin(options, context)
+    admin = client.raw
+    await clients.start(client, options.request_s, admin.start())
     try:
-        await admin.start()
         by_name = {options.prefix + spec.name: spec for spec in specs}
         found = await _described(admin, by_name)
         missing = {name: spec for name, spec in by_name.items() if name not in found}
@@ -58,7 +75,7 @@ async def ensure(specs: Sequence[TopicSpec], options: Options, context: ssl.SSLC
         if faults:
             raise StartupFailed(tuple(faults))
     finally:
-        await admin.close()
+        await clients.stop(client, 1.0)
 
 
 async def _described(admin: Any, names: Collection[str]) -> dict[str, int]:  # Any: the library has no types

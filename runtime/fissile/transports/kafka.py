@@ -8,8 +8,9 @@ one of the two, and says so.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Self
 
@@ -23,11 +24,12 @@ from fissile._partitioner import partition_of
 from fissile._settings import Settings
 from fissile.abc import Member, Outgoing, Partition, Reader, Start, Stored, TopicSpec, Transport
 from fissile.transports._kafka_bridge import Bridge, open_bridge
-from fissile.transports._kafka_client import Consumer, library, security_context, within
+from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_direct import DirectSource, KafkaReader
 from fissile.transports._kafka_group import GroupSource, KafkaMember
 from fissile.transports._kafka_inbox import Inbox
 from fissile.transports._kafka_lanes import Append, Lanes
+from fissile.transports._kafka_library import Clients, library, security_context, within
 from fissile.transports._kafka_options import RECORD_BYTES, Options, options_of
 from fissile.transports._kafka_producer import Producers
 from fissile.transports._kafka_source import Source
@@ -46,6 +48,8 @@ class KafkaTransport(Transport):
     shared = True
 
     _bridge: Bridge = field(init=False, repr=False)
+    _context: ssl.SSLContext | None = field(init=False, repr=False)
+    _clients: Clients = field(init=False, repr=False)
     _producers: Producers = field(init=False, repr=False)
     _lanes: Lanes = field(init=False, repr=False)
     _park: Callable[[], Parked] = field(init=False, repr=False)
@@ -61,22 +65,23 @@ class KafkaTransport(Transport):
 
     async def __aenter__(self) -> Self:
         library()
-        context = security_context(self.options)
-        self._context = context
+        self._context = security_context(self.options)
         self._park = parking()
+        self._clients = Clients()
         self._bridge = open_bridge()
-        await self._bridge.start(self._died)
+        await self._bridge.start(self._died, self._clients.close)
         try:
             await self._bridge.call(self._connect)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._bridge.stop()
+            with anyio.CancelScope(shield=True), suppress(Unavailable):
+                await self._bridge.call(self._clients.close)
+            await self._bridge.stop()
             raise
         self._is_closed = False
         return self
 
     async def _connect(self) -> None:
-        self._producers = Producers(self.options, self._context)
+        self._producers = Producers(self.options, self._context, self._clients)
         self._lanes = Lanes(self._bridge, self._producers, self.options, self._finish)
         await self._producers.get()
 
@@ -104,6 +109,7 @@ class KafkaTransport(Transport):
     async def _disconnect(self) -> None:
         await self._lanes.stop()
         await self._producers.stop()
+        await self._clients.close()
 
     def _died(self) -> None:
         """The thread has ended: nobody may wait for it any longer."""
@@ -127,7 +133,11 @@ class KafkaTransport(Transport):
 
     async def _ensure(self, topics: Sequence[TopicSpec]) -> None:
         # Making a topic, and waiting for its leaders, is several requests.
-        await within(3 * self.options.request_s, "Topics cannot be made", ensure(topics, self.options, self._context))
+        await within(
+            3 * self.options.request_s,
+            "Topics cannot be made",
+            ensure(topics, self.options, self._context, self._clients),
+        )
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
@@ -213,7 +223,7 @@ class KafkaTransport(Transport):
         inbox = self._inbox(f"The member of {group}", batch, sources)
 
         async def start() -> None:
-            consumer = Consumer(self.options, self._context, self.options.prefix + group)
+            consumer = Consumer(self.options, self._context, self._clients, self.options.prefix + group)
             sources.append(GroupSource(self._bridge, inbox, consumer, self._names(topics), self.options, dict(topics)))
             await sources[0].start()
 
@@ -233,7 +243,7 @@ class KafkaTransport(Transport):
         inbox = self._inbox("The reader of " + ", ".join(sorted({topic for topic, _ in partitions})), batch, sources)
 
         async def begin() -> tuple[dict[Partition, int], dict[Partition, int]]:
-            consumer = Consumer(self.options, self._context, None)
+            consumer = Consumer(self.options, self._context, self._clients, None)
             names = self._names({topic for topic, _ in partitions})
             sources.append(DirectSource(self._bridge, inbox, consumer, names, self.options))
             return await sources[0].start(partitions, start)

@@ -1,28 +1,22 @@
-"""aiokafka 0.14 behind types of our own. It has none, and some of what we need is private to it: all of that is here, and nowhere else.
+"""aiokafka's consumer behind types of our own. Some of what we need is private to it: all of that is here, and nowhere else.
 
-All of this belongs in the loop (see `_kafka_bridge.py`). aiokafka waits without end where a broker is away; so everything that waits has a
-bound here, in a task of its own: a bare `CancelledError` comes out of its `stop()` where it was not ours.
+It belongs in the loop (see `_kafka_bridge.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
-from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from fissile._errors import Fault, StartupFailed, Unavailable
 from fissile.abc import Headers, Partition
 from fissile.transports._kafka_bridge import forget
+from fissile.transports._kafka_library import Clients, disconnect, library, within
 from fissile.transports._kafka_options import Options, milliseconds
 
 if TYPE_CHECKING:
     import ssl
-
-T = TypeVar("T")
 
 _NEVER_MS = 24 * 3600 * 1000
 """How long a consumer may go without reading. A member without partitions would leave for good after it (aiokafka#1187)."""
@@ -40,80 +34,6 @@ class Raw(Protocol):
     key: bytes | None
     value: bytes | None
     headers: Headers
-
-
-@cache
-def library(name: str = "aiokafka") -> Any:  # Any: the library has no types
-    """Import aiokafka, or a part of it.
-
-    Raises:
-        StartupFailed: It is not installed.
-    """
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        fault = Fault(
-            f"kafka:// needs {error.name}, which is not installed.",
-            "FISSILE_BUS",
-            "Install it: pip install 'fissile[kafka]'.",
-        )
-        raise StartupFailed((fault,)) from None
-
-
-def kafka_error(name: str = "KafkaError") -> type[Exception]:
-    """Return an error class of aiokafka."""
-    found: type[Exception] = getattr(library("aiokafka.errors"), name)
-    return found
-
-
-def security_context(options: Options) -> ssl.SSLContext | None:
-    """Return the TLS context, which checks host names, or None where there is no TLS.
-
-    Raises:
-        StartupFailed: The files cannot be used.
-    """
-    security = options.security
-    if not security.protocol.endswith("SSL"):
-        return None
-    try:
-        context: ssl.SSLContext = library("aiokafka.helpers").create_ssl_context(
-            cafile=security.ca or None,
-            certfile=security.certificate or None,
-            keyfile=security.key or None,
-            password=security.key_password or None,
-        )
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        fault = Fault(f"The TLS files cannot be used: {error}.", "FISSILE_KAFKA_TLS_CERTIFICATE", "Check all of them.")
-        raise StartupFailed((fault,)) from None
-    return context
-
-
-async def within(seconds: float, what: str, coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what nobody sends
-    """Run a coroutine of aiokafka in a task of its own, with a bound.
-
-    Raises:
-        Unavailable: It took too long, was cancelled in there, or failed for a reason of the connection or the broker.
-    """
-    task = asyncio.get_running_loop().create_task(coroutine)
-    try:
-        await asyncio.wait((task,), timeout=seconds)
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,), timeout=1.0)
-            forget(task)
-    if not task.done() or task.cancelled():
-        raise Unavailable(f"{what}: no answer from Kafka within {seconds:g} s.")
-    error = task.exception()
-    if isinstance(error, (kafka_error(), OSError, asyncio.TimeoutError)):
-        raise Unavailable(f"{what}: {error!r}.") from None
-    return task.result()
-
-
-def partition_of(name: str, number: int) -> Partition:
-    """Return a partition as aiokafka wants it, which is a tuple all the same."""
-    found: Partition = library().TopicPartition(name, number)
-    return found
 
 
 class Rebalances(Protocol):
@@ -134,11 +54,13 @@ class Consumer:
     Args:
         options: What it is made with.
         context: The TLS context.
+        clients: Where it is known while it is open.
         group: The group to be in, or None.
     """
 
-    def __init__(self, options: Options, context: ssl.SSLContext | None, group: str | None) -> None:
+    def __init__(self, options: Options, context: ssl.SSLContext | None, clients: Clients, group: str | None) -> None:
         self._options = options
+        self._clients = clients
         self._group = group
         self._raw: Any = library().AIOKafkaConsumer(  # Any: the library has no types
             **options.client(),
@@ -163,13 +85,13 @@ class Consumer:
         Raises:
             Unavailable: No broker answers.
         """
-        try:
-            await within(self._options.request_s, "Kafka cannot be reached", self._raw.start())
-        except BaseException:
-            await self.stop(1.0)
-            raise
+        await self._clients.start(self, self._options.request_s, self._raw.start())
         fetcher = self._raw._fetcher
         fetcher._proc_fetch_request = _paced(fetcher._proc_fetch_request)
+
+    async def close(self, seconds: float) -> None:
+        """Stop it, and be known no longer. Raises nothing."""
+        await self._clients.stop(self, seconds)
 
     async def stop(self, seconds: float) -> None:
         """Leave the group and disconnect, within a bound; what still runs after it is torn down. Raises nothing."""
@@ -349,9 +271,3 @@ def _paced(fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[boo
         return has_data
 
     return paced
-
-
-async def disconnect(client: Any) -> None:  # Any: the library has no types
-    """Close all connections of a client, within a bound."""
-    with suppress(Exception):  # there is nothing left to try
-        await within(1.0, "The connections do not close", client.close())

@@ -1,0 +1,183 @@
+"""aiokafka 0.14 as a library without types: how it is imported, how its errors are caught, how its clients begin and end.
+
+All of this belongs in the loop (see `_kafka_bridge.py`). aiokafka waits without end where a broker is away; so everything that waits has a
+bound here, in a task of its own: a bare `CancelledError` comes out of its `stop()` where it was not ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from fissile._errors import Fault, StartupFailed, Unavailable
+from fissile.abc import Partition
+from fissile.transports._kafka_bridge import forget
+from fissile.transports._kafka_options import Options
+
+if TYPE_CHECKING:
+    import ssl
+
+T = TypeVar("T")
+
+
+class Client(Protocol):
+    """A client of aiokafka, of ours."""
+
+    async def stop(self, seconds: float) -> None:
+        """Disconnect, within a bound. Raises nothing."""
+        ...
+
+
+@cache
+def library(name: str = "aiokafka") -> Any:  # Any: the library has no types
+    """Import aiokafka, or a part of it.
+
+    Raises:
+        StartupFailed: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        fault = Fault(
+            f"kafka:// needs {error.name}, which is not installed.",
+            "FISSILE_BUS",
+            "Install it: pip install 'fissile[kafka]'.",
+        )
+        raise StartupFailed((fault,)) from None
+
+
+def kafka_error(name: str = "KafkaError") -> type[Exception]:
+    """Return an error class of aiokafka."""
+    found: type[Exception] = getattr(library("aiokafka.errors"), name)
+    return found
+
+
+def security_context(options: Options) -> ssl.SSLContext | None:
+    """Return the TLS context, which checks host names, or None where there is no TLS.
+
+    Raises:
+        StartupFailed: The files cannot be used.
+    """
+    security = options.security
+    if not security.protocol.endswith("SSL"):
+        return None
+    try:
+        context: ssl.SSLContext = library("aiokafka.helpers").create_ssl_context(
+            cafile=security.ca or None,
+            certfile=security.certificate or None,
+            keyfile=security.key or None,
+            password=security.key_password or None,
+        )
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        fault = Fault(f"The TLS files cannot be used: {error}.", "FISSILE_KAFKA_TLS_CERTIFICATE", "Check all of them.")
+        raise StartupFailed((fault,)) from None
+    return context
+
+
+async def within(seconds: float, what: str, coroutine: Coroutine[Any, Any, T]) -> T:  # Any: what nobody sends
+    """Run a coroutine of aiokafka in a task of its own, with a bound.
+
+    Raises:
+        Unavailable: It took too long, was cancelled in there, or failed for a reason of the connection or the broker.
+    """
+    task = asyncio.get_running_loop().create_task(coroutine)
+    try:
+        await asyncio.wait((task,), timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,), timeout=1.0)
+            forget(task)
+    if not task.done() or task.cancelled():
+        raise Unavailable(f"{what}: no answer from Kafka within {seconds:g} s.")
+    error = task.exception()
+    if isinstance(error, (kafka_error(), OSError, asyncio.TimeoutError)):
+        raise Unavailable(f"{what}: {error!r}.") from None
+    return task.result()
+
+
+def partition_of(name: str, number: int) -> Partition:
+    """Return a partition as aiokafka wants it, which is a tuple all the same."""
+    found: Partition = library().TopicPartition(name, number)
+    return found
+
+
+async def disconnect(client: Any) -> None:  # Any: the library has no types
+    """Close all connections of a client, within a bound."""
+    with suppress(Exception):  # there is nothing left to try
+        await within(1.0, "The connections do not close", client.close())
+
+
+class Clients:
+    """All clients of a transport: those that are in use, and those on their way out. Whatever ends the transport, they are stopped."""
+
+    def __init__(self) -> None:
+        self._open: set[Client] = set()
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def start(
+        self, client: Client, seconds: float, starting: Coroutine[Any, Any, None]
+    ) -> None:  # Any: what nobody sends
+        """Start a client; if that fails it is stopped.
+
+        A start that is cut off would leave a connection open that aiokafka knows nothing of. So it goes on in the background if the caller
+        is cancelled or has waited long enough, and the client is stopped after it.
+
+        Raises:
+            Unavailable: No broker answers.
+        """
+        self._open.add(client)
+        task = asyncio.get_running_loop().create_task(starting)
+        is_up = False
+        try:
+            await asyncio.wait((task,), timeout=seconds)
+            if not task.done():
+                raise Unavailable(f"Kafka cannot be reached: no answer within {seconds:g} s.")
+            error = None if task.cancelled() else task.exception()
+            if task.cancelled() or isinstance(error, (kafka_error(), OSError, asyncio.TimeoutError)):
+                raise Unavailable(f"Kafka cannot be reached: {error!r}.")
+            task.result()
+            is_up = True
+        finally:
+            if not is_up:
+                self.in_background(self._stop_after(task, client))
+
+    async def _stop_after(self, task: asyncio.Task[None], client: Client) -> None:
+        try:
+            await asyncio.wait((task,))
+        finally:
+            task.cancel()
+            await asyncio.wait((task,), timeout=1.0)
+            forget(task)
+            await self.stop(client, 1.0)
+
+    async def stop(self, client: Client, seconds: float) -> None:
+        """Stop a client, within a bound."""
+        try:
+            await client.stop(seconds)
+        finally:
+            self._open.discard(client)
+
+    def in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:  # Any: as above
+        """Run something that nobody waits for before the end."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def close(self, seconds: float = 1.0) -> None:
+        """Stop all clients, within a bound."""
+        if self._leaving:
+            await asyncio.wait(tuple(self._leaving), timeout=seconds)
+        tasks = tuple(self._leaving)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=3.0)
+        for task in tasks:
+            forget(task)
+        for client in tuple(self._open):
+            await self.stop(client, seconds)
