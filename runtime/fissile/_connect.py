@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fissile._application import Application
 from fissile._bus import Bus
 from fissile._settings import variable_name
 
@@ -25,6 +24,8 @@ async def connect(folder: str | Path | None = None, *, bus: str | None = None) -
         StartupFailed: There is no application, or it has faults.
         Unavailable: The bus cannot be reached.
     """
+    from fissile._application import Application  # what reads configuration is not needed to import fissile
+
     given = {} if bus is None else {variable_name("bus"): bus}
     application = Application.find(Path.cwd() if folder is None else Path(folder), command_line=given)
     async with application.client() as app:

@@ -7,7 +7,6 @@ not the first one only.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin, get_type_hints
@@ -282,6 +281,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         StartupFailed: It is not valid TOML.
     """
+    import tomllib  # not needed to import fissile
+
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -18,8 +18,10 @@ MAX_RECORD_BYTES = 10_000
 class Log(Protocol):
     """One log, as a broker is one; a test opens as many clients of it as a system has processes."""
 
-    has_retention_by_size: bool
-    fences_the_silent: bool
+    @property
+    def fences_the_silent(self) -> bool:
+        """Whether a member that does not receive loses its partitions after a while."""
+        ...
 
     def open(self) -> AbstractAsyncContextManager[Transport]:
         """Connect a client."""
@@ -36,10 +38,9 @@ class Log(Protocol):
 
 @frozen
 class Memory:
-    """The log in memory, which keeps 2,000 bytes per partition."""
+    """The log in memory."""
 
     log: MemoryLog
-    has_retention_by_size: bool = True
     fences_the_silent: bool = False
 
     def unopened(self) -> Transport:

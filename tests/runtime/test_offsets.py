@@ -17,7 +17,7 @@ from fissile import (
     StartupFailed,
     Topic,
 )
-from fissile.abc import Assigned, Outgoing
+from fissile.abc import Assigned, Outgoing, Start
 from fissile.testing import ManualClock
 from fissile.transports.memory import MemoryLog
 from tests.runtime.helpers import app_of, client_of, log_of, quick, settle, until
@@ -36,14 +36,14 @@ maker = Module(Contract("maker", messages=[Happened], topics=[happened]))
 class Reader:
     """A subscriber whose events wait at a door, if there is one."""
 
-    def __init__(self, start: str = "earliest", retry: Retry = Retry()) -> None:  # noqa: B008
+    def __init__(self, start: Start = "earliest", retry: Retry = Retry()) -> None:  # noqa: B008
         self.seen: list[int] = []
         self.began: list[int] = []
         self.failing: set[int] = set()
         self.doors: dict[int, anyio.Event] = {}
         self.module = Module(Contract("reader", messages=[]))
 
-        @self.module.subscribe(happened, start=start, retry=retry)  # type: ignore[arg-type]
+        @self.module.subscribe(happened, start=start, retry=retry)
         async def on_happened(event: Happened) -> None:
             self.began.append(event.number)
             if event.number in self.failing:
@@ -338,7 +338,10 @@ async def test_a_position_that_the_log_does_not_have_is_lost(position: str) -> N
 
 async def test_a_tap_that_was_too_slow_is_told() -> None:
     log = log_of(retention_bytes=100)
-    async with app_of(maker, transport=client_of(log), settings=quick(partitions=1)) as app, app.bus.tap(happened) as tap:
+    async with (
+        app_of(maker, transport=client_of(log), settings=quick(partitions=1)) as app,
+        app.bus.tap(happened) as tap,
+    ):
         await publish(app, *range(50))
         with pytest.raises(PositionLost, match="expired"):
             await anext(tap)

@@ -138,10 +138,10 @@ async def test_run_stops_at_once_when_forced() -> None:
         begun.set()
         await anyio.sleep_forever()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: app_of(module, settings=quick(drain_s=WITHIN_S)).run(force=force))
-        await begun.wait()
-        with anyio.fail_after(5):
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: app_of(module, settings=quick(drain_s=WITHIN_S)).run(force=force))
+            await begun.wait()
             force.set()
 
 
@@ -483,8 +483,8 @@ async def test_a_worker_that_cannot_start_ends_the_start() -> None:
 
 
 async def test_a_process_is_ready_when_all_of_its_workers_are() -> None:
-    door, ready = anyio.Event(), []
-    stop = anyio.Event()
+    door, stop = anyio.Event(), anyio.Event()
+    ready: list[tuple[str, ...]] = []
     module = base()
 
     @module.worker
@@ -595,10 +595,12 @@ async def test_ids_and_times_are_those_of_the_environment() -> None:
     clock = ManualClock(datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))
     module, log = base(), log_of(clock)
     environment = Environment(clock=clock, ids=Ids("mine"), random=Random(7))
-    async with app_of(module, environment=environment, transport=client_of(log)) as app:
-        async with client_of(log).read([("base.happened", n) for n in range(4)], "latest") as reader:
-            await app.bus.publish(Happened())
-            (record,) = await reader.receive()
+    async with (
+        app_of(module, environment=environment, transport=client_of(log)) as app,
+        client_of(log).read([("base.happened", n) for n in range(4)], "latest") as reader,
+    ):
+        await app.bus.publish(Happened())
+        (record,) = await reader.receive()
     headers = dict(record.headers)
     assert headers["ce_id"].startswith(b"mine-")
     assert headers["ce_time"] == b"2030-01-02T03:04:05.000Z"

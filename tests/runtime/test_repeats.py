@@ -254,7 +254,7 @@ async def test_a_middleware_is_told_id_kind_and_attempt() -> None:
         return await call_next()  # type: ignore[operator]
 
     ids = Ids()
-    async with app_of(steps(ids), middleware=[note], settings=quick()) as app:  # type: ignore[list-item]
+    async with app_of(steps(ids), middleware=[note], settings=quick()) as app:
         await app.bus.execute(Outer(), id="mine")
         await until(lambda: len(told) == 6)
     assert told[:4] == [

@@ -325,7 +325,7 @@ def test_a_type_outside_of_the_table_is_refused_with_its_cure_wherever_it_stands
 
 @pytest.mark.parametrize(("annotation", "what", "cure"), REFUSED, ids=lambda value: str(value)[:40])
 def test_a_reply_outside_of_the_table_is_refused_with_its_cure(annotation: Any, what: str, cure: str) -> None:
-    class Base(Query[annotation]):  # type: ignore[valid-type]
+    class Base(Query[annotation]):
         pass
 
     replying = frozen(Base)
@@ -416,7 +416,7 @@ def test_a_union_that_cannot_be_told_apart_on_the_wire_is_a_fault(annotation: An
     assert "cannot be told apart on the wire: type unions may not contain more than one" in fault.what
     assert fault.cure == "Use one of them, or one class with optional fields."
 
-    class Base(Query[annotation]):  # type: ignore[valid-type]
+    class Base(Query[annotation]):
         pass
 
     reply = next(iter(faults_of(declares(frozen(Base)))))
@@ -794,14 +794,14 @@ async def test_missing_settings_are_all_named() -> None:
 async def test_all_faults_are_reported_together_each_with_place_and_cure() -> None:
     module = bare(Place, Look, Placed, name="Shop")
 
-    @module.command(Place)
-    async def place(command: Place, plain: Plain) -> int:  # type: ignore[misc]
+    async def place(command: Place, plain: Plain) -> int:
         return 1
 
+    module.command(Place)(place)  # type: ignore[arg-type]
     with pytest.raises(StartupFailed) as raised:
         async with App([module]):
             pass
-    line = place.__code__.co_firstlineno  # type: ignore[attr-defined]
+    line = place.__code__.co_firstlineno
     text = str(raised.value)
     assert text.splitlines()[0] == "The application cannot start: 6 faults."
     for part in (

@@ -192,10 +192,12 @@ async def test_events_of_a_handler_keep_the_order_of_their_publication() -> None
 
 async def test_outside_of_a_handler_publish_returns_when_the_event_is_stored() -> None:
     log = log_of()
-    async with app_of(maker(), transport=client_of(log)) as app:
-        async with client_of(log).read([("maker.happened", n) for n in range(4)], "earliest") as stored:
-            await app.bus.publish(Happened(1))
-            assert stored.status().lag == 1
+    async with (
+        app_of(maker(), transport=client_of(log)) as app,
+        client_of(log).read([("maker.happened", n) for n in range(4)], "earliest") as stored,
+    ):
+        await app.bus.publish(Happened(1))
+        assert stored.status().lag == 1
 
 
 async def test_publish_never_runs_a_subscriber_inline() -> None:

@@ -13,12 +13,12 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fissile._codec import Codec, ErrorCodec
+from fissile._codec import Codec, ErrorCodec, WireFormat
 from fissile._errors import InvalidMessage, MessageTooLarge
 from fissile._messages import DeclaredError
 from fissile._types import type_problems
 
-WIRES = ("json", "msgpack")
+WIRES: tuple[WireFormat, ...] = ("json", "msgpack")
 LIMIT = 1 << 20
 
 
@@ -87,9 +87,9 @@ TABLE: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
         st.dictionaries(text, st.lists(points, max_size=3).map(tuple), max_size=3),
     ),
 }
-CODECS = {
-    (name, wire): Codec[Any](name, annotation, wire, LIMIT) for name, (annotation, _) in TABLE.items() for wire in WIRES
-}  # type: ignore[arg-type]
+CODECS: dict[tuple[str, str], Codec[Any]] = {
+    (name, wire): Codec(name, annotation, wire, LIMIT) for name, (annotation, _) in TABLE.items() for wire in WIRES
+}
 
 
 @pytest.mark.parametrize("name", TABLE)

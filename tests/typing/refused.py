@@ -1,4 +1,4 @@
-# mypy: ignore-errors -- of the tests as a whole; test_typing.py checks a copy without this line
+# mypy: ignore-errors
 """Wrong uses, each of which both type checkers have to refuse in the line with the comment. This file is checked and never run."""
 
 from attrs import frozen

@@ -6,7 +6,6 @@ The names of the headers are those of Kafka's own dead letter queue for share gr
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 
 from attrs import frozen
@@ -62,6 +61,8 @@ def bury(topic: str, group: str, delivery: Delivery, error: BaseException) -> Ou
     """Return the dead letter of a delivery as a record for the module's log of dead letters."""
     record, subscription = delivery.record, delivery.subscription
     letter_id = f"{group}/{subscription.name}/{record.topic}/{record.partition}/{record.offset}"
+    import traceback  # not needed to import fissile
+
     trace = "".join(traceback.format_exception(error))
     told = {
         "id": letter_id,

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from fissile._app import App
 from fissile._application import Application
+from fissile._health import answering
 from fissile._logging import adopt_structlog, set_up_logging
 from fissile._settings import Settings
 from fissile.cli._exit import Exit
@@ -92,7 +93,13 @@ async def _run(
         stop.set()
 
     with signals.listening(tell):
-        await app.run(on_ready=ready, stop=stop, force=force)
+        async with answering(app) as started:
+
+            def up(announcements: tuple[str, ...]) -> None:
+                started()
+                ready(announcements)
+
+            await app.run(on_ready=up, stop=stop, force=force)
 
 
 def run_async(function: Callable[..., Any], settings: Settings, *arguments: Any) -> Any:

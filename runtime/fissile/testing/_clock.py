@@ -79,7 +79,7 @@ class ManualClock:
         """Wait until somebody sleeps, and return for how many more seconds the first of them does.
 
         Args:
-            at_most_s: Count only who wakes within so many seconds; a test that waits for a retry of a second wants to pass over a commit in an hour.
+            at_most_s: Count only who wakes within so many seconds: a test that waits for a retry passes over a commit in an hour.
             count: How many sleepers to wait for.
         """
         while True:

@@ -61,6 +61,7 @@ class Consumer:
     def __init__(self, options: Options, context: ssl.SSLContext | None, clients: Clients, group: str | None) -> None:
         self._options = options
         self._clients = clients
+        self._is_up = False
         self._group = group
         self._raw: Any = library().AIOKafkaConsumer(  # Any: the library has no types
             **options.client(),
@@ -86,12 +87,14 @@ class Consumer:
             Unavailable: No broker answers.
         """
         await self._clients.start(self, self._options.request_s, self._raw.start())
+        self._is_up = True
         fetcher = self._raw._fetcher
         fetcher._proc_fetch_request = _paced(fetcher._proc_fetch_request)
 
     async def close(self, seconds: float) -> None:
-        """Stop it, and be known no longer. Raises nothing."""
-        await self._clients.stop(self, seconds)
+        """Stop it, and be known no longer. Raises nothing. A start that is under way takes care of that itself."""
+        if self._is_up:
+            await self._clients.stop(self, seconds)
 
     async def stop(self, seconds: float) -> None:
         """Leave the group and disconnect, within a bound; what still runs after it is torn down. Raises nothing."""
