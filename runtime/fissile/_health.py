@@ -21,6 +21,7 @@ import anyio.abc
 from attrs import frozen
 
 from fissile._app import App
+from fissile._errors import CallRefused
 from fissile._process import Check
 
 _logger = logging.getLogger("fissile.health")
@@ -68,12 +69,25 @@ async def answering(app: App) -> AsyncGenerator[Callable[[], None]]:
         nonlocal is_started
         is_started = True
 
+    def checks() -> tuple[Check, ...]:
+        try:
+            return app.checks() if is_started else (Check("process", "it is starting"),)
+        except CallRefused:
+            return (Check("process", "it has stopped"),)
+
     async def answer(client: anyio.abc.SocketStream) -> None:
         with anyio.move_on_after(ANSWERS_WITHIN_S), suppress(anyio.BrokenResourceError):
             async with client:
-                checks = app.checks() if is_started else (Check("process", "it is starting"),)
-                problems = [f"{check.name}: {check.problem}" for check in checks if check.problem is not None]
+                problems = [f"{check.name}: {check.problem}" for check in checks() if check.problem is not None]
                 await client.send(json.dumps({"process": app.process, "problems": problems}).encode())
+
+    async def serve(listener: anyio.abc.Listener[anyio.abc.SocketStream]) -> None:
+        while True:
+            try:
+                await listener.serve(answer)
+            except OSError as error:  # such as no more file descriptors: the process has worse troubles, and goes on
+                _logger.warning("nobody can ask for the health of this process: %s", error)
+                await anyio.sleep(ANSWERS_WITHIN_S)
 
     try:
         path = _own_folder() / f"{os.getpid()}.sock"
@@ -85,7 +99,7 @@ async def answering(app: App) -> AsyncGenerator[Callable[[], None]]:
     failure: Exception | None = None
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, answer)
+            tasks.start_soon(serve, listener)
             try:
                 yield started
             except Exception as error:  # noqa: BLE001 -- kept as it is: the task group would put it into a group

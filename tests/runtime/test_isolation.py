@@ -1,5 +1,6 @@
 """Rule 2: a handler runs in a context of its own and sees its message, its resources, its bus and its caller, nothing else."""
 
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+import sniffio
 from attrs import frozen
 
 from fissile import App, Bus, Caller, Command, Contract, Event, Handling, Module, Query, Topic
@@ -300,3 +302,50 @@ async def test_the_current_task_is_that_of_the_caller() -> None:
     async with app_of(actor(who)) as app:
         await app.bus.execute(Act())
         assert tasks == [asyncio.current_task()] * 2
+
+
+async def test_locks_streams_and_the_name_of_the_event_loop_work_in_a_handler() -> None:
+    lock = anyio.Lock()
+
+    async def use(command: Act, bus: Bus) -> str:
+        send, receive = anyio.create_memory_object_stream[str](0)
+        async with send, receive, lock, anyio.create_task_group() as tasks:
+            tasks.start_soon(send.send, anyio.get_current_task().name or "")
+            got = await receive.receive()
+        assert got == anyio.get_current_task().name
+        return sniffio.current_async_library()
+
+    async with app_of(actor(use)) as app:
+        assert await app.bus.execute(Act()) == sniffio.current_async_library()
+        assert not lock.statistics().locked
+
+
+async def test_a_lock_that_one_handler_holds_another_waits_for() -> None:
+    lock = anyio.Lock()
+    inside: list[int] = []
+
+    async def hold(command: Act, bus: Bus) -> str:
+        async with lock:
+            inside.append(command.nested)
+            await anyio.lowlevel.checkpoint()
+            assert inside.pop() == command.nested
+            assert inside == []
+        return ""
+
+    async with app_of(actor(hold)) as app, anyio.create_task_group() as tasks:
+        for number in range(10):
+            tasks.start_soon(app.bus.execute, Act(number))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {})], ids=["asyncio"])
+async def test_a_call_works_in_an_eager_task() -> None:
+    import asyncio
+
+    async with app_of(actor(sees)) as app:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        try:
+            mark.set("of the caller")
+            assert await asyncio.create_task(app.bus.execute(Act())) == "of the resource"
+        finally:
+            asyncio.get_running_loop().set_task_factory(None)

@@ -74,7 +74,13 @@ def test_an_empty_variable_counts_as_not_set() -> None:
 
 @pytest.mark.parametrize(
     ("name", "raw", "value"),
-    [("size", "12", 12), ("ratio", "0.25", 0.25), ("mode", "quick", "quick"), ("is_on", "true", True), ("is_on", "0", False)],
+    [
+        ("size", "12", 12),
+        ("ratio", "0.25", 0.25),
+        ("mode", "quick", "quick"),
+        ("is_on", "true", True),
+        ("is_on", "0", False),
+    ],
 )
 def test_values_are_converted_to_the_type_of_their_field(name: str, raw: str, value: object) -> None:
     sources = Sources((Source("environment", {variable_name(name, "shop"): raw}),))
@@ -95,7 +101,7 @@ def test_a_secret_is_masked_in_its_origin_in_the_settings_and_in_faults() -> Non
 
     with pytest.raises(StartupFailed) as raised:
         load(Pin, Sources((Source("environment", {"FISSILE_SHOP_PIN": "very secret"}),)), "shop")
-    assert "very secret" not in raised.value.faults[0].what.split(":")[0]
+    assert "very secret" not in str(raised.value)
 
 
 def test_a_secret_that_is_not_set_is_shown_as_empty() -> None:
@@ -122,7 +128,10 @@ def test_a_missing_setting_and_a_wrong_one_are_told_together() -> None:
 
     with pytest.raises(StartupFailed) as raised:
         load(Both, Sources((Source(".env", {"FISSILE_SHOP_SIZE": "x"}),)), "shop")
-    assert [fault.what.split(" ")[0] for fault in raised.value.faults] == ["FISSILE_SHOP_LIMIT", "FISSILE_SHOP_SIZE='x'"]
+    assert [fault.what.split(" ")[0] for fault in raised.value.faults] == [
+        "FISSILE_SHOP_LIMIT",
+        "FISSILE_SHOP_SIZE='x'",
+    ]
 
 
 def test_a_class_may_refuse_its_values() -> None:

@@ -120,13 +120,13 @@ async def test_apache_kafka_takes_a_record_at_the_limit(apache_kafka: str) -> No
 
 async def _sizes(servers: str) -> None:
     async with opened(servers, partitions=1) as transport:
-        limit = transport.options.value_bytes
+        limit = transport.options.max_record_bytes
         with pytest.raises(MessageTooLarge):
             transport.append_nowait([Outgoing("t", None, b"x" * (limit + 1), ())], print)
-        headers = (("h", b"h" * 100_000),)
+        headers = (("h", b"h" * 9_998),)
         for _ in range(3):
-            await transport.append([Outgoing("t", b"k", b"x" * limit, headers)])
-        assert [len(one.value) for one in await all_of(transport, 1)] == [limit] * 3
+            await transport.append([Outgoing("t", b"k", b"x" * (limit - 10_000), headers)])
+        assert [len(one.value) for one in await all_of(transport, 1)] == [limit - 10_000] * 3
 
 
 async def test_a_record_that_the_broker_finds_too_large_is_told_so_and_the_next_ones_are_stored(

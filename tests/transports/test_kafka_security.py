@@ -90,7 +90,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster,
         "ssl.keystore.location": str(folder / "broker-both.pem"),
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(folder / "ca.pem"),
-        "ssl.client.auth": "required",
+        "listener.name.clients.ssl.client.auth": "required",  # without the prefix it counts for TLS without SASL only
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "listener.name.clients.plain.sasl.jaas.config": f'{plain} username="ann" password="{PASSWORD}" user_ann="{PASSWORD}";',

@@ -32,8 +32,9 @@ async def _fails(found: Member | Reader, match: str) -> None:
             try:
                 await found.receive()
             except Unavailable as error:
-                assert match in str(error)
-                return
+                text = str(error)
+                break
+    assert match in text
 
 
 @asynccontextmanager
@@ -76,7 +77,7 @@ async def test_a_lag_that_does_not_shrink_is_noticed(apache_kafka: str) -> None:
         member.source.consumer.receive = never  # type: ignore[method-assign, assignment]
         await anyio.sleep(1.1)  # the read that is under way ends
         await transport.append([record(1, partition=0)])
-        await _fails(member, "stands at 0 of 1")
+        await _fails(member, "is stuck")
 
 
 async def test_a_full_window_is_not_taken_for_a_consumer_that_is_stuck(apache_kafka: str) -> None:
@@ -96,24 +97,26 @@ async def test_a_full_window_is_not_taken_for_a_consumer_that_is_stuck(apache_ka
 
 
 async def test_a_frozen_broker_shows_as_silence_which_ends_with_it(own_apache_kafka: BrokerProcess) -> None:
-    async with opened(own_apache_kafka.server, partitions=1, kafka_session_s=6.0) as transport:
-        async with _both(transport) as (member, reader):
-            await assigned(member)
-            await until(lambda: max(member.status().silent_s, reader.status().silent_s) < 1.5, "both are well")
+    async with (
+        opened(own_apache_kafka.server, partitions=1, kafka_session_s=6.0) as transport,
+        _both(transport) as (member, reader),
+    ):
+        await assigned(member)
+        await until(lambda: max(member.status().silent_s, reader.status().silent_s) < 1.5, "both are well")
+        try:
+            own_apache_kafka.stop()
+            await until(lambda: min(member.status().silent_s, reader.status().silent_s) > 2.0, "silence is told")
+        finally:
+            own_apache_kafka.go_on()
+        await until(lambda: max(member.status().silent_s, reader.status().silent_s) < 1.5, "both are well again")
+        while True:
             try:
-                own_apache_kafka.stop()
-                await until(lambda: min(member.status().silent_s, reader.status().silent_s) > 2.0, "silence is told")
-            finally:
-                own_apache_kafka.go_on()
-            await until(lambda: max(member.status().silent_s, reader.status().silent_s) < 1.5, "both are well again")
-            while True:
-                try:
-                    await transport.append([record(1, partition=0)])
-                    break
-                except Unavailable:
-                    await anyio.sleep(0.1)
-            assert numbers(await some(reader, 1)) == [1]
-            assert numbers(await some(member, 1)) == [1]
+                await transport.append([record(1, partition=0)])
+                break
+            except Unavailable:
+                await anyio.sleep(0.1)
+        assert numbers(await some(reader, 1)) == [1]
+        assert numbers(await some(member, 1)) == [1]
 
 
 async def test_who_is_silent_for_too_long_is_given_up(own_apache_kafka: BrokerProcess) -> None:

@@ -24,6 +24,8 @@ COMMANDS = {
     "graph": "Show which module calls and subscribes to which.",
     "ls": "List modules, commands, queries, topics, subscriptions or settings.",
     "call": "Execute a command or ask a query: call MODULE.MESSAGE [--field value ...] [JSON].",
+    "export": "Write a file for another program, such as a compose file.",
+    "healthcheck": "Tell whether the processes on this machine, or in this container, are ready.",
     "version": "Show the version of fissile, and of what it runs on.",
 }
 """The commands, each with its line in the list: to read them from their docstrings, all of them would have to be imported."""

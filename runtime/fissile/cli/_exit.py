@@ -22,6 +22,8 @@ class Exit(IntEnum):
     """No answer came within the deadline."""
     UNAVAILABLE = 7
     """Something that is needed cannot be had: the port is taken, the bus cannot be reached, a call found no room."""
+    PENDING = 10
+    """Something is not as it should be, and was only looked at: a generated file is stale, changes are to be made."""
     INTERRUPTED = 130
     """It was told to stop at once: a second Ctrl-C, or the first one where there was nothing to drain."""
 

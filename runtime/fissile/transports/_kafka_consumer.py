@@ -76,7 +76,7 @@ class Consumer:
             heartbeat_interval_ms=milliseconds(options.heartbeat_s),
             rebalance_timeout_ms=milliseconds(options.rebalance_s),
             max_poll_interval_ms=_NEVER_MS,
-            max_partition_fetch_bytes=max(1024 * 1024, options.record_bytes),
+            max_partition_fetch_bytes=max(1024 * 1024, options.max_record_bytes),
             fetch_max_bytes=16 * 1024 * 1024,
         )
 

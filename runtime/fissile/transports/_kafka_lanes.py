@@ -266,7 +266,7 @@ def _told(failure: BaseException, entries: list[Entry], options: Options) -> Cal
     if is_too_large(failure) and len(entries) == 1:
         append, index = entries[0]
         record = append.records[index]
-        return MessageTooLarge(record.topic, len(record.value), options.value_bytes)
+        return MessageTooLarge(record.topic, len(record.value), options.max_record_bytes)
     if is_refusal(failure):
         return Unavailable(f"Kafka refuses the records: {failure!r}.")
     return DeadlineExceeded(f"Kafka's client has failed: {failure!r}; the records may be stored.")

@@ -7,6 +7,7 @@ bound here, in a task of its own: a bare `CancelledError` comes out of its `stop
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import cache
@@ -32,6 +33,12 @@ class Client(Protocol):
         ...
 
 
+def _has_no_secret(record: logging.LogRecord) -> bool:
+    """Tell whether a record of aiokafka's log may be shown. At level DEBUG it logs each request, the one with the password too."""
+    arguments = record.args if isinstance(record.args, tuple) else (record.args,)
+    return not any(type(argument).__name__.startswith("SaslAuthenticate") for argument in arguments)
+
+
 @cache
 def library(name: str = "aiokafka") -> Any:  # Any: the library has no types
     """Import aiokafka, or a part of it.
@@ -40,7 +47,9 @@ def library(name: str = "aiokafka") -> Any:  # Any: the library has no types
         StartupFailed: It is not installed.
     """
     try:
-        return import_module(name)
+        found = import_module(name)
+        logging.getLogger("aiokafka.conn").addFilter(_has_no_secret)
+        return found
     except ModuleNotFoundError as error:
         fault = Fault(
             f"kafka:// needs {error.name}, which is not installed.",

@@ -12,10 +12,8 @@ from attrs import field, frozen
 from fissile._errors import Fault, StartupFailed
 from fissile._settings import MASK, Settings
 
-OVERHEAD_BYTES = 4096
-"""What an envelope may add to a message of the largest size; the same as on the other transports."""
-HEADERS_BYTES = 128 * 1024
-"""What key and headers of a record may have: those of a dead letter carry a traceback."""
+OVERHEAD_BYTES = 65_536
+"""What key and headers may add to a message of the largest size: those of a dead letter have its traceback. As on the other transports."""
 BATCH_BYTES = 256 * 1024
 """The size of a batch. aiokafka's default of 16 KiB costs three quarters of the rate at 512 requests in flight."""
 READ_AHEAD_BYTES = 8 * 1024 * 1024
@@ -82,7 +80,7 @@ class Options:
         session_s: After which silence a member is thought dead, in seconds.
         heartbeat_s: How often a member says that it lives, in seconds.
         stuck_s: After which silence a member or a reader is replaced, in seconds.
-        value_bytes: The largest value.
+        max_record_bytes: The largest record: value, key and headers.
         buffer_bytes: How much may be waiting to be stored.
         security: How clients prove who they are.
     """
@@ -96,14 +94,9 @@ class Options:
     session_s: float = 10.0
     heartbeat_s: float = 1.0
     stuck_s: float = 30.0
-    value_bytes: int = 1024 * 1024 + OVERHEAD_BYTES
+    max_record_bytes: int = 1024 * 1024 + OVERHEAD_BYTES
     buffer_bytes: int = 64 * 1024 * 1024
     security: Security = Security()
-
-    @property
-    def record_bytes(self) -> int:
-        """The largest record: value, key and headers."""
-        return self.value_bytes + HEADERS_BYTES
 
     @property
     def rebalance_s(self) -> float:
@@ -176,7 +169,7 @@ def options_of(settings: Settings) -> Options:
         session_s=settings.kafka_session_s,
         heartbeat_s=settings.kafka_heartbeat_s,
         stuck_s=settings.kafka_stuck_s,
-        value_bytes=settings.max_message_bytes + OVERHEAD_BYTES,
+        max_record_bytes=settings.max_message_bytes + OVERHEAD_BYTES,
         buffer_bytes=settings.kafka_buffer_bytes,
         security=security,
     )

@@ -56,7 +56,7 @@ class Producer:
             acks="all",
             enable_idempotence=True,
             max_batch_size=BATCH_BYTES,
-            max_request_size=max(2 * BATCH_BYTES, options.record_bytes + BATCH_BYTES),
+            max_request_size=max(2 * BATCH_BYTES, options.max_record_bytes + BATCH_BYTES),
         )
         self._options = options
 

@@ -27,7 +27,7 @@ _VISIBLE_S = 10.0
 
 def limit_of(options: Options) -> int:
     """Return the least that a topic has to take as a batch, in bytes."""
-    return options.record_bytes + BATCH_BYTES
+    return options.max_record_bytes + BATCH_BYTES
 
 
 class Admin:

@@ -178,12 +178,11 @@ class KafkaTransport(Transport):
             self._bridge.to_loop(self._bridge.loop.call_soon, self._bridge.to_home, self._finish, append, [])
 
     def _size_of(self, record: Outgoing) -> int:
-        size = len(record.value)
-        if size > self.options.value_bytes:
-            raise MessageTooLarge(record.topic, size, self.options.value_bytes)
-        size += len(record.key or b"") + sum([len(name) + len(value) for name, value in record.headers])
-        if size > self.options.record_bytes:
-            raise MessageTooLarge(record.topic, size, self.options.record_bytes)
+        size = len(record.value) + len(record.key or b"")
+        for name, value in record.headers:
+            size += len(name) + len(value)
+        if size > self.options.max_record_bytes:
+            raise MessageTooLarge(record.topic, size, self.options.max_record_bytes)
         return size + RECORD_BYTES
 
     def _partitions_of(self, topic: str) -> int:
