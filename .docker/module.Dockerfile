@@ -6,23 +6,20 @@
 # It needs no BuildKit.
 
 FROM debian:12-slim AS base
-# What the process needs from the distribution, such as the interpreters that a code executor offers.
-ARG DEBIAN_PACKAGES=""
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates python3 ${DEBIAN_PACKAGES} \
-    && rm -rf /var/lib/apt/lists/* /var/log/* \
-    && find / -xdev -perm /6000 -type f -exec chmod a-s {} +
+    && apt-get install --yes --no-install-recommends ca-certificates python3 \
+    && rm -rf /var/lib/apt/lists/* /var/log/*
 
 # --- the folders of the workspace without their code: dependencies are installed anew only when they change -----------
-FROM debian:12-slim AS manifests
+FROM base AS manifests
 COPY modules /app/modules
 RUN find /app/modules -type f ! -name pyproject.toml -delete
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
-FROM debian:12-slim AS build
+FROM base AS build
 ARG UV_VERSION=0.13.9
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
+    && apt-get install --yes --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/uv \
     && /opt/uv/bin/pip install --no-cache-dir --disable-pip-version-check "uv==${UV_VERSION}"
@@ -40,6 +37,15 @@ RUN /opt/uv/bin/uv sync --frozen --no-dev --no-editable ${SYNC}
 
 # --- the process -----------------------------------------------------------------------------------------------------
 FROM base
+# What it needs from the distribution, such as the interpreters that a code executor offers. No program may make its user
+# somebody else.
+ARG DEBIAN_PACKAGES=""
+RUN if [ -n "${DEBIAN_PACKAGES}" ]; then \
+        apt-get update \
+        && apt-get install --yes --no-install-recommends ${DEBIAN_PACKAGES} \
+        && rm -rf /var/lib/apt/lists/* /var/log/*; \
+    fi \
+    && find / -xdev -perm /6000 -type f -exec chmod a-s {} +
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin fissile
 WORKDIR /app
 # Modules import the contracts of others, so all sources are here; nothing in /app belongs to the user.

@@ -1,0 +1,1 @@
+"""The application's side of the gateway; the library's is fissile_gateway."""

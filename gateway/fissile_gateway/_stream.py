@@ -17,6 +17,7 @@ from quart.wrappers.response import ResponseBody
 
 from fissile import Bus, Event, FissileError, PositionLost, Tap, Tapped, Topic
 from fissile_gateway._exchange import Exchange
+from fissile_gateway._present import presenter
 
 RETRY_MS = 2000
 """After which time a browser connects again, in milliseconds."""
@@ -125,7 +126,16 @@ class EventStream(ResponseBody):
         await opened.aclose()
 
 
+_presenters: dict[type[Event], Callable[[Any], bytes]] = {}
+
+
 def _frame(tapped: Tapped[Event]) -> bytes:
     name = tapped.name.rpartition(".")[2]
+    event = type(tapped.event)
+    present = _presenters.get(event) or _presenters.setdefault(event, presenter(event))
     # JSON has no line ends outside of strings, and inside they are escaped: one line is all.
-    return b"id: %s\nevent: %s\ndata: %s\n\n" % (tapped.position.encode(), name.encode(), _encode(tapped.event))
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (
+        tapped.position.encode(),
+        name.encode(),
+        present(tapped.event),
+    )

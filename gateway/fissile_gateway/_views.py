@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-import msgspec
 from quart import Response, request
 
 from fissile import Bus, Command, Query, Topic
 from fissile._messages import reply_type
 from fissile_gateway._exchange import EXCHANGE, Exchange, Scope
+from fissile_gateway._present import presenter
 from fissile_gateway._problems import Problem, ProblemError, invalid_input, overloaded
 from fissile_gateway._query import QueryDecoder, parse_pairs
 from fissile_gateway._routes import Route
@@ -23,8 +23,6 @@ View = Callable[[], Awaitable[Response]]
 
 JSON = "application/json"
 _JSON = JSON.encode()
-
-_encode = msgspec.json.Encoder().encode
 
 
 def make_view(route: Route, bus: Bus, settings: GatewaySettings, twins: Twins) -> View:
@@ -46,6 +44,7 @@ def _command_view(command: type[Command[Any]], bus: Bus, twins: Twins) -> View:
     decode = StrictDecoder[Command[Any]](command, twins).decode
     execute = bus.execute
     answers = reply_type(command) not in (None, type(None))
+    present = presenter(reply_type(command))
 
     async def view() -> Response:
         this = exchange()
@@ -55,7 +54,7 @@ def _command_view(command: type[Command[Any]], bus: Bus, twins: Twins) -> View:
         reply = await execute(decode(await request.body if body is None else body))
         if not answers:
             return _nothing()
-        return Response(_encode(reply), 200, content_type=JSON)
+        return Response(present(reply), 200, content_type=JSON)
 
     return view
 
@@ -64,12 +63,13 @@ def _query_view(query: type[Query[Any]], bus: Bus, twins: Twins) -> View:
     decode = QueryDecoder[Query[Any]](query, twins).decode
     ask = bus.ask
     answers = reply_type(query) not in (None, type(None))
+    present = presenter(reply_type(query))
 
     async def view() -> Response:
         reply = await ask(decode(request.query_string))
         if not answers:
             return _nothing()
-        return Response(_encode(reply), 200, _ASKED_AGAIN, content_type=JSON)
+        return Response(present(reply), 200, _ASKED_AGAIN, content_type=JSON)
 
     return view
 

@@ -25,7 +25,7 @@ DOCKERFILE = ".docker/module.Dockerfile"
 EXTRAS = ".docker/services.toml"
 
 _LONGER_THAN_DRAIN_S = 5
-_PLAIN = re.compile(r"[A-Za-z./_][A-Za-z0-9./_-]*")
+_PLAIN = re.compile(r"[A-Za-z./_][A-Za-z0-9./_-]*|\d+s")
 _READ_AS_OTHERS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 """Words that YAML takes for something else than text."""
 

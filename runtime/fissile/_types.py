@@ -198,7 +198,11 @@ def _check_integer(value: Any) -> str | None:
 
 
 def _check_offset(value: Any) -> str | None:
-    if isinstance(value, (datetime, time)) and (offset := value.utcoffset()) is not None and offset % timedelta(minutes=1):
+    if (
+        isinstance(value, (datetime, time))
+        and (offset := value.utcoffset()) is not None
+        and offset % timedelta(minutes=1)
+    ):
         return f"{value}: an offset from UTC that is no whole number of minutes cannot be written in JSON"
     return None
 

@@ -11,6 +11,7 @@ from fissile._clock import SystemClock
 from fissile.abc import Transport
 from fissile.testing import ManualClock
 from fissile.transports.memory import MemoryLog, MemoryTransport
+from tests.conformance.kafka import embedded_kafka, kafka
 
 MAX_RECORD_BYTES = 10_000
 
@@ -63,7 +64,7 @@ def memory_on_a_clock(clock: ManualClock, retention_bytes: int) -> Log:
     return Memory(MemoryLog(clock, retention_bytes, MAX_RECORD_BYTES))
 
 
-TRANSPORTS: dict[str, Callable[[], Log]] = {"memory": memory}
+TRANSPORTS: dict[str, Callable[[], Log]] = {"memory": memory, "kafka": kafka, "embedded": embedded_kafka}
 
 
 @pytest.fixture(params=TRANSPORTS)

@@ -1,15 +1,16 @@
 """Rule 12: a subscriber that fails is tried again, holding back its own key only, and at last its event is a dead letter."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import pytest
 from attrs import frozen
 
-from fissile import App, Contract, Event, Module, Retry, Topic
-from fissile.abc import Outgoing
+from fissile import App, Contract, Event, Module, Retry, Topic, Unavailable
+from fissile.abc import Outgoing, Stored
 from fissile.testing import ManualClock
+from fissile.transports.memory import MemoryTransport
 from tests.runtime.helpers import app_of, client_of, log_of, quick, settle, until
 
 
@@ -230,3 +231,47 @@ async def test_a_subscriber_whose_task_group_fails_is_tried_again() -> None:
         clock.advance(WITHIN_S)
         await until(lambda: app.statistics()["reader"].handled["maker.happened"] == 1)
     assert tries == [1, 1]
+
+
+async def test_an_event_is_not_done_before_its_dead_letter_is_stored() -> None:
+    clock, log, reader = ManualClock(), log_of(), Fragile(always, Retry(attempts=1))
+    refusals = 2
+
+    class Refusing(MemoryTransport):
+        async def append(self, records: Sequence[Outgoing]) -> Stored:
+            nonlocal refusals
+            if records[0].topic == "reader.dead-letters" and refusals:
+                refusals -= 1
+                raise Unavailable("the log is away")
+            return await super().append(records)
+
+    settings = quick(partitions=1)
+    async with app_of(maker, reader.module, clock=clock, transport=Refusing(log), settings=settings) as app:
+        await app.bus.publish(Happened(1))
+        for _ in range(2):
+            await clock.wait_sleeping(at_most_s=WITHIN_S)
+            told = app.statistics()["reader"].consumer
+            assert told is not None
+            assert (told.dead, told.in_hand) == (0, 1)
+            clock.advance(WITHIN_S)
+        await until(lambda: dead(app) == 1)
+        assert len(await app.dead_letters()) == 1
+    assert reader.tries == [1]
+
+
+async def test_an_event_whose_dead_letter_was_never_stored_comes_again() -> None:
+    clock, log, reader = ManualClock(), log_of(), Fragile(always, Retry(attempts=1))
+
+    class Refusing(MemoryTransport):
+        async def append(self, records: Sequence[Outgoing]) -> Stored:
+            if records[0].topic == "reader.dead-letters":
+                raise Unavailable("the log is away")
+            return await super().append(records)
+
+    settings = quick(partitions=1, drain_s=0.05)
+    async with app_of(maker, reader.module, clock=clock, transport=Refusing(log), settings=settings) as app:
+        await app.bus.publish(Happened(1))
+        await clock.wait_sleeping(at_most_s=WITHIN_S)
+    second = Fragile(lambda event, tried: None)
+    async with app_of(maker, second.module, transport=client_of(log), settings=quick(partitions=1)):
+        await until(lambda: second.done == [1])

@@ -19,7 +19,7 @@ from fissile import (
 )
 from fissile.abc import Assigned, Outgoing, Start
 from fissile.testing import ManualClock
-from fissile.transports.memory import MemoryLog
+from fissile.transports.memory import MemoryLog, MemoryTransport
 from tests.runtime.helpers import app_of, client_of, log_of, quick, settle, until
 
 
@@ -135,10 +135,17 @@ async def test_what_a_process_had_in_hand_when_it_was_killed_comes_again() -> No
         await until(lambda: second.seen == [1, 2, 3])
 
 
-async def test_a_drain_finishes_what_is_being_handled_and_commits_it() -> None:
+class Durable(MemoryTransport):
+    """What waits in its log is there after a stop, so that a drain need not handle it."""
+
+    durable = True
+
+
+@pytest.mark.parametrize("client", [MemoryTransport, Durable])
+async def test_a_drain_finishes_what_is_being_handled_and_commits_it(client: type[MemoryTransport]) -> None:
     log, reader, stop, ready = log_of(), Reader(), anyio.Event(), anyio.Event()
     reader.doors[1] = anyio.Event()
-    app = app_of(maker, reader.module, transport=client_of(log))
+    app = app_of(maker, reader.module, transport=client(log))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: app.run(stop=stop, on_ready=lambda _: ready.set()))
         await ready.wait()
@@ -151,6 +158,18 @@ async def test_a_drain_finishes_what_is_being_handled_and_commits_it() -> None:
         reader.doors[1].set()
     assert reader.seen == [1]
     assert await committed(log) == 1
+
+
+async def test_a_drain_of_a_durable_log_leaves_what_has_not_begun_for_later() -> None:
+    log, reader, second = log_of(), Reader(), Reader()
+    reader.doors[1] = anyio.Event()
+    settings = quick(partitions=1)
+    async with app_of(maker, reader.module, transport=Durable(log), settings=settings) as app:
+        await publish(app, 1, 2, 3, key="k")
+        await until(lambda: reader.began == [1])
+        reader.doors[1].set()
+    async with app_of(maker, second.module, transport=Durable(log), settings=settings):
+        await until(lambda: reader.seen + second.seen == [1, 2, 3])
 
 
 async def test_a_drain_that_takes_too_long_gives_up_and_commits_nothing_of_it() -> None:

@@ -1,6 +1,6 @@
 """Rules 10 and 11: when events are published, and in which order they are handled."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import anyio
@@ -20,10 +20,12 @@ from fissile import (
     Query,
     Retry,
     Topic,
+    Unavailable,
     UnknownMessage,
 )
-from fissile.abc import Outgoing
+from fissile.abc import Outgoing, Stored
 from fissile.testing import ManualClock
+from fissile.transports.memory import MemoryTransport
 from tests.runtime.helpers import app_of, client_of, log_of, quick, settle, until
 
 
@@ -298,6 +300,40 @@ async def test_unknown_fields_of_a_message_are_passed_over() -> None:
         )
         await client_of(log).append([record])
         await until(lambda: seen.events == [Happened(7, "k")])
+
+
+async def test_a_handler_whose_events_cannot_be_stored_has_failed() -> None:
+    class Refusing(MemoryTransport):
+        async def append(self, records: Sequence[Outgoing]) -> Stored:
+            raise Unavailable("the log is away")
+
+    async def acting(bus: Bus) -> None:
+        await bus.publish(Happened(1))
+
+    async with app_of(maker(acting), transport=Refusing(log_of())) as app:
+        with pytest.raises(HandlerFailed, match="the log is away"):
+            await app.bus.execute(Act())
+        with pytest.raises(Unavailable):
+            await app.bus.publish(Happened(1))
+
+
+async def test_a_cancellation_that_comes_when_the_handler_has_succeeded_does_not_tear_its_events() -> None:
+    seen, scope = Seen(), anyio.CancelScope()
+
+    class Slow(MemoryTransport):
+        async def append(self, records: Sequence[Outgoing]) -> Stored:
+            scope.cancel()
+            await settle()
+            return await super().append(records)
+
+    async def acting(bus: Bus) -> None:
+        await bus.publish(Happened(1))
+        await bus.publish(Happened(2))
+
+    async with app_of(maker(acting), reader(seen), transport=Slow(log_of())) as app:
+        with scope:
+            await app.bus.execute(Act())
+        await until(lambda: seen.numbers == [1, 2])
 
 
 # --- order -----------------------------------------------------------------------------------------------------------

@@ -136,7 +136,6 @@ async def test_a_record_that_the_broker_finds_too_large_is_told_so_and_the_next_
     async with opened(apache_kafka, partitions=1) as transport:
         other = kafka(apache_kafka, transport.options.prefix, max_message_bytes=8 * 1024 * 1024)
         async with other:
-            other._topics.update(transport._topics)
             await other.append([record(1, partition=0)])
             with pytest.raises(MessageTooLarge):
                 await other.append([record(2, partition=0, size=7 * 1024 * 1024)])

@@ -275,7 +275,6 @@ async def test_a_replica_with_a_stable_name_gets_its_partitions_back_without_a_r
     async with opened(apache_kafka, partitions=2, kafka_instance="one") as transport:
         other = kafka(apache_kafka, transport.options.prefix, kafka_instance="two")
         async with other:
-            other._topics.update(transport._topics)
             async with other.join("g", {"t": "earliest"}) as stays:
                 async with transport.join("g", {"t": "earliest"}) as leaves, anyio.create_task_group() as tasks:
                     tasks.start_soon(assigned, leaves)

@@ -129,7 +129,6 @@ async def test_who_is_silent_for_too_long_is_given_up(own_apache_kafka: BrokerPr
         finally:
             own_apache_kafka.go_on()
         async with kafka(own_apache_kafka.server, transport.options.prefix) as another:
-            another._topics.update(transport._topics)
             async with another.join("g", {"t": "earliest"}) as member:
                 await assigned(member)
 

@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -32,12 +34,14 @@ class Orders(msgspec.Struct):
         settings: Settings from the command line, by the name of their environment variable.
         verbose: Whether details are wanted.
         color: Whether stderr gets colours.
+        process: The process of the placement to run; may be left out where there is one.
     """
 
     descriptor: int
     settings: dict[str, Any]  # Any: of the setting's type
     verbose: bool
     color: bool
+    process: str | None = None
 
 
 class Report(msgspec.Struct, omit_defaults=True):
@@ -48,12 +52,14 @@ class Report(msgspec.Struct, omit_defaults=True):
         error: It cannot start, or has ended: what happened.
         details: The lines that follow.
         code: The exit code.
+        files: The application's own files that it has imported.
     """
 
     ready: dict[str, Any] | None = None  # Any: a string, a number or strings
     error: str | None = None
     details: tuple[str, ...] = ()
     code: int = 0
+    files: tuple[str, ...] = ()
 
 
 def main() -> int:
@@ -64,11 +70,17 @@ def main() -> int:
         Thread(target=_end_with, args=(supervisor,), daemon=True).start()
 
         def on_ready(ready: Ready) -> None:
-            _tell(supervisor, Report(ready=attrs.asdict(ready)))
+            _tell(supervisor, Report(ready=attrs.asdict(ready), files=tuple(_imported_files())))
 
         try:
             return serve_for_developer(
-                Path.cwd(), orders.settings, signals, on_ready, verbose=orders.verbose, color=orders.color
+                Path.cwd(),
+                orders.settings,
+                signals,
+                on_ready,
+                verbose=orders.verbose,
+                color=orders.color,
+                process=orders.process,
             )
         except KeyboardInterrupt:
             return Exit.INTERRUPTED
@@ -80,6 +92,15 @@ def main() -> int:
             code = exit_code(error)
             _tell(supervisor, Report(error=what, details=details, code=code))
             return code
+
+
+def _imported_files() -> Iterator[str]:
+    """Yield the files of modules that were imported and are in no environment of Python's."""
+    installed = (sys.prefix, sys.base_prefix, *sysconfig.get_paths().values())
+    for module in tuple(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file is not None and not file.startswith(installed):
+            yield file
 
 
 def _tell(supervisor: socket.socket, report: Report) -> None:

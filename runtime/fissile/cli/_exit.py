@@ -18,6 +18,8 @@ class Exit(IntEnum):
     """The application has faults: what `check` finds, settings that cannot be read, no application at all."""
     UNKNOWN_NAME = 4
     """There is no module or message of that name."""
+    NOTHING_THERE = 5
+    """There is no running application that could be asked: the bus is in the memory of a process, or nothing has run on it yet."""
     TIMEOUT = 6
     """No answer came within the deadline."""
     UNAVAILABLE = 7

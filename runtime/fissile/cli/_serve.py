@@ -33,6 +33,7 @@ class Ready:
         modules: The modules that it hosts.
         processes: How many processes the placement has.
         announcements: What its modules want a person to know, such as the gateway's address.
+        folders: Where the files of its modules are.
     """
 
     application: str
@@ -42,6 +43,7 @@ class Ready:
     modules: tuple[str, ...]
     processes: int
     announcements: tuple[str, ...]
+    folders: tuple[str, ...] = ()
 
 
 def serve(
@@ -74,7 +76,8 @@ def serve(
 
     def ready(announcements: tuple[str, ...]) -> None:
         names = tuple(module.name for module in app.modules)
-        on_ready(Ready(app.name, app.process, backend, bus, names, processes, announcements))
+        folders = tuple(dict.fromkeys(str(Path(module.contract.place[0]).parent) for module in app.modules))
+        on_ready(Ready(app.name, app.process, backend, bus, names, processes, announcements, folders))
 
     run_async(_run, application.settings, app, signals, ready, on_drain)
     return Exit.INTERRUPTED if signals.is_forced else Exit.OK
@@ -122,8 +125,9 @@ def serve_for_developer(
     *,
     verbose: bool,
     color: bool,
+    process: str | None = None,
 ) -> Exit:
-    """Run everything in one process for a developer; arguments and errors as for `serve`.
+    """Run one process for a developer; arguments and errors as for `serve`.
 
     Args:
         folder: Where the application is, or below.
@@ -132,6 +136,7 @@ def serve_for_developer(
         on_ready: Called when it is ready.
         verbose: Whether details are wanted.
         color: Whether stderr gets colours.
+        process: The process's name; may be left out where there is one.
     """
     set_up_logging("console", verbose=verbose, color=color)
     starting = logging.getLogger("fissile.app")
@@ -142,4 +147,4 @@ def serve_for_developer(
         on_ready(told)
 
     application = Application.find(folder, command_line=settings, is_dev=True)
-    return serve(application, None, signals=signals, on_ready=ready)
+    return serve(application, process, signals=signals, on_ready=ready)

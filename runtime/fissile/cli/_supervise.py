@@ -6,8 +6,10 @@ there is one order of events. The child has a session of its own: Ctrl-C reaches
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -76,24 +78,37 @@ class Child:
         link: The socket to it. It ends when this is closed.
         began: When its start was decided, on `perf_counter`.
         has_failed: Whether it has said why it ends.
+        code: The exit code that it has told with that.
     """
 
     process: anyio.abc.Process
     link: anyio.abc.SocketStream
     began: float
     has_failed: bool = False
+    code: int = 0
 
     @classmethod
-    async def start(cls, settings: Mapping[str, Any], context: Context, began: float) -> Child:
-        """Start a child. Any: values of settings."""
+    async def start(
+        cls, settings: Mapping[str, Any], context: Context, began: float, *, process_name: str | None = None
+    ) -> Child:
+        """Start a child.
+
+        Args:
+            settings: Settings from the command line; Any: of the setting's type.
+            context: What all commands are given.
+            began: When its start was decided, on `perf_counter`.
+            process_name: The process of the placement to run; what that writes comes through a pipe, so that it can be told from others.
+        """
         ours, theirs = socket.socketpair()
+        color, is_piped = context.output.color_err, process_name is not None
         with theirs:
-            orders = Orders(theirs.fileno(), dict(settings), context.verbose, context.output.color_err)
+            orders = Orders(theirs.fileno(), dict(settings), context.verbose, color, process_name)
             process = await anyio.open_process(
                 [sys.executable, "-m", "fissile.cli._child", msgspec.json.encode(orders).decode()],
-                stdin=None,
-                stdout=None,
-                stderr=None,
+                stdin=subprocess.DEVNULL if is_piped else None,
+                stdout=subprocess.PIPE if is_piped else None,
+                stderr=subprocess.STDOUT if is_piped else None,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"} if is_piped else None,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -208,12 +223,7 @@ class Supervisor:
         if self._verdict is not None:
             return self._verdict
         if not event.child.has_failed:
-            how = (
-                f"with exit code {event.code}"
-                if event.code >= 0
-                else f"by the signal {signal.Signals(-event.code).name}"
-            )
-            self.context.output.error(f"The application has ended {how}.")
+            self.context.output.error(f"The application has ended {how_it_ended(event.code)}.")
         self.context.output.say(f"waiting for a change in {', '.join(self.watched.names())}")
         return None
 
@@ -268,6 +278,11 @@ class Supervisor:
     async def _pass_on(self, changes: AsyncIterator[set[Path]], send: _Queue) -> None:
         async for paths in changes:
             await send.send(Changed(paths))
+
+
+def how_it_ended(code: int) -> str:
+    """Return what the exit code of a process says, as the end of a sentence."""
+    return f"with exit code {code}" if code >= 0 else f"by the signal {signal.Signals(-code).name}"
 
 
 _Queue = anyio.abc.ObjectSendStream[Event]

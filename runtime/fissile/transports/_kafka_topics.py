@@ -78,6 +78,23 @@ async def ensure(
         await clients.stop(client, 1.0)
 
 
+async def find(
+    names: Collection[str], options: Options, context: ssl.SSLContext | None, clients: Clients
+) -> dict[str, int]:
+    """Return the number of partitions of those topics that exist.
+
+    Raises:
+        KafkaError: The broker cannot be asked.
+    """
+    client = Admin(options, context)
+    await clients.start(client, options.request_s, client.raw.start())
+    try:
+        found = await _described(client.raw, [options.prefix + name for name in names])
+        return {name: found[options.prefix + name] for name in names if options.prefix + name in found}
+    finally:
+        await clients.stop(client, 1.0)
+
+
 async def _described(admin: Any, names: Collection[str]) -> dict[str, int]:  # Any: the library has no types
     """Return the number of partitions of those topics that exist and have leaders everywhere."""
     # aiokafka's own `describe_topics` lets the broker make what it is asked for, with a number of partitions of its choice.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Self
@@ -33,7 +33,7 @@ from fissile.transports._kafka_library import Clients, library, security_context
 from fissile.transports._kafka_options import RECORD_BYTES, Options, options_of
 from fissile.transports._kafka_producer import Producers
 from fissile.transports._kafka_source import Source
-from fissile.transports._kafka_topics import ensure
+from fissile.transports._kafka_topics import ensure, find
 
 _logger = logging.getLogger("fissile.kafka")
 
@@ -131,6 +131,16 @@ class KafkaTransport(Transport):
         await self._bridge.call(self._ensure, topics)
         self._topics.update({spec.name: spec.partitions for spec in topics})
 
+    async def _know(self, topics: Collection[str]) -> None:
+        """Look for topics that this process has not made or checked itself."""
+        unknown = tuple(topic for topic in topics if topic not in self._topics)
+        if unknown:
+            self._topics.update(await self._bridge.call(self._find, unknown))
+
+    async def _find(self, topics: Collection[str]) -> dict[str, int]:
+        finding = find(topics, self.options, self._context, self._clients)
+        return await within(2 * self.options.request_s, "Topics cannot be found", finding)
+
     async def _ensure(self, topics: Sequence[TopicSpec]) -> None:
         # Making a topic, and waiting for its leaders, is several requests.
         await within(
@@ -204,6 +214,8 @@ class KafkaTransport(Transport):
             self._all_told.set()
 
     async def append(self, records: Sequence[Outgoing]) -> Stored:
+        self._refuse_if_closed()
+        await self._know({record.topic for record in records})
         parked = self._park()
         self.append_nowait(records, parked.set)
         outcome: Stored | CallError = await parked.wait()
@@ -216,6 +228,7 @@ class KafkaTransport(Transport):
     @asynccontextmanager
     async def join(self, group: str, topics: Mapping[str, Start], *, batch: int = 500) -> AsyncGenerator[Member]:
         self._refuse_if_closed()
+        await self._know(topics)
         for topic in topics:
             self._partitions_of(topic)
         sources: list[GroupSource] = []
@@ -235,6 +248,7 @@ class KafkaTransport(Transport):
         self, partitions: Sequence[Partition], start: Start | Mapping[Partition, int], *, batch: int = 500
     ) -> AsyncGenerator[Reader]:
         self._refuse_if_closed()
+        await self._know({topic for topic, _ in partitions})
         for topic, number in partitions:
             if not 0 <= number < self._partitions_of(topic):
                 raise Unavailable(f"The topic {topic} has no partition {number}.")

@@ -27,11 +27,11 @@ H2C = (
 
 
 class Victim:
-    def __init__(self, process: subprocess.Popen[bytes], port: int, stderr: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stderr: Path) -> None:
         self.process = process
-        self.port = port
-        self.blamed = False  # what it did has made a test fail already
         self._stderr = stderr
+        self._said = ""
+        self.port = self._read_port()
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Client]:
@@ -57,26 +57,34 @@ class Victim:
         self.assert_running()
 
     def assert_running(self) -> None:
-        assert self.process.poll() is None, f"the server has ended: {self.said()}"
+        assert self.process.poll() is None, f"the server has ended: {self._stderr.read_text()}"
 
-    def said(self) -> str:
-        return self._stderr.read_text()
+    def assert_silent(self) -> None:
+        before, self._said = self._said, self._stderr.read_text()
+        assert self._said == before
+
+    def renew(self) -> None:
+        """Drain, and serve again in the same process."""
+        self.process.send_signal(signal.SIGHUP)
+        self.port = self._read_port()
+
+    def _read_port(self) -> int:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the server has ended: {self._stderr.read_text()}"
+        return int(line)
 
 
 @contextmanager
 def running(anyio_backend: Any, stderr: Path, *arguments: str) -> Iterator[Victim]:
-    """Run a server; in the end it must drain and exit with 0."""
+    """Run a server; in the end it must drain and exit with 0, unless it has ended before."""
     backend, options = anyio_backend
     command = [sys.executable, "-W", "error", str(Path(__file__).with_name("victim.py"))]
     command += [backend, str(options.get("use_uvloop", False)), *arguments]
     with stderr.open("wb") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
         try:
-            assert process.stdout is not None
-            port = process.stdout.readline()
-            assert port, stderr.read_text()
-            server = Victim(process, int(port), stderr)
-            yield server
-            if not server.blamed:
+            yield Victim(process, stderr)
+            if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(PATIENCE_S) == 0, stderr.read_text()
         finally:
@@ -85,26 +93,24 @@ def running(anyio_backend: Any, stderr: Path, *arguments: str) -> Iterator[Victi
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """The event loop of several tests, which share a server."""
+    """The event loop of several tests, which share a process."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def shared(anyio_backend: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+def process(anyio_backend: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     with running(anyio_backend, tmp_path_factory.mktemp("victim") / "stderr") as server:
         yield server
-    assert server.blamed or server.said() == ""
+    server.assert_silent()
 
 
 @pytest.fixture
-def server(shared: Victim) -> Iterator[Victim]:
-    """A server that must neither end nor say anything: it is the test during which it does that fails."""
-    shared.assert_running()
-    before = shared.said()
-    yield shared
-    shared.blamed = shared.process.poll() is not None or shared.said() != ""
-    shared.assert_running()
-    assert shared.said() == before
+def server(process: Victim) -> Iterator[Victim]:
+    """A server of its own in a process that must neither end nor say anything, also when the server drains."""
+    process.assert_running()
+    yield process
+    process.renew()
+    process.assert_silent()
 
 
 @pytest.fixture
@@ -112,6 +118,7 @@ def poor_server(anyio_backend: Any, tmp_path: Path) -> Iterator[Victim]:
     """A server that may open 40 files."""
     with running(anyio_backend, tmp_path / "stderr", "40") as server:
         yield server
+        server.assert_running()
 
 
 async def test_stray_bytes_after_a_websocket_upgrade(server: Victim) -> None:

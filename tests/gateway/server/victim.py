@@ -4,6 +4,7 @@ import logging
 import resource
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 import anyio
@@ -30,23 +31,20 @@ def make_app(kind: type[Quart]) -> Quart:
 
 
 async def serve(backend: str) -> None:
-    server = HttpServer(
-        make_app(QuartTrio if backend == "trio" else Quart), ServerSettings(port=0, drain_s=5, head_timeout_s=60)
-    )
+    """Serve until SIGTERM; each SIGHUP drains the server and starts another one."""
 
     def started(address: tuple[str, int]) -> None:
         print(address[1], flush=True)
 
-    async with anyio.create_task_group() as tasks:
-        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
-
-            async def drain_on_signal() -> None:
-                async for _ in signals:
-                    server.drain()
-
-            tasks.start_soon(drain_on_signal)
-            await server.serve(started=started)
-            tasks.cancel_scope.cancel()
+    again = True
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+        while again:
+            app = make_app(QuartTrio if backend == "trio" else Quart)
+            server = HttpServer(app, ServerSettings(port=0, drain_s=5, head_timeout_s=60))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(server.serve, started=started))
+                again = await anext(signals) is signal.SIGHUP
+                server.drain()
 
 
 if __name__ == "__main__":
