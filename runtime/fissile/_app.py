@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import anyio
 import anyio.abc
-from attrs import frozen
+import msgspec
 
 from fissile._build import Builder, LiveModule, arguments_of, dead_letter_topic, open_resources, topic_specs
 from fissile._bus import Bus, Queries, Routes
@@ -36,8 +36,7 @@ _logger = logging.getLogger("fissile.app")
 _POLL_S = 0.002
 
 
-@frozen
-class ModuleStatistics:
+class ModuleStatistics(msgspec.Struct, frozen=True):
     """What a module has done in this process.
 
     Attributes:

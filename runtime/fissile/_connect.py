@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fissile._bus import Bus
 from fissile._settings import variable_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @asynccontextmanager
@@ -24,6 +27,8 @@ async def connect(folder: str | Path | None = None, *, bus: str | None = None) -
         StartupFailed: There is no application, or it has faults.
         Unavailable: The bus cannot be reached.
     """
+    from pathlib import Path
+
     from fissile._application import Application  # what reads configuration is not needed to import fissile
 
     given = {} if bus is None else {variable_name("bus"): bus}

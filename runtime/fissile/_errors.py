@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import frozen
+import msgspec
 
 
 class FissileError(Exception):
@@ -128,8 +128,7 @@ class PositionLost(FissileError):
 # --- a developer's faults, found at start ----------------------------------------------------------------------------
 
 
-@frozen
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """One thing that keeps an application from starting.
 
     Attributes:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
+import msgspec
 from attrs import field, frozen
 
 from fissile._contract import Contract, Topic
@@ -26,8 +27,7 @@ WorkerFunction = TypeVar("WorkerFunction", bound=Callable[..., Coroutine[Any, An
 Start = Literal["earliest", "latest"]
 
 
-@frozen
-class HandlerDeclaration:
+class HandlerDeclaration(msgspec.Struct, frozen=True):
     """A function that handles one command or query."""
 
     message: type
@@ -35,8 +35,7 @@ class HandlerDeclaration:
     idempotent: bool
 
 
-@frozen
-class SubscriptionDeclaration:
+class SubscriptionDeclaration(msgspec.Struct, frozen=True):
     """A function that handles events of one topic."""
 
     topic: Topic[Any]
@@ -46,8 +45,7 @@ class SubscriptionDeclaration:
     start: Start
 
 
-@frozen
-class Handling:
+class Handling(msgspec.Struct, frozen=True):
     """What a middleware is told of the message in hand.
 
     Attributes:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
-from attrs import frozen
+import msgspec
 
 from fissile._contract import Contract
 
 
-@frozen
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One thing that has to be well for a process to be ready.
 
     Attributes:
@@ -23,8 +22,7 @@ class Check:
     problem: str | None
 
 
-@frozen
-class Process:
+class Process(msgspec.Struct, frozen=True):
     """The process that a module runs in.
 
     Attributes:

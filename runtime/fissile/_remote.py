@@ -13,8 +13,9 @@ from math import inf
 from typing import Any
 
 import anyio
+import msgspec
 from anyio.lowlevel import checkpoint_if_cancelled
-from attrs import define, field, frozen
+from attrs import define, field
 
 from fissile._bounds import Gate
 from fissile._bus import Queries, Route
@@ -44,8 +45,7 @@ _logger = logging.getLogger("fissile.remote")
 REPLIES_TOPIC = "replies"
 
 
-@frozen
-class RemoteStatistics:
+class RemoteStatistics(msgspec.Struct, frozen=True):
     """What the remote calls of a process have come to.
 
     Attributes:

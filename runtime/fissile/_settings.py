@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin, get_type_hints
 
 import attrs
 import msgspec
 from attrs import field, frozen
 
 from fissile._errors import Fault, StartupFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 S = TypeVar("S")
 
@@ -114,8 +116,7 @@ class Settings:
 # --- where values come from ------------------------------------------------------------------------------------------
 
 
-@frozen
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One place that settings come from.
 
     Attributes:
@@ -127,8 +128,7 @@ class Source:
     values: Mapping[str, Any]  # Any: strings from the environment, TOML values from a file
 
 
-@frozen
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """One value of the settings and where it came from."""
 
     variable: str

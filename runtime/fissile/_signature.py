@@ -7,14 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from attrs import frozen
+import msgspec
 
 from fissile._errors import Fault
 from fissile._names import source_place
 
 
-@frozen
-class Signature:
+class Signature(msgspec.Struct, frozen=True):
     """The parameters of a function, by name, and what it returns.
 
     Attributes:

@@ -11,7 +11,7 @@ from fissile._clock import SystemClock
 from fissile.abc import Transport
 from fissile.testing import ManualClock
 from fissile.transports.memory import MemoryLog, MemoryTransport
-from tests.conformance.kafka import embedded_kafka, kafka
+from tests.conformance.kafka import embedded_kafka, kafka, skip_on_embedded
 
 MAX_RECORD_BYTES = 10_000
 
@@ -70,6 +70,7 @@ TRANSPORTS: dict[str, Callable[[], Log]] = {"memory": memory, "kafka": kafka, "e
 @pytest.fixture(params=TRANSPORTS)
 def log(request: pytest.FixtureRequest) -> Log:
     """A log without topics."""
+    skip_on_embedded(request)
     return TRANSPORTS[request.param]()
 
 

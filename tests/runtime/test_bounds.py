@@ -23,6 +23,7 @@ from fissile import (
     Topic,
     forbid_calls,
 )
+from fissile.testing import ManualClock
 from tests.runtime.helpers import app_of, quick, settle, until
 
 
@@ -420,6 +421,30 @@ async def test_sent_commands_of_one_key_run_one_after_the_other() -> None:
             hall.let_go(name)
         await until(lambda: hall.ended == ["a", "b", "c"])
     assert hall.peak == 1
+
+
+async def test_a_sent_command_that_waits_for_its_next_attempt_holds_back_its_key() -> None:
+    done: list[str] = []
+    tries: list[str] = []
+    module, clock = Module(Contract("hall", messages=[InTurn])), ManualClock()
+
+    @module.command(InTurn, idempotent=True)
+    async def in_turn(command: InTurn) -> str:
+        tries.append(command.name)
+        if tries == ["first"]:
+            raise ValueError
+        done.append(command.name)
+        return ""
+
+    async with app_of(module, clock=clock, settings=quick(partitions=1)) as app:
+        for name, shelf in (("first", "x"), ("second", "x"), ("other", "y")):
+            await app.bus.send(InTurn(shelf, name))
+        await until(lambda: done == ["other"])
+        await settle()
+        assert done == ["other"]
+        await clock.wait_sleeping(at_most_s=1000)
+        clock.advance(1000)
+        await until(lambda: done == ["other", "first", "second"])
 
 
 async def test_sent_commands_without_a_key_run_side_by_side() -> None:

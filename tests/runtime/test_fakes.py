@@ -65,5 +65,5 @@ async def test_a_fake_may_answer_with_a_function_of_the_message() -> None:
 
 async def test_a_fake_fails_on_what_it_was_given_no_answer_to() -> None:
     async with App([orders, fake(stock).module]) as app:
-        with pytest.raises(HandlerFailed, match="HandlerFailed.*given no answer to CountStock"):
+        with pytest.raises(HandlerFailed, match=r"HandlerFailed.*given no answer to CountStock"):
             await app.bus.execute(Order("a"))

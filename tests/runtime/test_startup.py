@@ -514,6 +514,29 @@ def test_a_handler_that_returns_another_type() -> None:
     assert fault.cure == "Make them the same."
 
 
+def test_a_handler_that_does_not_say_what_it_returns() -> None:
+    module = bare(Look)
+
+    async def look(query: Look):  # type: ignore[no-untyped-def]
+        return ""
+
+    module.query(Look)(look)
+    fault = fault_of(module)
+    assert fault.what.endswith("look does not say what it returns.")
+    assert fault.cure == "Write -> str."
+
+
+def test_a_subscriber_that_does_not_say_what_it_returns() -> None:
+    placed = topic()
+
+    async def on_it(event: Placed):  # type: ignore[no-untyped-def]
+        pass
+
+    fault = fault_of(declares(Placed, topics=(placed,)), subscribed(on_it, placed))
+    assert fault.what.endswith("on_it does not say what it returns.")
+    assert fault.cure == "Write -> None."
+
+
 def test_a_handler_may_return_less_than_the_reply_allows() -> None:
     @frozen
     class Maybe(Query[str | None]):

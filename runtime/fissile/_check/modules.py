@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import types
 from random import Random
 from typing import Any, Union, get_args, get_origin
 
+import msgspec
 from attrs import field, frozen
 
 from fissile._bus import Bus, Caller, Queries
@@ -24,24 +26,21 @@ OF_THE_RUNTIME = (Clock, Ids, Random, Process)
 OF_A_WORKER = (Bus, Queries, Lifespan)
 
 
-@frozen
-class HandlerPlan:
+class HandlerPlan(msgspec.Struct, frozen=True):
     """A handler that was found to fit."""
 
     declaration: HandlerDeclaration
     signature: Signature
 
 
-@frozen
-class SubscriptionPlan:
+class SubscriptionPlan(msgspec.Struct, frozen=True):
     """A subscriber that was found to fit."""
 
     declaration: SubscriptionDeclaration
     signature: Signature
 
 
-@frozen
-class ResourcePlan:
+class ResourcePlan(msgspec.Struct, frozen=True):
     """A resource that was found to fit, and the type it provides."""
 
     signature: Signature
@@ -213,7 +212,9 @@ def _check_handlers(module: Module, catalog: Catalog, plan: ModulePlan, faults: 
                     "Make the message its first parameter.",
                 )
             )
-        if message in catalog.replies and not _fits(signature.returns, catalog.replies[message]):
+        if signature.returns is inspect.Signature.empty:
+            faults.append(_says_nothing(signature, f"-> {type_name(catalog.replies.get(message))}"))
+        elif message in catalog.replies and not _fits(signature.returns, catalog.replies[message]):
             faults.append(
                 Fault(
                     f"{function.__qualname__} returns {type_name(signature.returns)}; the reply of {message.__name__} is "
@@ -233,6 +234,10 @@ def _check_handlers(module: Module, catalog: Catalog, plan: ModulePlan, faults: 
                     f"Write one in the module {module.name!r}: @module.{kind}({message.__name__}).",
                 )
             )
+
+
+def _says_nothing(signature: Signature, cure: str) -> Fault:
+    return Fault(f"{signature.function.__qualname__} does not say what it returns.", signature.place, f"Write {cure}.")
 
 
 def _check_sync(signature: Signature, faults: list[Fault]) -> None:
@@ -315,7 +320,9 @@ def _check_subscriptions(module: Module, catalog: Catalog, plan: ModulePlan, fau
                     "Widen the parameter, or name the one event: @module.subscribe(topic, TheEvent).",
                 )
             )
-        if not _fits(signature.returns, None):
+        if signature.returns is inspect.Signature.empty:
+            faults.append(_says_nothing(signature, "-> None"))
+        elif not _fits(signature.returns, None):
             faults.append(
                 Fault(f"{function.__qualname__} returns a value, and an event has no reply.", where, "Return None.")
             )

@@ -12,7 +12,8 @@ from math import inf
 
 import anyio
 import anyio.abc
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 
 from fissile._clock import Environment
 from fissile._delivery.attempts import Attempts
@@ -33,8 +34,7 @@ LAST_COMMIT_S = 1.0
 """How long the last commit of a process that drains may take, in seconds."""
 
 
-@frozen
-class ConsumerSettings:
+class ConsumerSettings(msgspec.Struct, frozen=True):
     """The bounds of a consumer; see `Settings`."""
 
     window: int
@@ -43,8 +43,7 @@ class ConsumerSettings:
     commit_interval_s: float
 
 
-@frozen
-class ConsumerStatistics:
+class ConsumerStatistics(msgspec.Struct, frozen=True):
     """What a consumer has in hand and has done.
 
     Attributes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+import msgspec
 
 from fissile._handler import Handler
 from fissile._retry import Retry
 
 
-@frozen(eq=False)
-class Subscription:
+class Subscription(msgspec.Struct, frozen=True, eq=False):
     """One handler of one kind of record.
 
     Attributes:

@@ -19,15 +19,15 @@ def banner(output: Output, ready: Ready, seconds: float, watched: Iterable[str])
         seconds: How long it took.
         watched: What is watched; nothing where there is no reload.
     """
-    modules = _count(len([name for name in ready.modules if name != "gateway"]), "module")
+    modules = count(len([name for name in ready.modules if name != "gateway"]), "module")
     parts = (
         ready.application,
         f"python {platform.python_version()}",
         ready.backend,
         f"bus: {ready.bus.partition(':')[0]}",
-        f"{modules} in {_count(ready.processes, 'process', 'processes')}",
+        f"{modules} in {count(ready.processes, 'process', 'processes')}",
     )
-    output.say(f"{output.style(_title(), 'bold')} · {' · '.join(parts)}")
+    output.say(f"{output.style(title(), 'bold')} · {' · '.join(parts)}")
     output.say()
     for text in ready.announcements:
         label = "Gateway   " if text.startswith(("http://", "https://")) else "          "
@@ -38,9 +38,11 @@ def banner(output: Output, ready: Ready, seconds: float, watched: Iterable[str])
     output.say()
 
 
-def _title() -> str:
+def title() -> str:
+    """Return the name and the version of the library."""
     return f"fissile {installed_version('fissile') or ''}".rstrip()
 
 
-def _count(number: int, one: str, many: str | None = None) -> str:
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Return a number of things."""
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -71,8 +71,8 @@ class Broker:
         guard = await anyio.open_process(
             ["/bin/sh", "-c", _GUARD, "fissile-broker", str(binary), "start", *data],
             stdin=subprocess.PIPE,
-            stdout=None,
-            stderr=None,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             env={"FOLDER": str(folder), "PATH": "/usr/bin:/bin"},
             start_new_session=True,
         )
@@ -93,7 +93,9 @@ class Broker:
                 return
             if self.guard.returncode is not None or perf_counter() > end:
                 how = (
-                    f"does not listen after {_START_S:g} s" if self.guard.returncode is None else "has ended as it began"
+                    f"does not listen after {_START_S:g} s"
+                    if self.guard.returncode is None
+                    else "has ended as it began"
                 )
                 raise CommandFailed(
                     f"The embedded broker {how}.",
@@ -130,13 +132,14 @@ def find_broker() -> Path:
         CommandFailed: It is not installed.
     """
     spec = find_spec("noida_db")
-    if spec is None or spec.origin is None or find_spec("aiokafka") is None:
+    binary = None if spec is None or spec.origin is None else Path(spec.origin).parent / "noida-db"
+    if binary is None or not binary.is_file() or find_spec("aiokafka") is None:
         raise CommandFailed(
             "Processes share no bus in memory, and the broker for development is not installed.",
             "Install it: pip install 'fissile[broker]'. Or name a Kafka that is there: FISSILE_BUS=kafka://host:port.",
             code=Exit.UNAVAILABLE,
         )
-    return Path(spec.origin).parent / "noida-db"
+    return binary
 
 
 def _free_port() -> int:

@@ -13,7 +13,16 @@ import msgspec
 from fissile._settings import MASK
 
 _PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]*@")
-_STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36"}
+_STYLES = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "magenta": "35",
+    "cyan": "36",
+}
 
 
 def wants_color(stream: TextIO, environment: Mapping[str, str]) -> bool:

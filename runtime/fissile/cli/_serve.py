@@ -139,6 +139,8 @@ def serve_for_developer(
         process: The process's name; may be left out where there is one.
     """
     set_up_logging("console", verbose=verbose, color=color)
+    if not verbose:
+        logging.getLogger("aiokafka").setLevel(logging.WARNING)  # it tells each step of each group
     starting = logging.getLogger("fissile.app")
     starting.setLevel(logging.ERROR)  # that the bus is in memory is in the banner
 

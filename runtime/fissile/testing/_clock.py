@@ -8,6 +8,9 @@ import anyio
 import anyio.lowlevel
 from attrs import define, field
 
+PATIENCE_S = 10.0
+"""How long a test waits for somebody to sleep, in seconds of real time."""
+
 
 @define(eq=False)
 class _Sleeper:
@@ -81,12 +84,19 @@ class ManualClock:
         Args:
             at_most_s: Count only who wakes within so many seconds: a test that waits for a retry passes over a commit in an hour.
             count: How many sleepers to wait for.
+
+        Raises:
+            TimeoutError: Nobody did, within ten seconds of real time.
         """
-        while True:
-            short = [pause for pause in self.sleeping if pause <= at_most_s]
-            if len(short) >= count:
-                return short[0]
-            await self._changed.wait()
+        with anyio.move_on_after(PATIENCE_S):
+            while True:
+                short = [pause for pause in self.sleeping if pause <= at_most_s]
+                if len(short) >= count:
+                    return short[0]
+                await self._changed.wait()
+        raise TimeoutError(
+            f"Waited {PATIENCE_S:g} s in vain until {count} sleep for at most {at_most_s:g} s; there are {self.sleeping}."
+        )
 
     def __repr__(self) -> str:
         return f"<ManualClock {self.now().isoformat()}: {len(self._sleepers)} sleep>"

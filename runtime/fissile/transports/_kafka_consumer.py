@@ -180,11 +180,9 @@ class Consumer:
 
     async def bounds(self, partitions: Collection[Partition]) -> tuple[dict[Partition, int], dict[Partition, int]]:
         """Return the first offset kept of each partition, and the end."""
-        begins: dict[Partition, int]
-        ends: dict[Partition, int]
-        begins, ends = await asyncio.gather(
-            self._raw.beginning_offsets(list(partitions)), self._raw.end_offsets(list(partitions))
-        )
+        first: Awaitable[dict[Partition, int]] = self._raw.beginning_offsets(list(partitions))
+        last: Awaitable[dict[Partition, int]] = self._raw.end_offsets(list(partitions))
+        begins, ends = await asyncio.gather(first, last)
         return begins, ends
 
     def seek(self, partition: Partition, offset: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from time import monotonic
 
 import anyio.lowlevel
 from attrs import define
@@ -17,7 +18,7 @@ from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_inbox import Inbox
 from fissile.transports._kafka_library import kafka_error, partition_of, within
 from fissile.transports._kafka_options import Options
-from fissile.transports._kafka_source import Source
+from fissile.transports._kafka_source import PULSE_S, Source
 
 _logger = logging.getLogger("fissile.kafka")
 
@@ -49,6 +50,8 @@ class GroupSource(Source):
         self._generation: int | None = None
         self._identity: tuple[int, str] = (-1, "")
         self._handed_over: asyncio.Future[None] | None = None
+        self._late: tuple[int, float] | None = None
+        self._unanswered = 0
 
     async def start(self) -> None:
         """Connect and begin to join; that does not wait for partitions.
@@ -75,6 +78,7 @@ class GroupSource(Source):
         await asyncio.wait((self._handed_over,), timeout=self.options.revoke_s)
         if not self._handed_over.done():
             _logger.warning("%s did not hand its partitions over within %g s", self.inbox.name, self.options.revoke_s)
+            self._late = self._late or (generation, monotonic())
         self._generation = self._handed_over = None
 
     _held: Collection[Partition] = ()
@@ -156,10 +160,42 @@ class GroupSource(Source):
 
     # --- from home ---------------------------------------------------------------------------------------------------
 
-    def hand_over(self) -> None:
-        """Learn that home is done with its partitions."""
+    def hand_over(self, generation: int) -> None:
+        """Learn that home is done with the partitions of a generation."""
+        if self._late is not None and self._late[0] == generation:
+            self._late = None
+        if generation == self._generation:
+            self._answer_revocation()
+
+    def _answer_revocation(self) -> None:
         if self._handed_over is not None and not self._handed_over.done():
             self._handed_over.set_result(None)
+
+    # --- the watch over home -----------------------------------------------------------------------------------------
+
+    def ask_home(self) -> None:
+        """Ping home. On one loop there is no need: if that is blocked, so are the heartbeats, and the group notices.
+
+        Pings are counted, not the time: if the whole process was stopped, home gets its chance to answer.
+        """
+        if self.bridge.is_apart:
+            self._unanswered += 1
+            self.bridge.to_home(self._answer)
+
+    def _answer(self) -> None:
+        """At home: answer. (Setting a number needs no crossing.)"""
+        self._unanswered = 0
+
+    def absent(self) -> str | None:
+        """Tell whether somebody else should have its partitions; heartbeats would go on for ever, and they lie about."""
+        session_s = self.options.session_s
+        if self._unanswered * PULSE_S >= session_s:
+            return f"the event loop of this process was blocked for {session_s:g} s"
+        if self._late is not None and monotonic() - self._late[1] > session_s:
+            return f"its partitions were not handed over for {session_s + self.options.revoke_s:g} s"
+        return None
+
+    # --- from home ---------------------------------------------------------------------------------------------------
 
     async def commit(self, generation: int, offsets: Mapping[Partition, int]) -> bool:
         """Commit as the member of a generation of ours; False if that is over.
@@ -207,7 +243,7 @@ class GroupSource(Source):
         """Leave the group: first the commits end, then an open revocation, then the rest."""
         self.is_over = True
         self._generation = None
-        self.hand_over()
+        self._answer_revocation()
         await super().close()
 
 
@@ -219,14 +255,13 @@ class KafkaMember(Member):
     inbox: Inbox
     source: GroupSource
     refused: int = 0
-    _to_hand_over: bool = False
+    _to_hand_over: int | None = None
     _generation: int | None = None
 
     async def receive(self) -> Sequence[Record] | Assigned | Revoked:
-        if self._to_hand_over:
-            self._to_hand_over = False
-            self._generation = None
-            self.bridge.to_loop(self.source.hand_over)
+        if self._to_hand_over is not None:
+            self.bridge.to_loop(self.source.hand_over, self._to_hand_over)
+            self._generation = self._to_hand_over = None
         await anyio.lowlevel.checkpoint()  # before anything is taken: a cancelled call must not have taken it
         while True:
             taken = self.inbox.take()
@@ -234,7 +269,7 @@ class KafkaMember(Member):
                 if isinstance(taken, Assigned):
                     self._generation = taken.generation
                 elif isinstance(taken, Revoked):
-                    self._to_hand_over = True
+                    self._to_hand_over = taken.generation
                 return taken
             await self.inbox.wait()
 

@@ -129,6 +129,8 @@ class Lanes:
     def submit(self, append: Append) -> None:
         """Put the records of an append into their lanes."""
         append.at = self._bridge.loop.time()
+        if not append.records:
+            self._bridge.loop.call_soon(self._tell, append)
         for index, record in enumerate(append.records):
             place = (record.topic, append.partitions[index])
             lane = self._lanes.get(place)
@@ -240,19 +242,22 @@ class Lanes:
         batch.close()
         return batch
 
+    def _tell(self, append: Append) -> None:
+        self._bridge.to_home(self._finish, append, append.outcome())
+
     def _stored(self, entries: list[Entry], first: int) -> None:
         self.trouble = None
         # -1: the broker knows that it has stored the batch before, and no longer where (DuplicateSequenceNumber).
         for number, (append, index) in enumerate(entries):
             if append.stored(index, first + number if first >= 0 else -1):
-                self._bridge.to_home(self._finish, append, append.outcome())
+                self._tell(append)
 
     def _fail(self, entries: list[Entry], error: CallError) -> None:
         if entries:
             self.trouble = str(error)
         for append, _ in entries:
             if append.failed(error):
-                self._bridge.to_home(self._finish, append, append.outcome())
+                self._tell(append)
 
 
 def _answered(producer: Producer, future: asyncio.Future[Place]) -> None:

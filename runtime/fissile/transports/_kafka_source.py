@@ -18,7 +18,8 @@ from fissile.transports._kafka_options import READ_AHEAD_BYTES, RECORD_BYTES, Op
 _logger = logging.getLogger("fissile.kafka")
 
 _POLL_S = 1.0
-_PULSE_S = 1.0
+PULSE_S = 1.0
+"""How often a source is looked after, in seconds."""
 _CHUNK_RECORDS = 2000
 _STOP_S = 5.0
 """How long a consumer may take to leave its group and disconnect, in seconds."""
@@ -52,7 +53,6 @@ class Source:
         self._paused: set[Partition] = set()
         self._waits_for_room = False
         self._moved_at: dict[Partition, tuple[int, float]] = {}
-        self._unanswered = 0
         self._settled_at = monotonic()
         self._is_settled = False
 
@@ -162,10 +162,11 @@ class Source:
 
     async def _watch(self) -> None:
         while not self.is_over:
-            self._ask_home()
-            await asyncio.sleep(_PULSE_S)
-            if self._unanswered * _PULSE_S >= self.options.session_s:
-                self._give_up()
+            self.ask_home()
+            await asyncio.sleep(PULSE_S)
+            absent = self.absent()
+            if absent is not None:
+                self._give_up(absent)
                 return
             pulse = await self._pulse()
             self.bridge.to_home(self.inbox.pulse, pulse)
@@ -173,26 +174,15 @@ class Source:
             if problem is not None:
                 self.fail(Unavailable(f"{self.inbox.name} is stuck and has to be replaced: {problem}."))
 
-    def _ask_home(self) -> None:
-        """Ping home. On one loop there is no need: if that is blocked, so are the heartbeats, and the group notices.
+    def ask_home(self) -> None:
+        """Ping home, where that matters."""
 
-        Pings are counted, not the time: if the whole process was stopped, home gets its chance to answer.
-        """
-        if self.bridge.is_apart:
-            self._unanswered += 1
-            self.bridge.to_home(self._answer)
+    def absent(self) -> str | None:
+        """Tell whether home has been away for so long that it should give up what it holds, and why."""
+        return None
 
-    def _answer(self) -> None:
-        """At home: answer. (Setting a number needs no crossing.)"""
-        self._unanswered = 0
-
-    def _give_up(self) -> None:
-        """Home has been blocked for so long that somebody else should have its partitions; here heartbeats would go on for ever."""
-        self.fail(
-            Unavailable(
-                f"{self.inbox.name} has given up: the event loop of this process was blocked for {self.options.session_s:g} s."
-            )
-        )
+    def _give_up(self, why: str) -> None:
+        self.fail(Unavailable(f"{self.inbox.name} has given up: {why}."))
         if self._pump_task is not None:
             self._pump_task.cancel()
         self._stopping = self.bridge.create_task(self.consumer.close(_STOP_S))

@@ -182,10 +182,7 @@ class KafkaTransport(Transport):
         append = Append(records, partitions, done, size_bytes)
         self._open.add(append)
         self._open_bytes += size_bytes
-        if records:
-            self._bridge.to_loop(self._lanes.submit, append)
-        else:
-            self._bridge.to_loop(self._bridge.loop.call_soon, self._bridge.to_home, self._finish, append, [])
+        self._bridge.to_loop(self._lanes.submit, append)
 
     def _size_of(self, record: Outgoing) -> int:
         size = len(record.value) + len(record.key or b"")
