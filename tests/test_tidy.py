@@ -14,8 +14,7 @@ SOURCES = [path for path in FILES if "tests" not in path.relative_to(ROOT).parts
 
 FUNCTION_LINES = 70
 FILE_LINES = 500
-LONGER: dict[str, int] = {
-}
+LONGER: dict[str, int] = {}
 LONGER_FUNCTIONS: dict[str, int] = {
     "call": 80,  # of _local.py, the hottest path: each call that it made of a part of itself would cost 0.05 µs
 }

@@ -9,9 +9,10 @@ from typing import Any
 
 import anyio
 import httpx
+import msgspec
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 
 import fissile_gateway
 from fissile import App, Bus, Check, Contract, Lifespan, Module, Process, Settings
@@ -91,7 +92,7 @@ async def building(
     async with App([shop.module, module], overrides={shop.Watch: watch}):
         bus, process = made[0]
         if checks is not None:
-            process = evolve(process, checks=checks)
+            process = msgspec.structs.replace(process, checks=checks)
         yield fissile_gateway.create_app(bus, process, GatewaySettings(**gateway)), watch
 
 

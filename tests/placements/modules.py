@@ -65,9 +65,7 @@ class ActInOrder(Command[str], raises=(Refused,), key="key"):
 
 
 events = Topic("front.events", Happened, key=lambda event: event.key)
-front_contract = Contract(
-    "front", messages=[Refused, Happened, Reflection, Reflect, Act, ActInOrder], topics=[events]
-)
+front_contract = Contract("front", messages=[Refused, Happened, Reflection, Reflect, Act, ActInOrder], topics=[events])
 
 # --- the contract of `back` ------------------------------------------------------------------------------------------
 

@@ -52,7 +52,9 @@ def _operation(random: Random, key: str) -> Operation:
     kind = random.randrange(10)
     if kind == 0:
         numbers = tuple(random.choice((0, -1, 2**63 - 1, -(2**63), 2**70)) for _ in range(random.randrange(3)))
-        by_name = {text: random.choice((None, 0.1, -0.0, math.inf)) for text in random.sample("abc", random.randrange(3))}
+        by_name = {
+            text: random.choice((None, 0.1, -0.0, math.inf)) for text in random.sample("abc", random.randrange(3))
+        }
         return Operation(Reflect(random.choice(("", "é", "\x00", "🦆", "\ud800")), numbers, by_name))
     if kind == 1:
         return Operation(Answer(random.choice((1, -1, 13, 2**70))))
@@ -116,7 +118,7 @@ async def perform(bus: Bus, operations: list[Operation], end_key: str) -> Histor
     history = History([])
     happened: dict[str, list[str]] = defaultdict(list)
     followed_by: dict[str, list[str]] = defaultdict(list)
-    keys = sorted({key for operation in operations if (key := getattr(operation.message, "key", None))})
+    keys = sorted({str(key) for operation in operations if (key := getattr(operation.message, "key", None))})
     prefix = end_key.partition("/")[0]
     async with (
         bus.tap(events) as tap,
@@ -153,7 +155,7 @@ async def perform(bus: Bus, operations: list[Operation], end_key: str) -> Histor
         with anyio.fail_after(PATIENCE_S):
             # What nobody waits for comes when it comes; the end of a key has to come after it.
             for operation in operations:
-                key = getattr(operation.message, "key", "")
+                key = str(getattr(operation.message, "key", ""))
                 while operation.is_sent and len(happened[key]) < 2:
                     published = anyio.Event()
                     await published.wait()
