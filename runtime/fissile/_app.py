@@ -17,6 +17,7 @@ from fissile._delivery.dead_letters import DeadLetter
 from fissile._errors import CallRefused, Fault, StartupFailed
 from fissile._module import Middleware, Module
 from fissile._process import Check
+from fissile._remote import RemoteStatistics
 from fissile._running import ModuleStatistics, Running
 from fissile._settings import Origin, Settings, Sources, load
 from fissile.abc import Transport
@@ -214,6 +215,10 @@ class App:
     def statistics(self) -> dict[str, ModuleStatistics]:
         """Return what each module has done in this process."""
         return self._live().statistics()
+
+    def remote_statistics(self) -> RemoteStatistics | None:
+        """Return what the calls of this process to others have come to; None where all modules are in this one."""
+        return self._live().remote_statistics()
 
     async def dead_letters(self, module: str | None = None) -> tuple[DeadLetter, ...]:
         """Return what was given up and is still kept, the oldest first.

@@ -19,7 +19,7 @@ from fissile._delivery.dead_letters import DeadLetter, read
 from fissile._handler import only_leaf
 from fissile._isolation import run_isolated
 from fissile._process import Check, Lifespan, Process
-from fissile._remote import Remote
+from fissile._remote import Remote, RemoteStatistics
 from fissile._signature import Signature
 from fissile._supervisor import Supervisor
 from fissile.abc import Transport
@@ -127,6 +127,9 @@ class Running:
                 consumer=None if consumer is None else consumer.statistics(),
             )
         return told
+
+    def remote_statistics(self) -> RemoteStatistics | None:
+        return None if self._remote is None else self._remote.statistics()
 
     async def dead_letters(self, module: str | None) -> tuple[DeadLetter, ...]:
         letters: list[DeadLetter] = []
