@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 SYNC = UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON_DOWNLOADS=never $(UV) sync --quiet --locked --all-packages --all-extras --python $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format bench clean
+.PHONY: help setup run split test lint format bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ $(VENV)/.complete: pyproject.toml uv.lock $(wildcard modules/*/pyproject.toml) |
 
 run: setup ## Start the application in one process, with reload
 	@$(BIN)/fissile dev
+
+split: setup ## Start it in several processes, with a broker and with reload
+	@$(BIN)/fissile dev --split
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -5,29 +5,24 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from pathlib import Path
+from threading import Event
+from time import monotonic
 
 import pytest
 
-from tests.brokers.embedded import embedded_broker
-from tests.cli.example import PYPROJECT, Running, answer, fissile, order, port_of, running, write_application
+from tests.cli.example import (
+    PATIENCE_S,
+    Running,
+    answer,
+    fissile,
+    order,
+    port_of,
+    running,
+)
 
 SERVICE = "modules/orders/service.py"
-SPLIT = """
-[tool.fissile.placements.split]
-gateway = ["gateway"]
-orders = ["orders"]
-billing = ["billing"]
-"""
-
-
-@pytest.fixture
-def split_shop(tmp_path: Path) -> Path:
-    """The folder of the example application, with a placement of three processes."""
-    reason = embedded_broker()
-    if isinstance(reason, str):
-        pytest.skip(reason)
-    return write_application(tmp_path / "shop", {"pyproject.toml": PYPROJECT + SPLIT})
 
 
 def change(file: Path, before: str, after: str) -> None:
@@ -40,13 +35,6 @@ def change(file: Path, before: str, after: str) -> None:
 def pids_of(dev: Running) -> dict[str, int]:
     """Return the processes of the banner."""
     return {name: int(pid) for name, pid in re.findall(r"^  (\w+) +pid (\d+) ", dev.text, re.MULTILINE)}
-
-
-def broker_port(dev: Running) -> int:
-    """Return where the broker of the banner listens."""
-    found = re.search(r"kafka://127\.0\.0\.1:(\d+)", dev.text)
-    assert found is not None
-    return int(found[1])
 
 
 def is_there(pid: int) -> bool:
@@ -100,9 +88,8 @@ def test_a_contract_that_changes_restarts_all_that_import_it(split_shop: Path) -
         change(split_shop / "modules/orders/contract.py", '"""Order something."""', '"""Order some things."""')
         assert "starting gateway, orders, billing anew" in dev.wait_for("contract.py changed")
         for _ in range(3):
-            line = dev.wait_for("ready in")
+            dev.wait_for("ready in")
         port = port_of(next(each for each in dev.lines if each.startswith("gateway") and "http://" in each))
-        assert line
         assert answer(order(port, "A1")) == "1 x A1 [] False"
 
 
@@ -171,16 +158,13 @@ def test_a_supervisor_that_is_killed_leaves_neither_process_nor_broker_behind(sp
         def is_all_gone() -> bool:
             return not broker.exists() and not any(is_there(pid) for pid in pids.values())
 
-        for _ in range(600):
-            if is_all_gone():
-                break
-            dev._reader.join(0.1)
+        end = monotonic() + PATIENCE_S
+        while not is_all_gone() and monotonic() < end:
+            Event().wait(0.02)
         assert is_all_gone()
 
 
 def test_a_taken_port_ends_all_with_the_cure(split_shop: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = fissile("dev", "--split", "--port", str(taken.getsockname()[1]), cwd=split_shop)
     assert done.returncode == 7

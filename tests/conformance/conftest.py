@@ -42,7 +42,7 @@ class Memory:
     """The log in memory."""
 
     log: MemoryLog
-    fences_the_silent: bool = False
+    fences_the_silent: bool = True
 
     def unopened(self) -> Transport:
         return MemoryTransport(self.log)
@@ -57,7 +57,7 @@ class Memory:
 
 
 def memory() -> Log:
-    return Memory(MemoryLog(SystemClock(), 1_000_000, MAX_RECORD_BYTES))
+    return Memory(MemoryLog(SystemClock(), 1_000_000, MAX_RECORD_BYTES, revoke_s=0.3))
 
 
 def memory_on_a_clock(clock: ManualClock, retention_bytes: int) -> Log:

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
@@ -95,22 +96,30 @@ def open_engine() -> Iterator[Engine]:
     """
     if shutil.which("docker") is None:
         raise NoEngine("the command `docker` is not installed")
+    found = Engine("", is_ours=False)
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        found = Engine("", is_ours=False)
         if not _answers(found):
             raise NoEngine("no Docker engine answers, and to start one takes root and an installed dockerd")
         yield found
         return
     folder = cache_folder() / "compose-engine"
     folder.mkdir(exist_ok=True)
-    process, engine = _start(folder)
-    try:
-        yield engine
-        # What is superseded is kept for a while: the builder goes on from it.
-        engine.docker("image", "prune", "--force", "--filter", "until=168h", check=False)
-    finally:
-        process.terminate()
-        process.wait()
+    with (folder / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)  # one test run at a time
+        try:
+            process, engine = _start(folder)
+        except NoEngine:  # as in a container that may not
+            if not _answers(found):
+                raise
+            yield found
+            return
+        try:
+            yield engine
+            # What is superseded is kept for a while: the builder goes on from it.
+            engine.docker("image", "prune", "--force", "--filter", "until=168h", check=False)
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def _start(folder: Path) -> tuple[subprocess.Popen[bytes], Engine]:

@@ -67,6 +67,7 @@ class System:
             return answer.status, json.load(answer)
 
     def wait_until_healthy(self) -> None:
+        states: dict[str, str] = {}
         until = time.monotonic() + SERVES_WITHIN_S
         while time.monotonic() < until:
             states = {name: self.state(name)["Health"]["Status"] for name in PROCESSES}

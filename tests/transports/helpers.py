@@ -19,6 +19,9 @@ from fissile.transports.kafka import KafkaTransport, transport
 PATIENCE_S = 30.0
 """How long a test waits for what has to come."""
 
+without_uvloop = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+"""For tests that take seconds: uvloop runs the same code as asyncio."""
+
 _numbers = itertools.count()
 
 

@@ -12,7 +12,7 @@ import pytest
 from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Overloaded, TransportClosed, Unavailable
 from fissile.abc import Outgoing, Stored
 from tests.brokers.processes import BrokerProcess
-from tests.transports.helpers import all_of, kafka, numbers, opened, record, until
+from tests.transports.helpers import all_of, kafka, numbers, opened, record, until, without_uvloop
 
 
 async def test_records_of_a_partition_are_stored_in_the_order_of_the_calls(apache_kafka: str) -> None:
@@ -29,6 +29,7 @@ async def test_records_of_a_partition_are_stored_in_the_order_of_the_calls(apach
         assert sorted(places) == sorted((one.partition, one.offset) for one in stored)
 
 
+@without_uvloop
 async def test_a_broker_that_is_frozen_loses_nothing_and_keeps_nobody_waiting(own_apache_kafka: BrokerProcess) -> None:
     append_s = 1.0
     async with opened(own_apache_kafka.server, partitions=1, kafka_append_s=append_s) as transport:
@@ -89,6 +90,7 @@ async def test_closing_tells_every_append_that_is_under_way(apache_kafka: str) -
         transport.append_nowait([record(1)], outcomes.append)
 
 
+@without_uvloop
 async def test_closing_while_the_broker_is_frozen_tells_every_append_within_a_bound(
     own_apache_kafka: BrokerProcess,
 ) -> None:

@@ -20,7 +20,7 @@ from tests.brokers.fixtures import skip_or_fail
 from tests.transports.helpers import PATIENCE_S, opened, record
 
 PASSWORD = "correct-horse"
-SECRETS = {"kafka_password": PASSWORD, "kafka_tls_key_password": "battery-staple"}
+SECRETS: dict[str, Any] = {"kafka_password": PASSWORD, "kafka_tls_key_password": "battery-staple"}
 
 
 def _openssl(folder: Path, *arguments: str) -> None:
@@ -125,13 +125,13 @@ async def test_a_user_with_a_certificate_is_let_in(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     cluster, folder = secured
+    shown = ""
     with anyio.fail_after(PATIENCE_S):
-        while True:  # the broker takes connections before it serves them
+        while not shown:  # the broker takes connections before it serves them
             try:
                 async with opened(cluster.servers, **_settings(folder, mechanism)) as found:
                     await found.append([record(1)])
                     shown = f"{found!r} {found.options!r} {found._producers.current()!r} {found.check()}"
-                break
             except Unavailable:
                 await anyio.sleep(0.2)
     for secret in SECRETS.values():

@@ -66,34 +66,37 @@ async def test_a_thread_that_dies_fails_everyone_who_waits(
 ) -> None:
     outcomes: list[Stored | CallError] = []
     failed: list[type[Exception]] = []
-    async with opened(embedded_kafka, partitions=1) as transport:
-        async with transport.join("g", {"t": "earliest"}) as member, transport.read([("t", 0)], "latest") as reader:
-            generation = (await assigned(member)).generation
-            async with anyio.create_task_group() as tasks:
+    async with (
+        opened(embedded_kafka, partitions=1) as transport,
+        transport.join("g", {"t": "earliest"}) as member,
+        transport.read([("t", 0)], "latest") as reader,
+    ):
+        generation = (await assigned(member)).generation
+        async with anyio.create_task_group() as tasks:
 
-                async def fails(function: object, *arguments: object) -> None:
-                    assert callable(function)
-                    try:
-                        await function(*arguments)
-                    except (CallError, OSError) as error:
-                        failed.append(type(error))
+            async def fails(function: object, *arguments: object) -> None:
+                assert callable(function)
+                try:
+                    await function(*arguments)
+                except (CallError, OSError) as error:
+                    failed.append(type(error))
 
-                async def long_call() -> None:
-                    await transport._bridge.call(asyncio.sleep, 60)
+            async def long_call() -> None:
+                await transport._bridge.call(asyncio.sleep, 60)
 
-                tasks.start_soon(fails, member.receive)
-                tasks.start_soon(fails, reader.receive)
-                tasks.start_soon(fails, long_call)
-                await anyio.wait_all_tasks_blocked()
-                transport.append_nowait([record(1, partition=0)], outcomes.append)
-                _die(transport)
-            assert failed == [Unavailable] * 3
-            assert isinstance(outcomes[0], (Unavailable, DeadlineExceeded, list))
-            assert "thread has ended" in (transport.check() or "")
-            with pytest.raises(Unavailable):
-                await transport.append([record(2)])
-            with pytest.raises(Unavailable):
-                await member.commit(generation, {("t", 0): 0})
+            tasks.start_soon(fails, member.receive)
+            tasks.start_soon(fails, reader.receive)
+            tasks.start_soon(fails, long_call)
+            await anyio.wait_all_tasks_blocked()
+            transport.append_nowait([record(1, partition=0)], outcomes.append)
+            _die(transport)
+        assert failed == [Unavailable] * 3
+        assert isinstance(outcomes[0], (Unavailable, DeadlineExceeded, list))
+        assert "thread has ended" in (transport.check() or "")
+        with pytest.raises(Unavailable):
+            await transport.append([record(2)])
+        with pytest.raises(Unavailable):
+            await member.commit(generation, {("t", 0): 0})
     assert "ended" in caplog.text
 
 

@@ -19,6 +19,11 @@ from fissile.cli._output import Output
 COMMANDS = {
     "dev": "Run everything in one process for a developer, and start it anew when a file changes.",
     "run": "Run one process for production: no reload, logs as JSON on stderr.",
+    "plan": "Show which module runs in which process, which calls cross a boundary, and what would change on the broker.",
+    "topics": "Make the topics that the broker lacks: topics apply.",
+    "ps": "List the processes of the application that are there.",
+    "lag": "Show how far each module is behind the ends of its topics.",
+    "tail": "Show the events of topics as they come.",
     "check": "Find all faults of the application at once, without starting it.",
     "config": "Show every setting with its value and where that came from; secrets are masked.",
     "graph": "Show which module calls and subscribes to which.",

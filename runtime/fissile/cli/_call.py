@@ -1,4 +1,4 @@
-"""`fissile call`: execute one command or ask one query, in this process, and print the reply as JSON."""
+"""`fissile call`: execute one command or ask one query, in this process or over a shared bus, and print the reply as JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from attrs import evolve
 from cyclopts import Parameter
 
 from fissile._app import App
+from fissile._contract import Contract
 from fissile._logging import adopt_structlog, leaves, set_up_logging
 from fissile._messages import Command, DeclaredError, Query, Request, fields_of
 from fissile._names import kebab_case
@@ -33,9 +34,10 @@ def call(
 ) -> Exit:
     """Execute a command or ask a query: fissile call MODULE.MESSAGE [--field value ...] [JSON].
 
-    The application starts in this process, without the gateway, on a bus in memory. The reply is printed as JSON. The fields are those
-    of the message's contract; an option may be repeated where the field is a tuple, and `-` reads a JSON object from stdin. A field that
-    is called like an option of all commands (`verbose`) is given in the JSON object.
+    Where the configured bus is shared, the processes that run are called. Where it is in memory, the application starts in this process,
+    without the gateway. The reply is printed as JSON. The fields are those of the message's contract; an option may be repeated where the
+    field is a tuple, and `-` reads a JSON object from stdin. A field that is called like an option of all commands (`verbose`) is given in
+    the JSON object.
 
     Args:
         tokens: The message and its fields.
@@ -52,10 +54,15 @@ def call(
         logging.getLogger("fissile.app").setLevel(
             level if context.verbose else logging.ERROR
         )  # that the bus is in memory is known
-        application = context.application(_IN_THIS_PROCESS)
-        whole = Whole.read(application, with_gateway=False).require()
-        message = parse(rest, name, find_message(whole, name))
-        app = application.app(with_gateway=False)
+        if not context.verbose:
+            logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is told as our own error
+        application = context.application()
+        if not application.log_is_shared:
+            application = context.application(_IN_THIS_PROCESS)
+            Whole.read(application, with_gateway=False).require()
+        app = application.client()
+        contracts = {contract.name: contract for contract in (*(each.contract for each in app.modules), *app.contracts)}
+        message = parse(rest, name, find_message(contracts, name))
         adopt_structlog()
         try:
             reply = run_async(_call, application.settings, app, message, signals)
@@ -92,35 +99,33 @@ async def _call(app: App, message: Command[Any] | Query[Any], signals: StopSigna
     return plain(reply)
 
 
-def find_message(whole: Whole, name: str) -> type[Request[Any]]:
+def find_message(contracts: Mapping[str, Contract], name: str) -> type[Request[Any]]:
     """Return the class of a command or query.
 
     Args:
-        whole: The application.
+        contracts: The contracts of the application, by the names of their modules.
         name: Such as `code-executor.run-code`.
 
     Raises:
         CommandFailed: There is none of that name.
     """
     module_name, _, message_name = name.partition(".")
-    module = whole.own.get(module_name)
+    contract = contracts.get(module_name)
     everything: dict[str, type[Request[Any]]] = {
-        each.contract.name_of(cls): cls
-        for each in whole.own.values()
-        for cls in (*each.contract.commands, *each.contract.queries)
+        each.name_of(cls): cls for each in contracts.values() for cls in (*each.commands, *each.queries)
     }
     if name in everything:
         return everything[name]
-    if module is None:
-        known = ", ".join(whole.own) or "none"
+    if contract is None:
+        known = ", ".join(contracts) or "none"
         what = f"There is no module {module_name!r}."
         raise CommandFailed(what, *did_you_mean(name, everything), f"Modules: {known}.", code=Exit.UNKNOWN_NAME)
-    if any(module.contract.name_of(event) == name for event in module.contract.events):
+    if any(contract.name_of(event) == name for event in contract.events):
         what = f"{name} is an event: it is published by its module, not called."
         raise CommandFailed(
             what, "`fissile ls commands` and `fissile ls queries` show what can be called.", code=Exit.UNKNOWN_NAME
         )
-    own = [kebab_case(cls.__name__) for cls in (*module.contract.commands, *module.contract.queries)]
+    own = [kebab_case(cls.__name__) for cls in (*contract.commands, *contract.queries)]
     raise CommandFailed(
         f"The module {module_name!r} has no command or query {message_name!r}.",
         *did_you_mean(message_name, own),

@@ -94,6 +94,7 @@ class SplitSupervisor:
         """
         send, receive = anyio.create_memory_object_stream[Happening](1000)
         self._send = send
+        code = Exit.OK
         async with send, receive, self._bus_for(application), anyio.create_task_group() as self._tasks:
             with self.signals.listening(self._on_signal):
                 if self.broker is not None:
@@ -393,7 +394,9 @@ def processes_of(application: Application, name: str) -> Placement:
     """
     placements = read_placements(application.table, ())
     if not placements.get(name):
-        what = f"There is no placement {name!r}." if name not in placements else f"The placement {name!r} has no process."
+        what = (
+            f"There is no placement {name!r}." if name not in placements else f"The placement {name!r} has no process."
+        )
         where = f"{application.file} [tool.fissile.placements]"
         raise StartupFailed((Fault(what, where, f"Use one of: {', '.join(placements)}; or add it."),))
     return placements[name]

@@ -231,6 +231,9 @@ class Consumer:
     def problem(self) -> str | None:
         """Return why it will never read again, or None. aiokafka tells nobody but the next reader, and sometimes not even that (#1154)."""
         coordinator, fetcher = self._raw._coordinator, self._raw._fetcher
+        pending: Exception | None = getattr(coordinator, "_pending_exception", None)
+        if pending is not None:  # it waits for somebody to read, who waits for partitions
+            return f"the group refuses it: {pending!r}"
         for name, task in (
             ("the fetcher", None if fetcher is None else fetcher._fetch_task),
             ("the coordination", getattr(coordinator, "_coordination_task", None)),

@@ -73,6 +73,8 @@ class GroupSource(Source):
             return
         partitions = frozenset(self._logical(partition) for partition in self._held)
         await self.stop_pump()
+        if self.is_over:  # it is leaving meanwhile: nobody would answer
+            return
         self._handed_over = self.bridge.loop.create_future()
         self.bridge.to_home(self.inbox.revoke, Revoked(generation, partitions))
         await asyncio.wait((self._handed_over,), timeout=self.options.revoke_s)
@@ -122,6 +124,7 @@ class GroupSource(Source):
         """Return where to begin, the ends of the log, and what of the former has to be committed.
 
         A start is committed at once: "latest" would otherwise mean another place to the next member, and skip what came in between.
+        An end that a new leader does not know yet is asked for again (KIP-207), so that what is beyond the end is really lost.
         """
         (begins, ends), committed = await asyncio.gather(
             self.consumer.bounds(partitions), self.consumer.committed(partitions)

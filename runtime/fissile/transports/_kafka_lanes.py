@@ -18,6 +18,9 @@ from fissile.transports._kafka_library import kafka_error
 from fissile.transports._kafka_options import Options
 from fissile.transports._kafka_producer import Batch, Place, Producer, Producers, is_refusal, is_too_large
 
+_TROUBLE_S = 10.0
+"""How long a failure to store something is told, in seconds."""
+
 
 class Append:
     """One call of `append_nowait`.
@@ -106,8 +109,6 @@ class Lanes:
         options: Bounds.
         finish: Called at home with each append and its outcome.
 
-    Attributes:
-        trouble: What went wrong last, if nothing was stored since.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Lanes:
         options: Options,
         finish: Callable[[Append, Stored | CallError], None],
     ) -> None:
-        self.trouble: str | None = None
+        self._trouble: tuple[str, float] | None = None
         self._bridge = bridge
         self._producers = producers
         self._options = options
@@ -146,6 +147,14 @@ class Lanes:
                 task = self._bridge.create_task(self._run(lane))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    def trouble(self) -> str | None:
+        """Return what went wrong last, if it was a short while ago and nothing was stored since; from home.
+
+        It is forgotten after a while: a process that is not ready gets nothing to do, and so would never find out that all is well again.
+        """
+        trouble = self._trouble
+        return trouble[0] if trouble is not None and time.monotonic() - trouble[1] < _TROUBLE_S else None
 
     async def stop(self) -> None:
         """Give up what is not stored yet."""
@@ -246,7 +255,7 @@ class Lanes:
         self._bridge.to_home(self._finish, append, append.outcome())
 
     def _stored(self, entries: list[Entry], first: int) -> None:
-        self.trouble = None
+        self._trouble = None
         # -1: the broker knows that it has stored the batch before, and no longer where (DuplicateSequenceNumber).
         for number, (append, index) in enumerate(entries):
             if append.stored(index, first + number if first >= 0 else -1):
@@ -254,7 +263,7 @@ class Lanes:
 
     def _fail(self, entries: list[Entry], error: CallError) -> None:
         if entries:
-            self.trouble = str(error)
+            self._trouble = (str(error), time.monotonic())
         for append, _ in entries:
             if append.failed(error):
                 self._tell(append)

@@ -123,7 +123,7 @@ class KafkaTransport(Transport):
             return "It is not connected to Kafka."
         if self._bridge.is_dead:
             return "The Kafka thread has ended; the process has to be started again."
-        trouble = self._lanes.trouble
+        trouble = self._lanes.trouble()
         return None if trouble is None else f"The last message could not be stored: {trouble}"
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:

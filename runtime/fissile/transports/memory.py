@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Self
 
 import anyio
@@ -35,6 +36,9 @@ from fissile.abc import (
     TopicSpec,
     Transport,
 )
+
+REVOKE_S = 5.0
+"""As `Settings.kafka_revoke_s`, roughly: longer than the engine lets handlers finish."""
 
 _OVERHEAD_BYTES = 65_536
 """What key and headers may add to a message of the largest size: those of a dead letter have its traceback."""
@@ -92,6 +96,7 @@ class _Group:
     members: list[_Member] = field(factory=lambda: list[_Member]())
     committed: dict[Partition, int] = field(factory=dict[Partition, int])
     handing_over: set[_Member] = field(factory=lambda: set[_Member]())
+    fence_at: float = inf
 
 
 class MemoryLog:
@@ -101,10 +106,14 @@ class MemoryLog:
         clock: Gives timestamps.
         retention_bytes: How much a partition keeps, in bytes of values.
         max_record_bytes: The largest record it takes.
+        revoke_s: How long a group waits for a member to hand over, in seconds; then it goes on without that member.
     """
 
-    def __init__(self, clock: Clock, retention_bytes: int, max_record_bytes: int) -> None:
+    def __init__(
+        self, clock: Clock, retention_bytes: int, max_record_bytes: int, *, revoke_s: float = REVOKE_S
+    ) -> None:
         self.clock = clock
+        self.revoke_s = revoke_s
         self.max_record_bytes = max_record_bytes
         self._retention_bytes = retention_bytes
         self._topics: dict[str, list[_Log]] = {}
@@ -173,8 +182,20 @@ class MemoryLog:
         for member in group.members:
             if member.holds and member not in group.handing_over:
                 group.handing_over.add(member)
+                group.fence_at = anyio.current_time() + self.revoke_s
                 member.tell(Revoked(member.generation, frozenset(member.positions)))
         self.deal(group)
+
+    def fence(self, group: _Group) -> None:
+        """Go on without the members that have not handed over in time; one that receives again comes back as a new one does."""
+        if group.handing_over and anyio.current_time() >= group.fence_at:
+            for member in group.handing_over:
+                group.members.remove(member)
+                member.is_fenced = True
+                member.holds = False
+                member.positions = {}
+            group.handing_over.clear()
+            self.deal(group)
 
     def deal(self, group: _Group) -> None:
         """Give the partitions out once nobody has any in hand: in ranges, topic by topic."""
@@ -234,6 +255,7 @@ class _Member(Member):
     holds: bool = False
     signal: _Signal = field(factory=_Signal)
     _news: deque[Assigned | Revoked] = field(factory=deque[Assigned | Revoked])
+    is_fenced: bool = False
     _told_revoked: bool = False
     _paused: set[Partition] = field(factory=set[Partition])
     _refused: int = 0
@@ -247,12 +269,17 @@ class _Member(Member):
     async def receive(self) -> Sequence[Record] | Assigned | Revoked:
         await anyio.lowlevel.checkpoint()
         if self._told_revoked:
-            # This call hands the partitions over.
+            # This call hands the partitions over, unless that was too late and they are taken already.
             self._told_revoked = False
-            self.holds = False
-            self.positions = {}
-            self.group.handing_over.discard(self)
-            self.log.deal(self.group)
+            if self.is_fenced:
+                self.is_fenced = False
+                self.group.members.append(self)
+                self.log.rebalance(self.group)
+            else:
+                self.holds = False
+                self.positions = {}
+                self.group.handing_over.discard(self)
+                self.log.deal(self.group)
         while True:
             if self._closed:
                 raise TransportClosed("This member has left its group.")
@@ -265,7 +292,10 @@ class _Member(Member):
             records = _fetch(self.log, self.positions, self._paused, self.batch)
             if records:
                 return records
-            await self.signal.wait()
+            # Who waits for its share sees to it that nobody is waited for in vain; there is no task here that could.
+            with anyio.CancelScope(deadline=self.group.fence_at if self.group.handing_over else inf):
+                await self.signal.wait()
+            self.log.fence(self.group)
 
     async def commit(self, generation: int, offsets: Mapping[Partition, int]) -> bool:
         await anyio.lowlevel.checkpoint()
@@ -298,7 +328,8 @@ class _Member(Member):
         self._closed = True
         for topic in self.topics:
             self.log.unlisten(topic, self.signal.wake)
-        self.group.members.remove(self)
+        if not self.is_fenced:
+            self.group.members.remove(self)
         self.group.handing_over.discard(self)
         self.holds = False
         self.positions = {}

@@ -1,0 +1,184 @@
+"""`fissile plan`: what a placement means, and what would change on the broker."""
+
+from __future__ import annotations
+
+from math import isinf
+from typing import Annotated
+
+from attrs import asdict, frozen
+from cyclopts import Parameter
+
+from fissile._application import Application
+from fissile._placement import MONOLITH, read_placements
+from fissile.abc import TopicSpec
+from fissile.cli._context import Context, Whole
+from fissile.cli._exit import Exit
+from fissile.cli._kafka_view import has_broker, look
+from fissile.cli._output import without_password
+from fissile.cli._table import show_table
+from fissile.cli._topology import Topology
+
+_DAY_S = 86_400.0
+
+
+@frozen
+class Changes:
+    """What the broker lacks.
+
+    Attributes:
+        create: The topics that are not there.
+        differ: The topics with another number of partitions, and what they have.
+    """
+
+    create: tuple[TopicSpec, ...]
+    differ: tuple[tuple[TopicSpec, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.create) + len(self.differ)
+
+
+def plan(
+    *,
+    placement: str | None = None,
+    context: Annotated[Context, Parameter(parse=False)],
+) -> Exit:
+    """Show which module runs in which process, what that needs on the broker, and which calls cross a process boundary.
+
+    Calls are found in the text of the files, as `fissile graph` does, and in the gateway's routes. Exits with 10 when topics are to be made or
+    differ; `fissile topics apply` makes them. Nothing is changed.
+
+    Args:
+        placement: The placement; the one that the settings name unless told.
+        context: What all commands are given.
+    """
+    application = context.application({"FISSILE_PLACEMENT": placement})
+    topology = Topology.read(Whole.read(application).require())
+    changes = find_changes(application, topology) if has_broker(application) else None
+    if context.as_json:
+        context.output.json(_as_data(application, topology, changes))
+    else:
+        _show(context, application, topology, changes)
+    return Exit.PENDING if changes else Exit.OK
+
+
+def find_changes(application: Application, topology: Topology) -> Changes:
+    """Compare what is needed with what is on the broker.
+
+    Raises:
+        CommandFailed: The bus is no broker, or it does not answer.
+    """
+    found = look(application, lambda view: view.topics([spec.name for spec in topology.topics]), "topics")
+    return Changes(
+        tuple(spec for spec in topology.topics if spec.name not in found),
+        tuple(
+            (spec, found[spec.name])
+            for spec in topology.topics
+            if found.get(spec.name, spec.partitions) != spec.partitions
+        ),
+    )
+
+
+def _by_name(changes: Changes | None) -> tuple[frozenset[str], dict[str, int]]:
+    """Return the topics that are missing, and how many partitions those have that differ."""
+    if changes is None:
+        return frozenset(), {}
+    return frozenset(spec.name for spec in changes.create), {spec.name: found for spec, found in changes.differ}
+
+
+def _as_data(application: Application, topology: Topology, changes: Changes | None) -> dict[str, object]:
+    missing, found = _by_name(changes)
+    return {
+        "application": application.name,
+        "placement": topology.placement,
+        "bus": without_password(application.settings.bus),
+        "processes": [{"process": name, "modules": modules} for name, modules in topology.processes.items()],
+        "topics": [
+            {
+                "topic": spec.name,
+                "partitions": spec.partitions,
+                "retention_s": spec.retention_s,
+                "state": None if changes is None else _word(spec.name in missing, spec.name in found),
+                "found_partitions": found.get(spec.name),
+            }
+            for spec in topology.topics
+        ],
+        "groups": [asdict(group) for group in topology.groups],
+        "remote_calls": [asdict(call) for call in topology.remote_calls],
+        "changes": None if changes is None else len(changes),
+    }
+
+
+def _show(context: Context, application: Application, topology: Topology, changes: Changes | None) -> None:
+    output = context.output
+    bus = without_password(application.settings.bus)
+    output.data(f"Placement {topology.placement} of {application.name}, bus {bus}\n")
+    rows = [{"process": process, "modules": modules} for process, modules in topology.processes.items()]
+    show_table(output, rows, ("process", "modules"))
+    output.data("\nCalls that cross a process boundary:")
+    calls = [
+        {
+            "caller": call.source,
+            "message": call.name,
+            "kind": call.kind,
+            "processes": f"{call.source_process} → {call.target_process}",
+            "where": call.places,
+        }
+        for call in topology.remote_calls
+    ]
+    if calls:
+        show_table(output, calls, ("caller", "message", "kind", "processes", "where"))
+    else:
+        output.data("none")
+    output.data("\nConsumer groups:")
+    groups = [asdict(group) for group in topology.groups]
+    show_table(output, groups, ("group", "process", "topics"))
+    output.data("\nTopics:")
+    missing, found = _by_name(changes)
+    topics = [
+        {
+            "topic": spec.name,
+            "partitions": spec.partitions,
+            "kept": _period(spec.retention_s),
+            "on_the_broker": _state(spec, spec.name in missing, found.get(spec.name), changes is not None),
+        }
+        for spec in topology.topics
+    ]
+    show_table(output, topics, ("topic", "partitions", "kept", "on_the_broker"))
+    _conclude(context, application, changes)
+
+
+def _period(seconds: float) -> str:
+    if isinf(seconds):
+        return "for ever"
+    return f"{seconds / _DAY_S:.3g} days" if seconds > _DAY_S else f"{seconds / 3600:.3g} h"
+
+
+def _word(is_missing: bool, differs: bool) -> str:  # noqa: FBT001 -- one place calls it
+    return "missing" if is_missing else "differs" if differs else "there"
+
+
+def _state(spec: TopicSpec, is_missing: bool, found: int | None, is_known: bool) -> str:  # noqa: FBT001 -- one place calls it
+    if not is_known:
+        return "-"
+    if is_missing:
+        return "+ to be made"
+    return "there" if found is None else f"! has {found} partitions, not {spec.partitions}"
+
+
+def _conclude(context: Context, application: Application, changes: Changes | None) -> None:
+    output = context.output
+    output.say()
+    if changes is None:
+        output.say("There is no broker to compare with: set FISSILE_BUS=kafka://host:port.")
+    elif not changes:
+        output.say("No changes are pending.")
+    else:
+        count = "1 change is" if len(changes) == 1 else f"{len(changes)} changes are"
+        cure = "`fissile topics apply` makes the topics" if changes.create else ""
+        if changes.differ:
+            cure += "; " if cure else ""
+            cure += "a number of partitions is not changed: set FISSILE_PARTITIONS back, or move to new topics (FISSILE_KAFKA_PREFIX)"
+        output.say(f"{count} pending: {cure}.")
+    others = [name for name in read_placements(application.table, ()) if name != MONOLITH]
+    if application.settings.placement == MONOLITH and others:
+        output.say(f"This is everything in one process. Other placements: --placement {', --placement '.join(others)}.")

@@ -1,0 +1,81 @@
+"""`fissile topics apply`: makes the topics that the application needs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from fissile._application import Application
+from fissile._clock import SystemClock
+from fissile._settings import Settings
+from fissile.abc import TopicSpec
+from fissile.cli._context import Context, Whole
+from fissile.cli._exit import CommandFailed, Exit
+from fissile.cli._plan import find_changes
+from fissile.cli._serve import run_async
+from fissile.cli._topology import Topology
+from fissile.transports import open_transport
+
+
+def topics(
+    action: Literal["apply"],
+    /,
+    *,
+    placement: str | None = None,
+    context: Annotated[Context, Parameter(parse=False)],
+) -> Exit:
+    """Make the topics that the application needs and that the broker lacks, as `fissile plan` lists them.
+
+    Topics that are there are left alone; where one has another number of partitions nothing is made at all. Processes make topics too when
+    they start: this is for those that may not, and for doing it before.
+
+    Args:
+        action: What to do.
+        placement: The placement; the one that the settings name unless told.
+        context: What all commands are given.
+    """
+    del action  # there is one
+    application = context.application({"FISSILE_PLACEMENT": placement})
+    topology = Topology.read(Whole.read(application).require())
+    changes = find_changes(application, topology)
+    if changes.differ:
+        lines = [f"{spec.name} has {found} partitions, not {spec.partitions}" for spec, found in changes.differ]
+        raise CommandFailed(
+            "Nothing was made: topics are there with another number of partitions.",
+            *lines,
+            "A changed number would send a key to another partition, and break its order. Set FISSILE_PARTITIONS (or "
+            "FISSILE_REPLY_PARTITIONS) back, or let the application drain and move to new topics: FISSILE_KAFKA_PREFIX.",
+            code=Exit.INVALID,
+        )
+    make_topics(application, changes.create)
+    if context.as_json:
+        context.output.json({"created": [{"topic": spec.name, **_numbers(spec)} for spec in changes.create]})
+        return Exit.OK
+    for spec in changes.create:
+        context.output.data(f"made {spec.name} with {spec.partitions} partition{'s' if spec.partitions > 1 else ''}")
+    if not changes.create:
+        context.output.say("Nothing to do: all topics are there.")
+    return Exit.OK
+
+
+def _numbers(spec: TopicSpec) -> dict[str, float]:
+    return {"partitions": spec.partitions, "retention_s": spec.retention_s}
+
+
+def make_topics(application: Application, specs: tuple[TopicSpec, ...]) -> None:
+    """Make topics, through the transport, as processes do when they start.
+
+    Args:
+        application: Its settings name the broker.
+        specs: The topics, by their names on the broker.
+    """
+    prefix = application.settings.kafka_prefix
+    own = [TopicSpec(spec.name.removeprefix(prefix), spec.partitions, spec.retention_s) for spec in specs]
+    if own:
+        run_async(_make, application.settings, application.settings, own)
+
+
+async def _make(settings: Settings, specs: list[TopicSpec]) -> None:
+    async with open_transport(settings, SystemClock()) as transport:
+        await transport.ensure(specs)

@@ -1,0 +1,78 @@
+"""The commands of docs/splitting.md, as they stand there, on the application of this repository."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.cli.example import PATIENCE_S, Running, fissile, port_of, running
+from tests.cli.test_broker_commands import first_lines
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = (ROOT / "docs" / "splitting.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", TUTORIAL, re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("$ ")
+]
+
+
+def curl(port: int) -> str:
+    """Run the tutorial's curl against a port; return what it prints."""
+    (command,) = [each for each in COMMANDS if each.startswith("curl ")]
+    arguments = shlex.split(command.replace("localhost:8000", f"127.0.0.1:{port}"))
+    return subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
+
+
+def test_the_commands_are_those_that_the_tests_below_run() -> None:
+    kinds = [" ".join(shlex.split(command)[:2]) for command in COMMANDS]
+    assert kinds[:3] == ["make run", "curl -s", "make split"]
+    assert kinds[3:5] == ["fissile run", "fissile run"]
+    assert kinds[5:] == [
+        "export FISSILE_BUS=kafka://127.0.0.1:40951",
+        *(f"fissile {name}" for name in ("plan", "topics", "call", "ps", "lag", "tail")),
+    ]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "$(BIN)/fissile dev --split" in makefile
+
+
+def test_split_it_answers_and_can_be_looked_at(embedded_kafka: str) -> None:
+    with running("dev", "--split", "--port", "0", cwd=ROOT) as dev:
+        port = port_of(dev.wait_for("Gateway"))
+        dev.wait_for("Ready in")
+        assert '"stdout":"42\\n"' in curl(port)
+        settings = {"FISSILE_BUS": bus_of(dev), "FISSILE_PLACEMENT": "split"}
+        for command in COMMANDS[6:]:
+            arguments = shlex.split(command)[1:]
+            if arguments[0] == "tail":
+                (line,) = first_lines(1, *arguments, cwd=ROOT, **settings)
+                assert "code-executor.run-finished" in line
+            else:
+                done = fissile(*arguments, cwd=ROOT, **settings)
+                assert done.returncode == 0, done.stderr
+        dev.signal(signal.SIGINT)
+        assert dev.wait_exit() == 0
+
+
+def test_each_process_runs_by_itself_as_in_production(embedded_kafka: str) -> None:
+    prefix = "test-tutorial."
+    settings = {"FISSILE_BUS": f"kafka://{embedded_kafka}", "FISSILE_KAFKA_PREFIX": prefix, "FISSILE_PORT": "0"}
+    gateway, executor = (shlex.split(each)[1:] for each in COMMANDS if each.startswith("fissile run"))
+    with running(*gateway, cwd=ROOT, **settings) as first, running(*executor, cwd=ROOT, **settings) as second:
+        port = port_of(first.wait_for('"ready"'))
+        second.wait_for('"ready"')
+        assert '"stdout":"42\\n"' in curl(port)
+        for process in (first, second):
+            process.signal(signal.SIGTERM)
+            assert process.wait_exit() == 0
+
+
+def bus_of(dev: Running) -> str:
+    """Return the bus that the banner names."""
+    found = re.search(r"kafka://127\.0\.0\.1:\d+", dev.text)
+    assert found is not None
+    return found[0]

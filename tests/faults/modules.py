@@ -1,0 +1,60 @@
+"""Modules that write down what they handle, in a file that outlives their process."""
+
+from __future__ import annotations
+
+import os
+
+import anyio
+from attrs import frozen
+
+from fissile import Caller, Command, Contract, DeclaredError, Event, Module, Topic
+from tests.faults.history import Effect, append_effect
+
+EFFECTS = "FISSILE_TEST_EFFECTS"
+"""The environment variable that names the file."""
+WORK_S = 0.01
+"""How long a command takes, so that there is a middle to be killed in."""
+
+
+@frozen
+class Odd(DeclaredError):
+    number: int
+
+
+@frozen
+class Note(Command[str], raises=(Odd,)):
+    """Is written down; every tenth is refused after that."""
+
+    number: int
+
+
+@frozen
+class Noted(Event):
+    key: str
+    number: int
+    text: str = ""
+
+
+noted = Topic("ledger.noted", Noted, key=lambda event: event.key)
+ledger_contract = Contract("ledger", messages=[Odd, Note, Noted], topics=[noted])
+reader_contract = Contract("reader", messages=[])
+
+ledger = Module(ledger_contract)
+reader = Module(reader_contract)
+
+
+@ledger.command(Note, idempotent=True)
+async def note(command: Note, caller: Caller) -> str:
+    await anyio.sleep(WORK_S)
+    append_effect(os.environ[EFFECTS], Effect("command", caller.message_id, os.getpid(), caller.attempt))
+    await anyio.sleep(WORK_S)
+    if command.number % 10 == 7:
+        raise Odd(command.number)
+    return f"did {caller.message_id}"
+
+
+@reader.subscribe(noted)
+async def read(event: Noted, caller: Caller) -> None:
+    effect = Effect("event", f"{event.key}/{event.number}", os.getpid(), caller.attempt, event.key, event.number)
+    append_effect(os.environ[EFFECTS], effect)
+    await anyio.sleep(0)

@@ -1,0 +1,79 @@
+"""Topics and names: made once, checked, found by others, and apart from those of other applications."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from fissile import StartupFailed
+from fissile._errors import Unavailable
+from fissile.abc import TopicSpec
+from tests.transports.helpers import all_of, assigned, kafka, numbers, opened, record
+
+
+async def test_processes_that_start_at_once_make_a_topic_once(apache_kafka: str) -> None:
+    async with kafka(apache_kafka) as first, kafka(apache_kafka, first.options.prefix) as second:
+        async with anyio.create_task_group() as tasks:
+            for transport in (first, second):
+                tasks.start_soon(transport.ensure, [TopicSpec("t", 3, 3600.0), TopicSpec("u", 1, 3600.0)])
+        await first.append([record(1)])
+        assert numbers(await all_of(second, 3)) == [1]
+
+
+async def test_all_faults_of_topics_are_told_together(apache_kafka: str) -> None:
+    async with opened(apache_kafka) as transport:
+        await transport.ensure([TopicSpec("u", 2, 3600.0)])
+        with pytest.raises(StartupFailed) as caught:
+            await transport.ensure([TopicSpec("t", 3, 3600.0), TopicSpec("u", 4, 3600.0)])
+        assert len(caught.value.faults) == 2
+        larger = kafka(apache_kafka, transport.options.prefix, max_message_bytes=8 * 1024 * 1024)
+        async with larger:
+            with pytest.raises(StartupFailed, match=r"max\.message\.bytes"):
+                await larger.ensure([TopicSpec("t", 2, 3600.0)])
+
+
+async def test_a_topic_is_kept_and_limited_as_it_was_asked_for(apache_kafka: str) -> None:
+    async with opened(apache_kafka) as transport:
+
+        async def configs() -> dict[str, str]:
+            from aiokafka.admin import AIOKafkaAdminClient
+            from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+            admin = AIOKafkaAdminClient(bootstrap_servers=list(transport.options.servers))
+            await admin.start()
+            try:
+                topic = ConfigResource(ConfigResourceType.TOPIC, f"{transport.options.prefix}t")
+                ((response,)) = await admin.describe_configs([topic])
+                found: list[Any] = response.resources[0][4]
+                return {name: value for name, value, *_ in found}
+            finally:
+                await admin.close()
+
+        found = await transport._bridge.call(configs)
+        assert found["retention.ms"] == "3600000"
+        assert int(found["max.message.bytes"]) > transport.options.max_record_bytes
+
+
+async def test_applications_with_other_prefixes_share_a_broker_and_nothing_else(apache_kafka: str) -> None:
+    async with opened(apache_kafka, partitions=1) as mine, opened(apache_kafka, partitions=2) as yours:
+        await mine.append([record(1, partition=0)])
+        assert await all_of(yours) == []
+        async with mine.join("g", {"t": "earliest"}) as first, yours.join("g", {"t": "earliest"}) as second:
+            assert len((await assigned(first)).positions) == 1
+            assert len((await assigned(second)).positions) == 2
+
+
+async def test_what_another_process_has_made_is_found_and_what_nobody_has_made_is_unavailable(
+    apache_kafka: str,
+) -> None:
+    async with opened(apache_kafka) as first, kafka(apache_kafka, first.options.prefix) as second:
+        await second.append([record(1)])
+        assert numbers(await all_of(first)) == [1]
+        with pytest.raises(Unavailable, match="no topic nowhere"):
+            async with second.join("g", {"nowhere": "earliest"}):
+                pass
+        with pytest.raises(Unavailable, match="no topic nowhere"):
+            async with second.read([("nowhere", 0)], "latest"):
+                pass
