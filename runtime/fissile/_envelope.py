@@ -79,6 +79,10 @@ class Encoder:
         return encode
 
 
+KEY_LIMIT_BYTES = 4096
+"""A key is a name. It also has to fit beside a message of the largest size, with the headers of a dead letter."""
+
+
 def key_bytes(name: str, key: Callable[[Any], str], message: Any) -> bytes:
     """Return the key of a message as it stands in a log.
 
@@ -89,7 +93,10 @@ def key_bytes(name: str, key: Callable[[Any], str], message: Any) -> bytes:
         text: object = key(message)
         if not isinstance(text, str):
             raise TypeError(f"it gives {type(text).__name__}, not str")
-        return text.encode()
+        encoded = text.encode()
+        if len(encoded) > KEY_LIMIT_BYTES:
+            raise ValueError(f"it has {len(encoded)} bytes and the limit is {KEY_LIMIT_BYTES}")
+        return encoded
     except Exception as error:  # noqa: BLE001 -- the developer's function may raise anything
         raise InvalidMessage(name, f"its key cannot be made ({type(error).__name__}: {error})") from None
 

@@ -130,6 +130,38 @@ def test_a_fault_is_shown_once_and_the_next_save_recovers(split_shop: Path) -> N
         assert dev.wait_for("ready in").startswith("orders  | ")
 
 
+def test_a_module_that_moves_to_another_process_answers_from_there(split_shop: Path) -> None:
+    with running("dev", "--split", "--port", "0", cwd=split_shop) as dev:
+        dev.wait_for("Ready in")
+        before = pids_of(dev)
+        text = (split_shop / "pyproject.toml").read_text()
+        moved = text.replace('orders = ["orders"]\n', 'core = ["orders", "billing"]\n').replace(
+            'billing = ["billing"]\n', ""
+        )
+        (split_shop / "pyproject.toml").write_text(moved)
+        assert "starting gateway, core anew" in dev.wait_for("reload pyproject.toml changed")
+        dev.wait_for("ready in")
+        dev.wait_for("ready in")
+        port = port_of(next(each for each in dev.lines if "pyproject.toml changed" in each and "http://" in each))
+        assert answer(order(port, "A1")) == "1 x A1 [] False"
+        assert not [name for name, pid in before.items() if is_there(pid)]
+
+
+def test_a_broker_that_ends_is_told_and_ends_all(split_shop: Path) -> None:
+    before = broker_folders()
+    with running("dev", "--split", "--port", "0", "--no-reload", cwd=split_shop) as dev:
+        dev.wait_for("Ready in")
+        (folder,) = broker_folders() - before
+        (broker,) = [
+            int(each.parent.name)
+            for each in Path("/proc").glob("[0-9]*/cmdline")
+            if each.read_bytes().split(b"\0")[1:4] == [b"start", b"--data-dir", str(folder / "data").encode()]
+        ]
+        os.kill(broker, signal.SIGKILL)
+        dev.wait_for("error: The embedded broker has ended")
+        assert dev.wait_exit() == 7
+
+
 def test_a_second_ctrl_c_stops_at_once(split_shop: Path, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     with running("dev", "--split", "--port", "0", cwd=split_shop) as dev:

@@ -17,7 +17,7 @@ from attrs import define, field
 OpType = Literal["invoke", "ok", "fail", "info"]
 
 
-class Op(msgspec.Struct, frozen=True, tag="op"):
+class Op(msgspec.Struct, frozen=True, tag_field="line", tag="op"):
     """One line about one operation.
 
     Attributes:
@@ -41,7 +41,7 @@ class Op(msgspec.Struct, frozen=True, tag="op"):
     happened: bool | None = None
 
 
-class Fault(msgspec.Struct, frozen=True, tag="fault"):
+class Fault(msgspec.Struct, frozen=True, tag_field="line", tag="fault"):
     """One line about a fault: it has begun, or it is over. What has no duration has only the first."""
 
     time: float
@@ -50,7 +50,7 @@ class Fault(msgspec.Struct, frozen=True, tag="fault"):
     seed: int = 0
 
 
-class Commit(msgspec.Struct, frozen=True, tag="commit"):
+class Commit(msgspec.Struct, frozen=True, tag_field="line", tag="commit"):
     """One line about what a group had committed when it was looked at."""
 
     time: float

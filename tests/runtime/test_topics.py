@@ -254,6 +254,14 @@ async def test_an_event_whose_key_cannot_be_made_is_refused() -> None:
             await app.bus.publish(Unlisted())
 
 
+async def test_an_event_whose_key_is_too_long_is_refused() -> None:
+    long = Topic("broken.events", Unlisted, key=lambda event: "k" * 4097)
+    module = Module(Contract("broken", messages=[Unlisted], topics=[long]))
+    async with app_of(module) as app:
+        with pytest.raises(InvalidMessage, match="4097 bytes and the limit is 4096"):
+            await app.bus.publish(Unlisted())
+
+
 async def test_every_subscribed_module_gets_every_event() -> None:
     first, second = Seen(), Seen()
     async with app_of(maker(), reader(first, "first"), reader(second, "second")) as app:

@@ -201,8 +201,9 @@ class SplitSupervisor:
             return
         given = dict(self.settings)
         if self.broker is not None:
-            # It does not notice that a member has died; one of the same name takes its place.
-            given["FISSILE_KAFKA_INSTANCE"] = unit.name
+            # It does not notice that a member has died. The next one of the same name takes its place; one name for all processes
+            # does, since a module is in one of them, and may move to another.
+            given["FISSILE_KAFKA_INSTANCE"] = "dev"
         unit.ready = None
         unit.child = await Child.start(given, self.context, began, process_name=unit.name)
         self._tasks.start_soon(self._lines.follow, unit, unit.child, self._send.send)

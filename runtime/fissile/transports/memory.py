@@ -348,6 +348,8 @@ def _fetch(log: MemoryLog, positions: dict[Partition, int], paused: Collection[P
             positions[topic, number] = found[-1].offset + 1
             records += found
             if len(records) >= batch:
+                # The others first, the next time.
+                positions[topic, number] = positions.pop((topic, number))
                 break
     return records
 

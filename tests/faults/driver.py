@@ -1,0 +1,208 @@
+"""Starts processes, each in its own process group, injects faults into them by name, and calls them from the process of the test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from uuid import uuid4
+
+import anyio
+import anyio.abc
+import attrs
+import msgspec
+from anyio.streams.text import TextReceiveStream
+from attrs import define, field
+
+from fissile import App, Bus, Module, Settings
+from fissile.testing._placements import import_path
+from tests.faults.checker import Report, check
+from tests.faults.history import Effects, History
+from tests.faults.modules import EFFECTS, ledger, ledger_contract, reader, reader_contract
+
+SCALE = float(os.environ.get("FISSILE_TEST_SCALE", "1"))
+"""How much is done: 1 for every change, 10 for the full figures."""
+SEED = int(os.environ.get("FISSILE_TEST_SEED", "0"))
+SESSION_S = 10.0 if SCALE >= 10 or "FISSILE_TEST_KAFKA" in os.environ else 3.0
+RECOVERY_S = SESSION_S + 5.0
+"""What 99 of 100 operations that a fault held up may take after it."""
+PATIENCE_S = 60.0
+"""How long a test waits for what has to come."""
+SETTINGS = Settings(
+    partitions=4,
+    reply_partitions=4,
+    commit_interval_s=0.2,
+    kafka_session_s=SESSION_S,
+    kafka_heartbeat_s=SESSION_S / 10,
+    kafka_revoke_s=4.0,
+)
+
+
+def scaled(full: int) -> int:
+    """Return how many of `full` are done at this scale."""
+    return max(1, min(full, round(full * SCALE / 10)))
+
+
+@define(eq=False)
+class Worker:
+    """A process that hosts a module."""
+
+    process: anyio.abc.Process
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to its process group."""
+        if self.process.returncode is None:
+            os.killpg(self.process.pid, number)
+
+    async def leave(self) -> None:
+        """Drain it (SIGTERM), and wait until it has ended."""
+        self.signal(signal.SIGTERM)
+        with anyio.fail_after(PATIENCE_S):
+            await self.process.wait()
+
+    async def end(self) -> None:
+        """Kill it, whatever state it is in."""
+        with anyio.CancelScope(shield=True):
+            self.signal(signal.SIGKILL)
+            await self.process.wait()
+            await self.process.aclose()
+
+
+@define(eq=False)
+class Site:
+    """Some processes, a broker, and what is known of them.
+
+    Attributes:
+        folder: Where history, end state and logs are.
+        settings: The settings of all processes.
+        random: Decides where and when; from the seed.
+        history: What the driver saw.
+        effects: What was handled.
+        workers: The processes that live, or have been killed by a fault.
+    """
+
+    folder: Path
+    settings: Settings
+    random: Random
+    history: History = field(init=False)
+    effects: Effects = field(init=False)
+    workers: list[Worker] = field(factory=list[Worker], init=False)
+    _bus: Bus | None = field(default=None, init=False)
+    app: App = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.history = History(self.folder / "history.jsonl")
+        self.effects = Effects(self.folder / "effects.jsonl")
+
+    @property
+    def bus(self) -> Bus:
+        """The bus of the test's process."""
+        return self.app.bus
+
+    async def start(self, module: Module, *, bus: str | None = None) -> Worker:
+        """Start a process that hosts a module, and wait until it is ready.
+
+        Args:
+            module: The module.
+            bus: Its broker, if it is not that of the others.
+        """
+        settings = self.settings if bus is None else attrs.evolve(self.settings, bus=bus)
+        others = [import_path(other) for other in (ledger, reader) if other is not module]
+        task = {"host": import_path(module), "others": others, "settings": settings, "path": sys.path}
+        environment = {**os.environ, EFFECTS: str(self.effects.path)}
+        with (self.folder / "log").open("ab") as log:
+            process = await anyio.open_process(
+                [sys.executable, "-m", "fissile.testing._host"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        worker = Worker(process)
+        self.workers.append(worker)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        await process.stdin.send(msgspec.json.encode(task))
+        await process.stdin.aclose()
+        with anyio.fail_after(PATIENCE_S):
+            async for text in TextReceiveStream(process.stdout):
+                if "ready" in text:
+                    return worker
+        raise RuntimeError(f"a process has ended with {await process.wait()} before it was ready: {self.log()}")
+
+    def log(self) -> str:
+        """Return the end of what the processes have printed."""
+        path = self.folder / "log"
+        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+
+    def kill(self, worker: Worker) -> None:
+        """Kill a process at once (SIGKILL)."""
+        self.history.fault("kill")
+        worker.signal(signal.SIGKILL)
+
+    def freeze(self, worker: Worker) -> None:
+        """Stop a process (SIGSTOP), until `go_on`."""
+        self.history.fault("freeze")
+        worker.signal(signal.SIGSTOP)
+
+    def go_on(self, worker: Worker) -> None:
+        """Let a process go on (SIGCONT)."""
+        worker.signal(signal.SIGCONT)
+        self.history.fault("freeze", "end")
+
+    async def settle(self) -> None:
+        """Wait until all that was acknowledged was handled; what is missing at the end is for the checker to tell."""
+        with anyio.move_on_after(PATIENCE_S):
+            while not self.history.acknowledged <= self.effects.look():
+                await anyio.sleep(0.02)
+        before = -1
+        while before != self.effects.count:  # and for repeats, until there are no more
+            before = self.effects.count
+            await anyio.sleep(0.5)
+            self.effects.look()
+
+    def report(self, title: str) -> Report:
+        """Check what is written down, and print the figures."""
+        found = check(self.history.path, self.effects.path, deadline_s=self.settings.call_timeout_s)
+        print(f"\n{title} [seed {SEED}, scale {SCALE:g}]: {found}")
+        return found
+
+
+@asynccontextmanager
+async def site(
+    folder: Path, broker: str, backend: object, *processes: Module, settings: Settings = SETTINGS
+) -> AsyncGenerator[Site]:
+    """Start processes on a broker, and a caller in this process; kill them all at the end."""
+    name = backend if backend in ("asyncio", "trio") else "asyncio"
+    settings = attrs.evolve(
+        settings, bus=f"kafka://{broker}", backend=name, kafka_prefix=f"f{uuid4().hex[:8]}.", call_timeout_s=30.0
+    )
+    found = Site(folder, settings, Random(SEED))
+    try:
+        # The caller first: it makes the topics, so that processes do not make them at the same time.
+        found.app = App([], contracts=[ledger_contract, reader_contract], settings=settings, process="test")
+        async with found.app:
+            async with anyio.create_task_group() as starting:
+                for module in processes:
+                    starting.start_soon(found.start, module)
+            yield found
+    finally:
+        for worker in found.workers:
+            await worker.end()
+        found.history.close()
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition that nothing announces."""
+    give_up = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > give_up:
+            raise AssertionError(f"Waited in vain until {what}")
+        await anyio.sleep(0.005)

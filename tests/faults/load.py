@@ -1,0 +1,84 @@
+"""Commands and events, many at a time, each with its lines in the history."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Literal
+
+import anyio
+
+from fissile import CallError, DeclaredError
+from fissile._errors import TransportClosed
+from tests.faults.driver import Site
+from tests.faults.history import Op, OpType
+from tests.faults.modules import Note, Noted
+
+CALLERS = 20
+KEYS = 16
+
+
+async def commands(site: Site, total: int, *, pause_s: float = 0.0, prefix: str = "c") -> None:
+    """Execute commands from several callers, each of which waits for its answer and then, maybe, a bit more."""
+    numbers = count()
+
+    async def caller() -> None:
+        while (number := next(numbers)) < total:
+            await _tell(site, "command", f"{prefix}{number}", _command(site, f"{prefix}{number}", number))
+            await anyio.sleep(pause_s)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(min(CALLERS, total)):
+            tasks.start_soon(caller)
+
+
+def _command(site: Site, name: str, number: int) -> Callable[[], Awaitable[str]]:
+    return lambda: site.bus.execute(Note(number), id=name)
+
+
+async def events(site: Site, total: int, *, pause_s: float = 0.0, prefix: str = "k") -> None:
+    """Publish events of several keys, those of one key one after the other."""
+
+    async def publisher(key: str, numbers: range) -> None:
+        for number in numbers:
+            await _tell(site, "event", f"{key}/{number}", _event(site, key, number), key, number)
+            await anyio.sleep(pause_s)
+
+    keys = min(KEYS, total)
+    async with anyio.create_task_group() as tasks:
+        for key in range(keys):
+            tasks.start_soon(publisher, f"{prefix}{key}", range((total - key + keys - 1) // keys))
+
+
+def _event(site: Site, key: str, number: int) -> Callable[[], Awaitable[str]]:
+    async def publish() -> str:
+        await site.bus.publish(Noted(key, number))
+        return "stored"
+
+    return publish
+
+
+async def _tell(
+    site: Site,
+    kind: Literal["command", "event"],
+    name: str,
+    act: Callable[[], Awaitable[str]],
+    key: str = "",
+    number: int = 0,
+) -> None:
+    def write(outcome: OpType, value: str = "", happened: bool | None = None) -> None:
+        site.history.write(Op(time.monotonic(), outcome, kind, name, key, number, value, happened))
+
+    write("invoke")
+    try:
+        value = await act()
+    except DeclaredError:
+        write("ok", "declared")
+    except CallError as error:
+        text = f"{type(error).__name__}: {error}"
+        write("info" if error.happened is None else "fail", text, error.happened)
+    except TransportClosed as error:
+        write("info", f"{type(error).__name__}: {error}")
+    else:
+        write("ok", value)

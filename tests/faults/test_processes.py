@@ -1,0 +1,113 @@
+"""Processes that are killed, frozen past their session, or come and go: nothing is lost, and the order of each key is kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.faults.driver import RECOVERY_S, SESSION_S, Site, scaled, site, until
+from tests.faults.load import commands, events
+from tests.faults.modules import ledger, reader
+
+pytestmark = pytest.mark.timeout(600)
+on_both = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
+
+
+async def _kill_and_replace(found: Site, total: int, module: Any) -> None:
+    """Kill one of the processes that are there, in the middle, and start another."""
+    for number in range(scaled(3)):
+        at = found.random.randint(total // 4, total // 2) + number * total // 8
+        await until(lambda at=at: found.history.done >= at, "the middle is reached")  # type: ignore[misc]
+        living = [worker for worker in found.workers if worker.process.returncode is None]
+        found.kill(found.random.choice(living))
+        await found.start(module)
+
+
+@on_both
+async def test_commands_outlive_a_callee_that_is_killed_in_the_middle(
+    apache_kafka: str, tmp_path: Path, anyio_backend: Any
+) -> None:
+    total = scaled(1000)
+    async with site(tmp_path, apache_kafka, anyio_backend, ledger, ledger) as found:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_kill_and_replace, found, total, ledger)
+            await commands(found, total, pause_s=0.01)
+        await found.settle()
+        report = found.report("SIGKILL of a callee")
+    assert report.anomalies == ()
+    assert (report.sent, report.failed) == (total, 0)
+    assert report.declared == total // 10
+    assert report.recovery_s(0.99) <= RECOVERY_S
+
+
+@on_both
+async def test_events_outlive_a_subscriber_that_is_killed_in_the_middle(
+    apache_kafka: str, tmp_path: Path, anyio_backend: Any
+) -> None:
+    total = scaled(10_000)
+    async with site(tmp_path, apache_kafka, anyio_backend, reader, reader) as found:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_kill_and_replace, found, total, reader)
+            await events(found, total, pause_s=0.01)
+        await found.settle()
+        report = found.report("SIGKILL of a subscriber")
+    assert report.anomalies == ()
+    assert (report.sent, report.ok) == (total, total)
+
+
+@on_asyncio
+async def test_a_subscriber_that_was_frozen_past_its_session_does_no_harm_when_it_goes_on(
+    apache_kafka: str, tmp_path: Path, anyio_backend: Any
+) -> None:
+    total = scaled(10_000)
+    async with site(tmp_path, apache_kafka, anyio_backend, reader, reader) as found:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(events, found, total)
+            await until(lambda: found.history.done >= total // 4, "some events are published")
+            zombie = found.random.choice(found.workers)
+            found.freeze(zombie)
+            await anyio.sleep(SESSION_S * 1.5)
+            found.go_on(zombie)
+            await events(found, total // 4, pause_s=0.02, prefix="later")
+        await found.settle()
+        report = found.report("a process frozen past its session")
+    assert report.anomalies == ()
+    assert report.ok == total + total // 4
+
+
+@on_asyncio
+async def test_joins_and_leaves_under_load_lose_nothing(apache_kafka: str, tmp_path: Path, anyio_backend: Any) -> None:
+    async with site(tmp_path, apache_kafka, anyio_backend, ledger, reader) as found:
+        moves: Counter[str] = Counter()
+        async with anyio.create_task_group() as tasks:
+            ongoing = True
+
+            async def load() -> None:
+                round_ = 0
+                while ongoing:
+                    round_ += 1
+                    async with anyio.create_task_group() as both:
+                        both.start_soon(lambda number=round_: commands(found, 40, pause_s=0.02, prefix=f"{number}c"))
+                        both.start_soon(lambda number=round_: events(found, 160, pause_s=0.02, prefix=f"{number}k"))
+
+            tasks.start_soon(load)
+            guests = [await found.start(reader)]
+            moves["join"] += 1
+            for number in range(scaled(40) - 1):
+                module = (ledger, reader)[number // 2 % 2]
+                if number % 2 == 0:
+                    found.history.fault("leave")
+                    await guests.pop(found.random.randrange(len(guests))).leave()
+                else:
+                    found.history.fault("join")
+                    guests.append(await found.start(module))
+            ongoing = False
+        await found.settle()
+        report = found.report("joins and leaves")
+    assert report.anomalies == ()
+    assert report.failed == report.unknown == 0
