@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+import attrs
+import msgspec
 from attrs import frozen
 
 from fissile._app import App
@@ -108,6 +110,15 @@ class Application:
         if faults:
             raise StartupFailed(tuple(faults))
         name = str(table.get("name", root.name))
+        if not settings.kafka_prefix:
+            # Two applications on one broker must not meet; two developers of one application set it themselves.
+            settings = attrs.evolve(settings, kafka_prefix=f"{name}.")
+            origins = tuple(
+                msgspec.structs.replace(origin, value=settings.kafka_prefix, source="the application's name")
+                if origin.variable == variable_name("kafka_prefix")
+                else origin
+                for origin in origins
+            )
         return cls(name, root, file, tuple(paths), table, sources, settings, origins, is_dev)
 
     # --- modules -----------------------------------------------------------------------------------------------------

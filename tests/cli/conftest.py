@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.brokers.fixtures import apache_kafka as apache_kafka
 from tests.brokers.fixtures import embedded_kafka as embedded_kafka
 from tests.cli.example import PYPROJECT, write_application
 

@@ -169,6 +169,19 @@ def test_what_was_published_is_seen_by_tail_and_lag(split_shop: Path, shared: di
             return all(each["lag"] == 0 for each in lags)
 
         dev.wait_until(is_handled, "everything handled")
+        head = f"{sys.executable} -m fissile tail --from earliest | head -n 1"
+        cut = subprocess.run(
+            head,
+            shell=True,
+            cwd=split_shop,
+            env=environment(**shared),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert len(cut.stdout.splitlines()) == 1
+        assert "Error" not in cut.stderr
+
         table = fissile("lag", cwd=split_shop, **shared)
         assert table.stdout.splitlines()[0].split() == ["GROUP", "TOPIC", "PARTITION", "COMMITTED", "END", "LAG"]
         assert "0 to be handled" in table.stderr
@@ -227,3 +240,23 @@ def test_a_wrong_tail_is_told(
     done = fissile("tail", *arguments, cwd=split_shop, **shared)
     assert (done.returncode, done.stdout) == (code, "")
     assert text in done.stderr
+
+
+def test_all_of_it_on_apache_kafka(split_shop: Path, shared: dict[str, str], apache_kafka: str) -> None:
+    there = {**shared, "FISSILE_BUS": f"kafka://{apache_kafka}"}
+    assert fissile("ps", cwd=split_shop, **there).returncode == 5
+    assert fissile("plan", cwd=split_shop, **there).returncode == 10
+    assert fissile("topics", "apply", cwd=split_shop, **there).returncode == 0
+    assert fissile("plan", cwd=split_shop, **there).returncode == 0
+    refused = fissile("topics", "apply", cwd=split_shop, **{**there, "FISSILE_PARTITIONS": "3"})
+    assert refused.returncode == 3
+    with split_running(split_shop, there) as (_, port):
+        assert answer(order(port, "A1")) == "1 x A1 [] False"
+        done = fissile("call", "orders.place-order", "--sku", "B2", cwd=split_shop, **there)
+        assert done.stdout == '"1 x B2 [] False"\n'
+        lines = first_lines(2, "tail", "--from", "earliest", "--json", cwd=split_shop, **there)
+        assert {json.loads(line)["key"] for line in lines} == {"A1", "B2"}
+        lags = json.loads(fissile("lag", "--json", cwd=split_shop, **there).stdout)
+        assert sum(each["end"] for each in lags if each["topic"].endswith("orders.placed")) == 2
+        told = json.loads(fissile("ps", "--json", cwd=split_shop, **there).stdout)
+        assert {each["process"]: each["partitions"] for each in told["members"]} == {"orders": 2, "billing": 4}

@@ -69,6 +69,16 @@ def test_one_command_answers_and_leaves_nothing_behind(split_shop: Path, backend
     assert "Traceback" not in dev.text
 
 
+def test_each_process_has_a_colour_where_colours_are_wanted(split_shop: Path) -> None:
+    with running("dev", "--split", "--no-reload", "--port", "0", cwd=split_shop, FORCE_COLOR="1") as dev:
+        port = port_of(dev.wait_for("Gateway").replace("\x1b[0m", ""))
+        dev.wait_for("Ready in")
+        assert answer(order(port, "A1")) == "1 x A1 [] False"
+        assert dev.wait_for("placing A1").startswith("\x1b[33morders  |\x1b[0m ")
+        dev.signal(signal.SIGINT)
+        assert dev.wait_exit() == 0
+
+
 def test_a_change_restarts_only_the_process_concerned(split_shop: Path) -> None:
     with running("dev", "--split", "--port", "0", cwd=split_shop) as dev:
         port = port_of(dev.wait_for("Gateway"))

@@ -139,7 +139,7 @@ def judge(history: Iterable[Line], effects: Sequence[Effect], *, deadline_s: flo
         in_flight=len(in_flight),
         handled=len(effects),
         repeats=len(effects) - len({effect.id for effect in effects}),
-        recoveries_s=_recoveries(calls, spans),
+        recoveries_s=_recoveries(calls, effects, spans),
         faults=spans,
         anomalies=tuple(anomalies),
     )
@@ -238,20 +238,28 @@ def _judge_commits(lines: Iterable[Line]) -> Iterable[Anomaly]:
             reached[line.place] = line.offset
 
 
-def _recoveries(calls: dict[str, _Call], spans: Sequence[Span]) -> tuple[float, ...]:
-    """Tell how long operations were held up: those under way at a fault, and later ones that took longer than any before it."""
+def _recoveries(calls: dict[str, _Call], effects: Sequence[Effect], spans: Sequence[Span]) -> tuple[float, ...]:
+    """Tell how long operations were held up: those under way at a fault, and later ones that took longer than any before it.
+
+    A command ends with its reply, an event when it is handled.
+    """
     if not spans:
         return ()
+    handled: dict[str, float] = {}
+    for effect in effects:
+        handled.setdefault(effect.id, effect.time)
     began = min(span.begin for span in spans)
-    found: list[float] = []
-    before = [call.end.time - call.invoked.time for call in calls.values() if call.end and call.end.time < began]
-    usual_s = max(before, default=0.0)
+    times: list[tuple[float, float]] = []
     for call in calls.values():
-        if call.end is None or call.end.time < began:
-            continue
-        healed = [span.end for span in spans if _overlaps(call, span)]
-        if any(end < call.end.time for end in healed):
-            found.append(call.end.time - max(end for end in healed if end < call.end.time))
-        elif not healed and call.end.time - call.invoked.time > usual_s:
-            found.append(call.end.time - call.invoked.time)
+        end, name = call.end, call.invoked.id
+        if end is not None and end.type == "ok":
+            times.append((call.invoked.time, max(end.time, handled.get(name, 0.0) if end.f == "event" else 0.0)))
+    usual_s = max((end - begin for begin, end in times if end < began), default=0.0)
+    found: list[float] = []
+    for begin, end in times:
+        healed = [span.end for span in spans if begin <= span.end < end]
+        if healed:
+            found.append(end - max(healed))
+        elif end - begin > usual_s and end > began and not any(begin <= span.end and end >= span.begin for span in spans):
+            found.append(end - begin)
     return tuple(found)

@@ -93,12 +93,16 @@ class Site:
     history: History = field(init=False)
     effects: Effects = field(init=False)
     workers: list[Worker] = field(factory=list[Worker], init=False)
-    _bus: Bus | None = field(default=None, init=False)
     app: App = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.history = History(self.folder / "history.jsonl")
         self.effects = Effects(self.folder / "effects.jsonl")
+
+    @property
+    def living(self) -> list[Worker]:
+        """The processes that have not ended."""
+        return [worker for worker in self.workers if worker.process.returncode is None]
 
     @property
     def bus(self) -> Bus:
@@ -170,7 +174,9 @@ class Site:
 
     def report(self, title: str) -> Report:
         """Check what is written down, and print the figures."""
-        found = check(self.history.path, self.effects.path, deadline_s=self.settings.call_timeout_s)
+        # A message is stored, or not, within the deadline of an append, and what waits for a place in its partition within another.
+        deadline_s = max(self.settings.call_timeout_s, 2 * self.settings.kafka_append_s)
+        found = check(self.history.path, self.effects.path, deadline_s=deadline_s)
         print(f"\n{title} [seed {SEED}, scale {SCALE:g}]: {found}")
         return found
 
@@ -181,9 +187,7 @@ async def site(
 ) -> AsyncGenerator[Site]:
     """Start processes on a broker, and a caller in this process; kill them all at the end."""
     name = backend if backend in ("asyncio", "trio") else "asyncio"
-    settings = attrs.evolve(
-        settings, bus=f"kafka://{broker}", backend=name, kafka_prefix=f"f{uuid4().hex[:8]}.", call_timeout_s=30.0
-    )
+    settings = attrs.evolve(settings, bus=f"kafka://{broker}", backend=name, kafka_prefix=f"f{uuid4().hex[:8]}.")
     found = Site(folder, settings, Random(SEED))
     try:
         # The caller first: it makes the topics, so that processes do not make them at the same time.

@@ -67,6 +67,7 @@ class Effect(msgspec.Struct, frozen=True):
     attempt: int = 1
     key: str = ""
     number: int = 0
+    time: float = 0.0
 
 
 Line = Op | Fault | Commit

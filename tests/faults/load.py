@@ -59,6 +59,16 @@ def _event(site: Site, key: str, number: int) -> Callable[[], Awaitable[str]]:
     return publish
 
 
+async def steady(site: Site, stop: anyio.Event) -> None:
+    """Send commands and events, round after round, until told to stop."""
+    for number in count():
+        if stop.is_set():
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: commands(site, 40, pause_s=0.02, prefix=f"{number}c"))
+            tasks.start_soon(lambda: events(site, 160, pause_s=0.02, prefix=f"{number}k"))
+
+
 async def _tell(
     site: Site,
     kind: Literal["command", "event"],

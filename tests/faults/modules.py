@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import anyio
 from attrs import frozen
@@ -46,7 +47,8 @@ reader = Module(reader_contract)
 @ledger.command(Note, idempotent=True)
 async def note(command: Note, caller: Caller) -> str:
     await anyio.sleep(WORK_S)
-    append_effect(os.environ[EFFECTS], Effect("command", caller.message_id, os.getpid(), caller.attempt))
+    effect = Effect("command", caller.message_id, os.getpid(), caller.attempt, time=time.monotonic())
+    append_effect(os.environ[EFFECTS], effect)
     await anyio.sleep(WORK_S)
     if command.number % 10 == 7:
         raise Odd(command.number)
@@ -55,6 +57,7 @@ async def note(command: Note, caller: Caller) -> str:
 
 @reader.subscribe(noted)
 async def read(event: Noted, caller: Caller) -> None:
-    effect = Effect("event", f"{event.key}/{event.number}", os.getpid(), caller.attempt, event.key, event.number)
+    name = f"{event.key}/{event.number}"
+    effect = Effect("event", name, os.getpid(), caller.attempt, event.key, event.number, time.monotonic())
     append_effect(os.environ[EFFECTS], effect)
     await anyio.sleep(0)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from time import perf_counter
 from typing import Any, TypeVar
 
 import anyio
@@ -22,7 +24,7 @@ from fissile.transports._kafka_options import Options, options_of
 
 T = TypeVar("T")
 
-_START_S, _ANSWER_S = 10.0, 20.0
+_START_S, _ANSWER_S, _PATIENCE_S = 10.0, 20.0, 10.0
 _UNKNOWN = -1
 
 
@@ -63,7 +65,7 @@ class KafkaView:
         """Return the members of groups; a group that is not there has none."""
         found: list[MemberFound] = []
         for group in groups:
-            for response in await self.admin.describe_consumer_groups([group]):
+            for response in await _patiently(partial(self.admin.describe_consumer_groups, [group])):
                 for described in response.to_object()["groups"]:
                     for one in described["members"]:
                         held = _assigned(one["member_assignment"])
@@ -76,7 +78,7 @@ class KafkaView:
         wanted = [partition_of(*each) for each in partitions]
         if not wanted:
             return {}
-        found = await self.admin.list_consumer_group_offsets(group, partitions=wanted)
+        found = await _patiently(lambda: self.admin.list_consumer_group_offsets(group, partitions=wanted))
         return {(each.topic, each.partition): told.offset for each, told in found.items() if told.offset != _UNKNOWN}
 
     async def bounds(self, partitions: Iterable[Partition]) -> tuple[dict[Partition, int], dict[Partition, int]]:
@@ -90,6 +92,18 @@ class KafkaView:
             {(each.topic, each.partition): offset for each, offset in begins.items()},
             {(each.topic, each.partition): offset for each, offset in ends.items()},
         )
+
+
+async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:  # Any: the library has no types
+    """Ask again where the answer is to come soon: the first that asks a new cluster for a group waits until it can keep groups."""
+    end = perf_counter() + _PATIENCE_S
+    while True:
+        try:
+            return await ask()
+        except kafka_error() as error:
+            if not getattr(error, "retriable", False) or perf_counter() > end:
+                raise
+            await anyio.sleep(0.1)
 
 
 def _assigned(data: bytes) -> tuple[Partition, ...] | None:
@@ -126,7 +140,7 @@ def look(application: Application, ask: Callable[[KafkaView], Awaitable[T]], wha
 
     async def run() -> T:
         async with _connected(options, application) as view:
-            return await within(_ANSWER_S, "Kafka was asked", _awaited(ask(view)))
+            return await within(_ANSWER_S, "Kafka cannot tell", _awaited(ask(view)))
 
     return anyio.run(run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -9,9 +10,10 @@ from time import perf_counter
 import anyio
 from attrs import define, field
 
+from fissile._placement import GATEWAY
+from fissile.cli._children import Child, Ended, Event
 from fissile.cli._output import Output
 from fissile.cli._serve import Ready
-from fissile.cli._supervise import Child, Ended, Event
 from fissile.cli._watch import CONFIGURATION
 
 COLORS = ("cyan", "yellow", "green", "magenta", "blue")
@@ -19,6 +21,10 @@ _STEADY_S = 10.0
 """A process that has run for so long had a good start; its next end is a new trouble."""
 _FIRST_S, _LONGEST_S = 0.2, 5.0
 _LINE_BYTES = 64 * 1024
+_DRAIN_MARGIN_S = 5.0
+"""How much longer than its own bound a process may take to drain, before it is killed."""
+_LAST_WORDS_S = 2.0
+"""How long the ends of processes may take to be told, in seconds."""
 _LAST_LINES_S = 0.5
 """How long the last lines of a process that has ended may take; what it has started may hold the pipe for ever."""
 
@@ -64,7 +70,7 @@ class Unit:
         self.ready, self.ready_at = ready, perf_counter()
         self.ready_s = self.ready_at - self.child.began
         self.files = frozenset(Path(file) for file in files)
-        own = (root / "gateway", root / "fissile_gateway") if "gateway" in ready.modules else ()
+        own = (root / GATEWAY,) if GATEWAY in ready.modules else ()
         self.folders = (*(Path(folder) for folder in ready.folders), *own)
 
     def became_down(self) -> None:
@@ -98,6 +104,35 @@ def units_to_restart(units: Sequence[Unit], paths: Iterable[Path]) -> list[Unit]
         return list(units)
     nobodys = [path for path in paths if not any(unit.needs(path) for unit in units)]
     return [unit for unit in units if unit.ready is None or nobodys or any(unit.needs(path) for path in paths)]
+
+
+async def drain_in_order(units: Sequence[Unit], drain_s: float, output: Output) -> None:
+    """Drain the gateway first, so that nothing new comes in, then the others; return when all ends were told.
+
+    Args:
+        units: All processes.
+        drain_s: How long each of them may take by its own account, in seconds.
+        output: Where one is told that does not end.
+    """
+    first = [unit for unit in units if unit.ready is not None and GATEWAY in unit.ready.modules]
+    for together in (first, [unit for unit in units if unit not in first]):
+        async with anyio.create_task_group() as tasks:
+            for unit in together:
+                if unit.child is not None:
+                    tasks.start_soon(_drain, unit, unit.child, drain_s, output)
+    with anyio.move_on_after(_LAST_WORDS_S):
+        while any(unit.child is not None for unit in units):
+            await anyio.sleep(0.01)  # their ends come after their last lines
+
+
+async def _drain(unit: Unit, child: Child, drain_s: float, output: Output) -> None:
+    child.signal(signal.SIGTERM)
+    with anyio.move_on_after(drain_s + _DRAIN_MARGIN_S):
+        await child.process.wait()
+        return
+    output.warn(f"{unit.name} does not end, and is killed.")
+    child.signal(signal.SIGKILL)
+    await child.process.wait()
 
 
 class Lines:
