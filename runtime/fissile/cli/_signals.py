@@ -19,8 +19,9 @@ from typing import Any, Self
 from fissile.cli._exit import Exit
 
 _END_S = 2.0
-_ECHO_S = 0.1
-"""Wrappers such as `timeout` deliver one signal twice. What comes this soon, before the first was announced, is no second one."""
+_ECHO_S, _ECHO_AT_ONCE_S = 0.1, 0.005
+"""Wrappers such as `timeout` deliver one signal twice. What comes this soon before the first was announced, or at once after it, is no
+second one: no hand is so quick."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -82,7 +83,7 @@ class StopSignals:
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         now = monotonic()
-        if self.count and not self._is_announced and now - self._last < _ECHO_S:
+        if self.count and now - self._last < (_ECHO_AT_ONCE_S if self._is_announced else _ECHO_S):
             return
         self._last, self._is_announced = now, False
         self.count += 1
