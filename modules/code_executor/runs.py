@@ -24,7 +24,7 @@ class RunStore:
 
     clock: Clock
     kept: int
-    _runs: OrderedDict[str, Run] = field(factory=OrderedDict, init=False)
+    _runs: OrderedDict[str, Run] = field(factory=OrderedDict[str, Run], init=False)
     _secret: bytes = field(factory=lambda: SystemRandom().randbytes(16), init=False)
 
     def run_id(self, message_id: str) -> str:

@@ -158,19 +158,21 @@ async def perform_run(
             async for chunk in written:
                 await bus.publish_now(chunk)
 
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(tell)
-            with chunks:
+    refused: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tell)
+        with chunks:
+            try:
                 report = await _run(
                     command.run_id, command.language, command.source, command.stdin, sandbox, settings, on_output
                 )
-    except* (ExecutorBusy, NoSandbox, UnknownLanguage) as refused:
+                store.finished(report)
+                await bus.publish(RunFinished(command.run_id, report))
+            except (ExecutorBusy, NoSandbox, UnknownLanguage) as error:
+                refused = error
+    if refused is not None:
         store.failed(command.run_id)
-        await bus.publish(RunFailed(command.run_id, str(refused.exceptions[0])))
-    else:
-        store.finished(report)
-        await bus.publish(RunFinished(command.run_id, report))
+        await bus.publish(RunFailed(command.run_id, str(refused)))
 
 
 async def _check(language: str, source: str, stdin: str, sandbox: Sandbox, settings: ExecutorSettings) -> None:

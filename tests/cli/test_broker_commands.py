@@ -169,17 +169,11 @@ def test_what_was_published_is_seen_by_tail_and_lag(split_shop: Path, shared: di
             return all(each["lag"] == 0 for each in lags)
 
         dev.wait_until(is_handled, "everything handled")
-        head = f"{sys.executable} -m fissile tail --from earliest | head -n 1"
+        nobody_reads = f"{sys.executable} -m fissile tail --from earliest | true"
+        more = environment(**shared)
         cut = subprocess.run(
-            head,
-            shell=True,
-            cwd=split_shop,
-            env=environment(**shared),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
+            nobody_reads, shell=True, cwd=split_shop, env=more, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S
         )
-        assert len(cut.stdout.splitlines()) == 1
         assert "Error" not in cut.stderr
 
         table = fissile("lag", cwd=split_shop, **shared)

@@ -85,7 +85,7 @@ class SplitSupervisor:
             placement: Its processes.
 
         Raises:
-            CommandFailed: The broker cannot be had, or has ended.
+            CommandFailed: The broker cannot be had.
         """
         send, receive = anyio.create_memory_object_stream[Happening](1000)
         self._send = send
@@ -152,7 +152,7 @@ class SplitSupervisor:
                 parts += unit.ready.announcements if unit.ready.announcements != unit.announced else ()
                 output.say(f"{self._lines.prefix(unit)} {' · '.join(parts)}")
             unit.announced = unit.ready.announcements
-            if all(each.ready is not None for each in self.units):
+            if all(each.ready is not None for each in self.units) and not self._is_draining:
                 self._told.clear()
                 if not self._was_ready:
                     self._was_ready = True
