@@ -61,7 +61,9 @@ class Settings:
     """The settings of the runtime. `fissile config` prints them, with the origin of each."""
 
     placement: str = setting("monolith", "The placement to run; `monolith` (all modules in one process) always exists.")
-    bus: str = setting("memory://", "Where messages and logs live: memory:// (this process only), or kafka://host:port.")
+    bus: str = setting(
+        "memory://", "Where messages and logs live: memory:// (this process only), or kafka://host:port."
+    )
     backend: Literal["asyncio", "trio"] = setting(
         "asyncio", "The event loop; asyncio uses uvloop where it is installed."
     )
