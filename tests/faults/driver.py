@@ -32,7 +32,7 @@ SEED = int(os.environ.get("FISSILE_TEST_SEED", "0"))
 SESSION_S = 10.0 if SCALE >= 10 or "FISSILE_TEST_KAFKA" in os.environ else 3.0
 RECOVERY_S = SESSION_S + 5.0
 """What 99 of 100 operations that a fault held up may take after it."""
-PATIENCE_S = 60.0
+PATIENCE_S = 45.0
 """How long a test waits for what has to come."""
 SETTINGS = Settings(
     partitions=4,

@@ -27,6 +27,7 @@ class Note(Command[str], raises=(Odd,)):
     """Is written down; every tenth is refused after that."""
 
     number: int
+    text: str = ""
 
 
 @frozen

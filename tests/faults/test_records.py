@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ import pytest
 from attrs import frozen
 
 from fissile import App, Bus, DeadLetter, MessageTooLarge
-from tests.faults.driver import PATIENCE_S, SETTINGS, Site, scaled, site
+from tests.faults.driver import PATIENCE_S, SETTINGS, Site, scaled, site, until
 from tests.faults.load import commands, events
-from tests.faults.modules import Noted, ledger, ledger_contract, reader, reader_contract
+from tests.faults.modules import EFFECTS, Note, Noted, ledger, reader
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -47,12 +46,14 @@ BROKEN = (
     Raw("a type without a value", "ledger.noted", b"{}", [("ce_type", None)], "UnknownMessage"),
     Raw("a header without a value", "ledger.noted", b"{", [NOTED, ("x", None)], "InvalidMessage"),
     Raw("more than a message may have", "ledger.noted", b"\x00" * 1_300_000, [NOTED], "InvalidMessage"),
+    Raw("headers of too much", "ledger.noted", b"{", [NOTED, ("x", b"x" * 1_200_000)], "InvalidMessage"),
     Raw("a request that is no JSON", "ledger.requests", b"\x00\x01", [NOTE], "InvalidMessage"),
     Raw("a request of an unknown type", "ledger.requests", b"{}", [("ce_type", b"ledger.never")], "UnknownMessage"),
 )
 
 
-async def _write(found: Site, raw: Raw, partition: int) -> None:
+async def _write(found: Site, raw: Raw, partition: int) -> int:
+    """Write it as it is, and return its offset."""
     from aiokafka import AIOKafkaProducer
 
     servers = found.settings.bus.removeprefix("kafka://")
@@ -60,7 +61,9 @@ async def _write(found: Site, raw: Raw, partition: int) -> None:
     await producer.start()
     try:
         topic = found.settings.kafka_prefix + raw.topic
-        await producer.send_and_wait(topic, raw.value, raw.key, partition=partition, headers=list(raw.headers))
+        sent = await producer.send_and_wait(topic, raw.value, raw.key, partition=partition, headers=list(raw.headers))
+        offset: int = sent.offset
+        return offset
     finally:
         await producer.stop()
 
@@ -74,20 +77,61 @@ async def _letters(found: Site, count: int) -> tuple[DeadLetter, ...]:
     return letters
 
 
-@pytest.mark.parametrize("raw", BROKEN, ids=[raw.what for raw in BROKEN])
-async def test_a_record_that_is_no_message_becomes_a_dead_letter_and_its_partition_goes_on(
-    apache_kafka: str, tmp_path: Path, anyio_backend: Any, raw: Raw
+async def test_records_that_are_no_messages_become_dead_letters_and_their_partitions_go_on(
+    apache_kafka: str, tmp_path: Path, anyio_backend: Any
 ) -> None:
     async with site(tmp_path, apache_kafka, anyio_backend, ledger, reader) as found:
-        for partition in range(found.settings.partitions):
-            await _write(found, raw, partition)
+        places: dict[tuple[str, int, int], Raw] = {}
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(commands, found, 20)
-            await events(found, 40)
+            tasks.start_soon(partial(commands, found, scaled(400), pause_s=0.02))
+            tasks.start_soon(partial(events, found, scaled(1600), pause_s=0.02))
+            for raw in found.random.sample(BROKEN, len(BROKEN)):
+                found.history.fault(raw.what)
+                partition = found.random.randrange(found.settings.partitions)
+                places[raw.topic, partition, await _write(found, raw, partition)] = raw
+        await commands(found, 20, prefix="later")
+        await events(found, 40, prefix="later")
         await found.settle()
-        report = found.report(raw.what)
-        letters = await _letters(found, found.settings.partitions)
-    assert report.anomalies == ()
-    assert report.ok + report.declared == 60
-    assert [letter.error_type for letter in letters] == [raw.error] * found.settings.partitions
+        report = found.report("records that are no messages")
+        letters = await _letters(found, len(BROKEN))
+    assert {places[letter.topic, letter.partition, letter.offset].what: letter.error_type for letter in letters} == {
+        raw.what: raw.error for raw in BROKEN
+    }
+    assert len(letters) == len(BROKEN)
     assert all(letter.reason and letter.traceback for letter in letters)
+    assert report.anomalies == ()
+    assert report.failed == report.unknown == report.repeats == 0
+
+
+async def _refusals(bus: Bus) -> list[tuple[str, str]]:
+    """Publish and send what is one byte too large, or much too large, and what is just not; tell the errors."""
+    limit = SETTINGS.max_message_bytes
+    told: list[tuple[str, str]] = []
+    for size in (limit + 1, 3 * limit):
+        text = "x" * (size - len(b'{"key":"large","number":0,"text":""}'))
+        try:
+            await bus.publish(Noted("large", 0, text))
+        except MessageTooLarge as error:
+            told.append((type(error).__name__, str(error)))
+        try:
+            await bus.execute(Note(0, text[: size - len(b'{"number":0,"text":""}')]))
+        except MessageTooLarge as error:
+            told.append((type(error).__name__, str(error)))
+    await bus.publish(Noted("large", 1, "x" * (limit - len(b'{"key":"large","number":1,"text":""}'))))
+    return told
+
+
+async def test_a_message_over_the_limit_is_refused_as_it_is_in_memory_and_one_at_the_limit_arrives(
+    apache_kafka: str, tmp_path: Path, anyio_backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EFFECTS, str(tmp_path / "memory.jsonl"))
+    async with App([ledger, reader], settings=SETTINGS) as memory:
+        expected = await _refusals(memory.bus)
+    async with site(tmp_path, apache_kafka, anyio_backend, reader) as found:
+        assert await _refusals(found.bus) == expected
+        await until(lambda: "large/1" in found.effects.look(), "the one at the limit has arrived")
+        await events(found, 20)
+        await found.settle()
+        assert found.effects.ids == {"large/1", *found.history.acknowledged}
+        assert len(found.history.acknowledged) == 20
+    assert [name for name, _ in expected] == ["MessageTooLarge"] * 4

@@ -20,12 +20,20 @@ from fissile._bounds import holds_slot
 from fissile._bus import Queries
 from fissile._clock import Environment
 from fissile._delivery.answers import answer_failure, answer_invalid, answer_reply, bus_of
-from fissile._delivery.dead_letters import bury
+from fissile._delivery.dead_letters import bury, shorten
 from fissile._delivery.lifecycle import Delivery, State, Step
 from fissile._delivery.partition import PartitionState
 from fissile._delivery.workers import Workers
 from fissile._envelope import header
-from fissile._errors import CallError, DeadlineExceeded, InvalidMessage, Overloaded, TransportClosed, Unavailable
+from fissile._errors import (
+    CallError,
+    DeadlineExceeded,
+    InvalidMessage,
+    MessageTooLarge,
+    Overloaded,
+    TransportClosed,
+    Unavailable,
+)
 from fissile._handler import only_leaf
 from fissile._messages import DeclaredError
 from fissile._requests import Request
@@ -271,6 +279,8 @@ class Attempts:
             try:
                 await self.transport.append([letter])
                 break
+            except MessageTooLarge:
+                letter = shorten(letter)
             except (Unavailable, DeadlineExceeded, Overloaded) as unavailable:
                 failures += 1
                 _logger.warning("%s: a dead letter cannot be stored yet: %s", self.module, unavailable)

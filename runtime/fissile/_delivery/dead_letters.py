@@ -16,6 +16,7 @@ from fissile.abc import Headers, Outgoing, Record
 
 PREFIX = "__dlq.errors."
 _TRACEBACK_LIMIT = 16_384
+_TOLD_ANYWAY = ("ce_type", "ce_id")
 
 
 @frozen
@@ -82,6 +83,20 @@ def bury(topic: str, group: str, delivery: Delivery, error: BaseException) -> Ou
         *((f"{PREFIX}{name}", text.encode(errors="replace")) for name, text in told.items()),
     )
     return Outgoing(topic, letter_id.encode(), record.value, headers)
+
+
+def shorten(letter: Outgoing) -> Outgoing:
+    """Return a dead letter without the message, which is larger than a record may be. Its place says where the message is.
+
+    Only what another program has written can be that large: what is sent with a bus is limited.
+    """
+    note = b" (The message is too large to be kept here; it is where it was.)"
+    headers = tuple(
+        (name, value + note if name == f"{PREFIX}message" else value)
+        for name, value in letter.headers
+        if name.startswith(PREFIX) or (name in _TOLD_ANYWAY and len(value) < 1000)
+    )
+    return Outgoing(letter.topic, letter.key, b"", headers)
 
 
 def read(module: str, record: Record) -> DeadLetter:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from fissile._errors import Unavailable
-from fissile.abc import Partition, Record
+from fissile.abc import Headers, Partition, Record
 from fissile.transports._kafka_bridge import Bridge, forget
 from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_inbox import Chunk, Inbox, Pulse
@@ -23,6 +23,14 @@ PULSE_S = 1.0
 _CHUNK_RECORDS = 2000
 _STOP_S = 5.0
 """How long a consumer may take to leave its group and disconnect, in seconds."""
+
+
+def _headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
+    """Return the headers of a record. In Kafka a header may have no value, which other programs make use of; here it is empty then."""
+    for _, value in headers:
+        if value is None:
+            return tuple((name, value or b"") for name, value in headers)
+    return headers  # type: ignore[return-value]  # the loop has seen that none is None
 
 
 class Source:
@@ -106,7 +114,7 @@ class Source:
             for (physical, number), raws in found.items():
                 topic = self.names[physical]
                 records = [
-                    Record(topic, number, raw.offset, raw.key, raw.value or b"", raw.headers, raw.timestamp)
+                    Record(topic, number, raw.offset, raw.key, raw.value or b"", _headers(raw.headers), raw.timestamp)
                     for raw in raws
                 ]
                 cost = len(records) * RECORD_BYTES + sum(len(record.value) for record in records)
