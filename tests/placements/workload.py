@@ -61,7 +61,9 @@ def _operation(random: Random, key: str) -> Operation:
     if kind == 2:
         return Operation(AskFront(random.choice("xyz")))
     if kind == 3:
-        return Operation(Act(key, (*_steps(random), "wait")), timeout_s=0.05)
+        # It waits whatever comes before: which of two errors is quicker is a matter of time, and may differ.
+        before = random.sample(("publish:lost", "call:1", "try:-5", "turn", "word"), random.randrange(4))
+        return Operation(Act(key, (*before, "wait")), timeout_s=0.05)
     if kind == 4:
         # A sent command has no order among others: a key of its own, so that histories can be compared.
         key = f"{key}-sent-{random.randrange(10**6)}"
@@ -125,14 +127,18 @@ async def perform(bus: Bus, operations: list[Operation], end_key: str) -> Histor
         bus.tap(followed) as following,
         anyio.create_task_group() as tasks,
     ):
+        # Both taps have to come to the end of each key; they read apart from each other.
         ended = {key: anyio.Event() for key in keys}
+        read = {key: anyio.Event() for key in keys}
 
         published = anyio.Event()
 
         async def listen() -> None:
             async for tapped in tap:
                 event: Happened = tapped.event
-                if event.key.startswith(prefix) and not event.what.startswith("end"):
+                if event.what == f"end {end_key}":
+                    read[event.key].set()
+                elif event.key.startswith(prefix) and not event.what.startswith("end"):
                     happened[event.key].append(event.what)
                     published.set()
 
@@ -161,7 +167,7 @@ async def perform(bus: Bus, operations: list[Operation], end_key: str) -> Histor
                     await published.wait()
             for key in keys:
                 await bus.publish(Happened(key, f"end {end_key}"))
-            for event in ended.values():
+            for event in (*ended.values(), *read.values()):
                 await event.wait()
         tasks.cancel_scope.cancel()
     history.happened.update({key: happened[key] for key in sorted(happened)})
