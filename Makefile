@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 SYNC = UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON_DOWNLOADS=never $(UV) sync --quiet --locked --all-packages --all-extras --python $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run split test lint format bench clean
+.PHONY: help setup soak run split test lint format bench clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ lint: setup ## Check style, types and the boundaries of modules
 format: setup ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+soak: setup ## Run the long tests: faults on Apache Kafka and many seeds (minutes)
+	@FISSILE_TEST_FAULTS=1 FISSILE_TEST_SCALE=10 FISSILE_TEST_SOAK=1 FISSILE_TEST_SEEDS=500 $(BIN)/python -m pytest -s tests/faults tests/placements tests/transports $(ARGS)
 
 bench: setup ## Measure speed against the floors of the same run
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -33,7 +33,8 @@ from fissile._messages import DeclaredError
 from fissile._module import Middleware
 from fissile._partitioner import partition_of
 from fissile._process import Process
-from fissile._remote import REPLIES_TOPIC, Remote, Target, remote_route
+from fissile._remote import Remote, Target, remote_route
+from fissile._requests import REPLIES_TOPIC
 from fissile._retry import Retry
 from fissile._settings import Settings
 from fissile._signature import Signature

@@ -32,6 +32,7 @@ from fissile._requests import (
     INVALID,
     OUTCOME,
     REPLIED,
+    REPLIES_TOPIC,
     cancel_headers,
     decode_failure,
     decode_invalid,
@@ -41,8 +42,6 @@ from fissile._sweeper import Sweeper
 from fissile.abc import Outgoing, Record, Stored, Transport
 
 _logger = logging.getLogger("fissile.remote")
-
-REPLIES_TOPIC = "replies"
 
 
 class RemoteStatistics(msgspec.Struct, frozen=True):

@@ -16,6 +16,9 @@ from fissile._envelope import header
 from fissile._errors import CallError, HandlerFailed, InvalidMessage
 from fissile.abc import Headers, Record
 
+REPLIES_TOPIC = "replies"
+"""The topic of replies: an answer goes nowhere else, whatever a request asks for."""
+
 CORRELATION = "fissile-correlation"
 REPLY_TO = "fissile-reply-to"
 BUDGET_MS = "fissile-budget-ms"
@@ -92,7 +95,9 @@ def read_request(record: Record) -> Request | None:
         return None
     topic, _, partition = address.rpartition("/")
     budget_ms = header(record.headers, BUDGET_MS) or ""
-    if not topic or not partition.isdecimal() or not budget_ms.isdecimal() or len(partition) > 6 or len(budget_ms) > 12:
+    if topic != REPLIES_TOPIC or not partition.isdecimal() or len(partition) > 6:
+        return None
+    if not budget_ms.isdecimal() or len(budget_ms) > 12:
         return None
     chain: tuple[Link, ...] = ()
     encoded = header(record.headers, CHAIN)

@@ -92,8 +92,8 @@ class Report:
         return times[min(len(times) - 1, int(share * len(times)))] if times else 0.0
 
     def __str__(self) -> str:
-        faults = ", ".join(f"{count} × {name}" for name, count in Counter(span.name for span in self.faults).items())
-        found = ", ".join(f"{count} × {name}" for name, count in Counter(one.name for one in self.anomalies).items())
+        faults = ", ".join(f"{count} x {name}" for name, count in Counter(span.name for span in self.faults).items())
+        found = ", ".join(f"{count} x {name}" for name, count in Counter(one.name for one in self.anomalies).items())
         return (
             f"faults: {faults or 'none'}; sent {self.sent}: ok {self.ok}, declared {self.declared}, failed {self.failed}, "
             f"unknown {self.unknown} of {self.in_flight} in flight; handled {self.handled}, of which {self.repeats} repeats; "
@@ -254,12 +254,13 @@ def _recoveries(calls: dict[str, _Call], effects: Sequence[Effect], spans: Seque
         end, name = call.end, call.invoked.id
         if end is not None and end.type == "ok":
             times.append((call.invoked.time, max(end.time, handled.get(name, 0.0) if end.f == "event" else 0.0)))
-    usual_s = max((end - begin for begin, end in times if end < began), default=0.0)
+    usual_s = max((done - begun for begun, done in times if done < began), default=0.0)
     found: list[float] = []
-    for begin, end in times:
-        healed = [span.end for span in spans if begin <= span.end < end]
+    for begun, done in times:
+        healed = [span.end for span in spans if begun <= span.end < done]
+        is_within = any(begun <= span.end and done >= span.begin for span in spans)
         if healed:
-            found.append(end - max(healed))
-        elif end - begin > usual_s and end > began and not any(begin <= span.end and end >= span.begin for span in spans):
-            found.append(end - begin)
+            found.append(done - max(healed))
+        elif not is_within and done > began and done - begun > usual_s:
+            found.append(done - begun)
     return tuple(found)

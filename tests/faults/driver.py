@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Literal
 from uuid import uuid4
 
 import anyio
@@ -152,14 +153,13 @@ class Site:
         worker.signal(signal.SIGKILL)
 
     def freeze(self, worker: Worker) -> None:
-        """Stop a process (SIGSTOP), until `go_on`."""
+        """Stop a process (SIGSTOP), until `go_on`. The others take over: recovery counts from here."""
         self.history.fault("freeze")
         worker.signal(signal.SIGSTOP)
 
     def go_on(self, worker: Worker) -> None:
         """Let a process go on (SIGCONT)."""
         worker.signal(signal.SIGCONT)
-        self.history.fault("freeze", "end")
 
     async def settle(self) -> None:
         """Wait until all that was acknowledged was handled; what is missing at the end is for the checker to tell."""
@@ -186,7 +186,7 @@ async def site(
     folder: Path, broker: str, backend: object, *processes: Module, settings: Settings = SETTINGS
 ) -> AsyncGenerator[Site]:
     """Start processes on a broker, and a caller in this process; kill them all at the end."""
-    name = backend if backend in ("asyncio", "trio") else "asyncio"
+    name: Literal["asyncio", "trio"] = "trio" if backend == "trio" else "asyncio"
     settings = attrs.evolve(settings, bus=f"kafka://{broker}", backend=name, kafka_prefix=f"f{uuid4().hex[:8]}.")
     found = Site(folder, settings, Random(SEED))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from typing import Literal
 
@@ -65,8 +66,8 @@ async def steady(site: Site, stop: anyio.Event) -> None:
         if stop.is_set():
             return
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: commands(site, 40, pause_s=0.02, prefix=f"{number}c"))
-            tasks.start_soon(lambda: events(site, 160, pause_s=0.02, prefix=f"{number}k"))
+            tasks.start_soon(partial(commands, site, 40, pause_s=0.02, prefix=f"{number}c"))
+            tasks.start_soon(partial(events, site, 160, pause_s=0.02, prefix=f"{number}k"))
 
 
 async def _tell(

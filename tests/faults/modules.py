@@ -6,6 +6,7 @@ import os
 import time
 
 import anyio
+import anyio.lowlevel
 from attrs import frozen
 
 from fissile import Caller, Command, Contract, DeclaredError, Event, Module, Topic
@@ -61,4 +62,4 @@ async def read(event: Noted, caller: Caller) -> None:
     name = f"{event.key}/{event.number}"
     effect = Effect("event", name, os.getpid(), caller.attempt, event.key, event.number, time.monotonic())
     append_effect(os.environ[EFFECTS], effect)
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()

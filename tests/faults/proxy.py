@@ -10,6 +10,8 @@ import anyio
 import anyio.abc
 from attrs import define, field
 
+Damage = Literal["cut", "delayed", "half-open"]
+
 _CHUNK_BYTES = 65_536
 _GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -103,6 +105,3 @@ async def proxied(port: int, target: int) -> AsyncGenerator[Proxy]:
         tasks.start_soon(listener.serve, proxy.handle)
         yield proxy
         tasks.cancel_scope.cancel()
-
-
-Damage = Literal["cut", "delayed", "half-open"]

@@ -28,7 +28,7 @@ def saw(number: int, process: int = 1) -> Effect:
 
 
 def published(count: int, ended: Literal["ok", "fail", "info"] = "ok") -> list[Line]:
-    return [event(number, kind, number) for number in range(count) for kind in ("invoke", ended)]  # type: ignore[arg-type]  # of OpType
+    return [event(number, kind, number) for number in range(count) for kind in ("invoke", ended)]
 
 
 A = [command(1.0, "invoke", "a"), command(2.0, "ok", "a", "did a")]
@@ -95,7 +95,7 @@ def test_outcomes_are_counted_and_recovery_is_measured_from_the_end_of_the_fault
     assert (report.sent, report.ok, report.declared, report.failed, report.unknown) == (5, 3, 1, 1, 0)
     assert (report.in_flight, report.handled, report.repeats) == (2, 5, 1)
     assert report.recoveries_s == (0.5, 1.0)
-    assert "1 × stop" in str(report)
+    assert "1 x stop" in str(report)
 
 
 def test_the_files_say_what_was_written_even_where_the_last_line_was_cut(tmp_path: Path) -> None:

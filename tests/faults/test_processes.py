@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.faults.commits import watching_commits
 from tests.faults.driver import RECOVERY_S, SESSION_S, Site, Worker, scaled, site, until
 from tests.faults.load import commands, events, steady
 from tests.faults.modules import ledger, reader
@@ -65,7 +66,7 @@ async def test_a_subscriber_that_was_frozen_past_its_session_does_no_harm_when_i
 ) -> None:
     total = scaled(10_000)
     async with site(tmp_path, apache_kafka, anyio_backend, reader, reader) as found:
-        async with anyio.create_task_group() as tasks:
+        async with watching_commits(found), anyio.create_task_group() as tasks:
             tasks.start_soon(events, found, total)
             await until(lambda: found.history.done >= total // 4, "some events are published")
             zombie = found.random.choice(found.workers)
@@ -74,17 +75,18 @@ async def test_a_subscriber_that_was_frozen_past_its_session_does_no_harm_when_i
             await found.settle()  # by the other one, which has all partitions now
             found.go_on(zombie)
             await events(found, total // 4, pause_s=0.02, prefix="later")
-        await found.settle()
+            await found.settle()
         report = found.report("a process frozen past its session")
     assert report.anomalies == ()
     assert report.ok == total + total // 4
+    assert report.recovery_s(0.99) <= RECOVERY_S
 
 
 @on_asyncio
 async def test_joins_and_leaves_under_load_lose_nothing(apache_kafka: str, tmp_path: Path, anyio_backend: Any) -> None:
     async with site(tmp_path, apache_kafka, anyio_backend, ledger, reader) as found:
         stop = anyio.Event()
-        async with anyio.create_task_group() as tasks:
+        async with watching_commits(found), anyio.create_task_group() as tasks:
             tasks.start_soon(steady, found, stop)
             guests: list[Worker] = []
             for number in range(scaled(40)):

@@ -20,6 +20,12 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.parametrize("anyio_backend",
 
 NOTED = ("ce_type", b"ledger.noted")
 NOTE = ("ce_type", b"ledger.note")
+ELSEWHERE = (
+    NOTE,
+    ("fissile-correlation", b"c"),
+    ("fissile-reply-to", b"ledger.noted/0"),
+    ("fissile-budget-ms", b"9999"),
+)
 
 
 @frozen
@@ -48,6 +54,7 @@ BROKEN = (
     Raw("more than a message may have", "ledger.noted", b"\x00" * 1_300_000, [NOTED], "InvalidMessage"),
     Raw("headers of too much", "ledger.noted", b"{", [NOTED, ("x", b"x" * 1_200_000)], "InvalidMessage"),
     Raw("a request that is no JSON", "ledger.requests", b"\x00\x01", [NOTE], "InvalidMessage"),
+    Raw("a request that wants its answer in a topic of others", "ledger.requests", b"{", ELSEWHERE, "InvalidMessage"),
     Raw("a request of an unknown type", "ledger.requests", b"{}", [("ce_type", b"ledger.never")], "UnknownMessage"),
 )
 
@@ -108,17 +115,22 @@ async def _refusals(bus: Bus) -> list[tuple[str, str]]:
     limit = SETTINGS.max_message_bytes
     told: list[tuple[str, str]] = []
     for size in (limit + 1, 3 * limit):
-        text = "x" * (size - len(b'{"key":"large","number":0,"text":""}'))
-        try:
-            await bus.publish(Noted("large", 0, text))
-        except MessageTooLarge as error:
-            told.append((type(error).__name__, str(error)))
-        try:
-            await bus.execute(Note(0, text[: size - len(b'{"number":0,"text":""}')]))
-        except MessageTooLarge as error:
-            told.append((type(error).__name__, str(error)))
-    await bus.publish(Noted("large", 1, "x" * (limit - len(b'{"key":"large","number":1,"text":""}'))))
+        for act in (bus.publish(_event(size, 0)), bus.execute(_command(size))):
+            try:
+                await act
+            except MessageTooLarge as error:
+                told.append((type(error).__name__, str(error)))
+    await bus.publish(_event(limit, 1))
+    assert await bus.execute(_command(limit), id="large") == "did large"
     return told
+
+
+def _event(size: int, number: int) -> Noted:
+    return Noted("large", number, "x" * (size - len(b'{"key":"large","number":0,"text":""}')))
+
+
+def _command(size: int) -> Note:
+    return Note(0, "x" * (size - len(b'{"number":0,"text":""}')))
 
 
 async def test_a_message_over_the_limit_is_refused_as_it_is_in_memory_and_one_at_the_limit_arrives(
@@ -127,11 +139,11 @@ async def test_a_message_over_the_limit_is_refused_as_it_is_in_memory_and_one_at
     monkeypatch.setenv(EFFECTS, str(tmp_path / "memory.jsonl"))
     async with App([ledger, reader], settings=SETTINGS) as memory:
         expected = await _refusals(memory.bus)
-    async with site(tmp_path, apache_kafka, anyio_backend, reader) as found:
+    async with site(tmp_path, apache_kafka, anyio_backend, ledger, reader) as found:
         assert await _refusals(found.bus) == expected
         await until(lambda: "large/1" in found.effects.look(), "the one at the limit has arrived")
         await events(found, 20)
         await found.settle()
-        assert found.effects.ids == {"large/1", *found.history.acknowledged}
+        assert found.effects.ids == {"large", "large/1", *found.history.acknowledged}
         assert len(found.history.acknowledged) == 20
     assert [name for name, _ in expected] == ["MessageTooLarge"] * 4

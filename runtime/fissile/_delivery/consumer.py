@@ -235,7 +235,9 @@ class Consumer:
     ) -> list[Delivery]:
         key = record.key if subscription.ordered else None
         name = subscription.handler.name
-        if key is not None and any(link.name == name and link.key == key.decode(errors="replace") for link in request.chain):
+        if key is not None and any(
+            link.name == name and link.key == key.decode(errors="replace") for link in request.chain
+        ):
             key = None  # a handler up its own chain holds the turn and waits for it
         deliveries = state.add(record, [(subscription, key)])
         # What the request has spent in the log is taken off what its caller waits.
