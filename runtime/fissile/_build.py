@@ -217,8 +217,8 @@ class Builder:
 
         async def refuse(_message: Any, _bus: Queries) -> None:
             raise UnknownMessage(
-                "The record is no message that its topic carries: its header ce_type names none of them. "
-                "Was it written by a newer version, or by hand?"
+                "The record is no message that its topic carries: its header ce_type names none of them, or it asks for an answer "
+                "with headers that cannot be read. Was it written by a newer version, or by hand?"
             )
 
         handler = Handler(

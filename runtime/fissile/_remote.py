@@ -251,7 +251,7 @@ def remote_route(target: Target, remote: Remote, gate: Gate, *, default_timeout_
         return await call(bus, message, message_id, anyio.current_time() + default_timeout_s, sweeps=True)
 
     def route(bus: Queries, message: Any, message_id: str | None) -> Coroutine[Any, Any, Any]:
-        if bus._deadline == inf or bus._ended:
+        if bus._deadline == inf:
             return start_chain(bus, message, message_id)
         return call(bus, message, message_id, bus._deadline, sweeps=False)
 

@@ -54,7 +54,7 @@ BROKEN = (
     Raw("more than a message may have", "ledger.noted", b"\x00" * 1_300_000, [NOTED], "InvalidMessage"),
     Raw("headers of too much", "ledger.noted", b"{", [NOTED, ("x", b"x" * 1_200_000)], "InvalidMessage"),
     Raw("a request that is no JSON", "ledger.requests", b"\x00\x01", [NOTE], "InvalidMessage"),
-    Raw("a request that wants its answer in a topic of others", "ledger.requests", b"{", ELSEWHERE, "InvalidMessage"),
+    Raw("a request that wants its answer in a topic of others", "ledger.requests", b"{", ELSEWHERE, "UnknownMessage"),
     Raw("a request of an unknown type", "ledger.requests", b"{}", [("ce_type", b"ledger.never")], "UnknownMessage"),
 )
 

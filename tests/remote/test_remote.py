@@ -9,7 +9,19 @@ import anyio
 import pytest
 from attrs import define, field, frozen
 
-from fissile import App, Bus, Caller, CallError, Command, Contract, DeadlineExceeded, Module, Query, Settings
+from fissile import (
+    App,
+    Bus,
+    Caller,
+    CallError,
+    Command,
+    Contract,
+    DeadlineExceeded,
+    InvalidMessage,
+    Module,
+    Query,
+    Settings,
+)
 from fissile._clock import SystemClock
 from fissile.abc import Outgoing, Stored, Transport
 from fissile.transports.memory import MemoryLog, MemoryTransport
@@ -247,3 +259,45 @@ async def test_processes_that_share_a_partition_of_replies_get_each_their_own() 
         statistics = one.remote_statistics()
         assert statistics is not None
         assert (statistics.replies, statistics.late) == (10, 10)
+
+
+async def test_a_message_that_its_module_does_not_know_is_refused_at_once_and_kept() -> None:
+    """As while a newer caller meets an older callee."""
+    site = Site()
+    older = Module(Contract("worker", messages=[Deadline]))
+
+    @older.query(Deadline)
+    async def deadline(query: Deadline) -> float:
+        return 1.0
+
+    async with site.process(older) as host, site.process() as caller:
+        with anyio.fail_after(5), pytest.raises(InvalidMessage, match=r"worker handles no 'worker\.work'"):
+            await caller.bus.execute(Work("a"))
+
+        async def kept() -> bool:
+            return [letter.name for letter in await host.dead_letters("worker")] == ["worker.work"]
+
+        with anyio.fail_after(5):
+            while not await kept():
+                await anyio.sleep(0.005)
+
+
+async def test_a_request_for_an_answer_elsewhere_is_not_begun() -> None:
+    site, desk = Site(), Desk()
+    headers = (
+        ("ce_type", b"worker.work"),
+        ("fissile-correlation", b"c"),
+        ("fissile-reply-to", b"worker.requests/0"),
+        ("fissile-budget-ms", b"9999"),
+    )
+    async with site.process(worker_module(desk)) as host, site.process() as caller:
+        await MemoryTransport(site.log).append([Outgoing("worker.requests", b"k", b'{"name":"a"}', headers)])
+
+        async def kept() -> bool:
+            return len(await host.dead_letters("worker")) == 1
+
+        with anyio.fail_after(5):
+            while not await kept():
+                await anyio.sleep(0.005)
+        assert await caller.bus.execute(Work("b")) == "did b"
+    assert desk.began == ["b"]

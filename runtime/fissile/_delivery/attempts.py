@@ -19,7 +19,7 @@ from attrs import define, field
 from fissile._bounds import holds_slot
 from fissile._bus import Queries
 from fissile._clock import Environment
-from fissile._delivery.answers import answer_failure, answer_invalid, answer_reply, bus_of
+from fissile._delivery.answers import answer, answer_failure, answer_invalid, answer_reply, bus_of
 from fissile._delivery.dead_letters import bury, shorten
 from fissile._delivery.lifecycle import Delivery, State, Step
 from fissile._delivery.partition import PartitionState
@@ -36,7 +36,7 @@ from fissile._errors import (
 )
 from fissile._handler import only_leaf
 from fissile._messages import DeclaredError
-from fissile._requests import Request
+from fissile._requests import INVALID, Request
 from fissile._retry import Retry
 from fissile._sweeper import Sweeper
 from fissile.abc import Outgoing, Stored, Transport
@@ -168,6 +168,11 @@ class Attempts:
                 self._finish(delivery, Step.SUCCEEDED)
             return False
         return True
+
+    def refuse(self, request: Request, reason: str) -> None:
+        """Tell a caller at once that its message is known to nobody here; it decides, as with any answer."""
+        with suppress(CallError, TransportClosed):
+            self.transport.append_nowait([answer(request, INVALID, reason.encode())], lambda _: None)
 
     # An event, or a command that nobody waits for: it is tried again, and given up to the dead letters.
 

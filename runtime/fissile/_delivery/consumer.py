@@ -203,9 +203,13 @@ class Consumer:
             state.add(record, [])
             return
         name = header(record.headers, "ce_type") or ""
-        request = read_request(record) if CORRELATION in dict(record.headers) else None
-        if name not in self.known[record.topic]:
+        request = read_request(record)
+        is_unreadable = request is None and header(record.headers, CORRELATION) is not None
+        if name not in self.known[record.topic] or is_unreadable:
+            # Not begun: a command whose caller waits must not run as one that nobody waits for, and is tried again.
             deliveries = state.add(record, [(self.unknown, None)])
+            if request is not None:
+                self._attempts.refuse(request, f"{self.module} handles no {name!r}")
         elif request is not None:
             deliveries = self._take_request(state, record, request, self.requests[name])
         else:
