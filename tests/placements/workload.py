@@ -1,30 +1,22 @@
-"""Generated workloads, and what they come to: replies, errors, and the events per key."""
+"""Generated workloads: what is called, sent, given up, repeated, tapped and crashed, by the seed of a random number."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
-import anyio
-from attrs import field, frozen
+import attrs
+from attrs import frozen
 
-from fissile import Bus, CallError, Command, DeclaredError, HandlerFailed, Query
-from tests.placements.modules import (
-    Act,
-    ActInOrder,
-    Answer,
-    AskFront,
-    CallFront,
-    Followed,
-    Happened,
-    Reflect,
-    events,
-    followed,
-)
+from fissile import Command, Query
+from tests.placements.modules import Act, ActInOrder, Answer, AskFront, CallFront, Reflect
 
-PATIENCE_S = 20.0
+Kind = Literal["call", "cancelled", "give up", "overlap", "send", "tap", "crash"]
+
+CALLS_IN_FLIGHT = 16
+MAX_MESSAGE_BYTES = 65_536
 
 
 @frozen
@@ -32,165 +24,195 @@ class Operation:
     """One thing that a workload does.
 
     Attributes:
-        message: What is called.
+        kind: What; `history.py` has a function for each.
+        messages: What is called or sent, in this order.
+        key: The key of the events that it leads to.
         timeout_s: When the caller gives up, if it does before the answer.
-        is_sent: Whether nobody waits.
+        id: The id that the caller gives, if it does.
+        repeats: How often it is called.
     """
 
-    message: Command[Any] | Query[Any]
+    kind: Kind
+    messages: tuple[Command[Any] | Query[Any], ...]
+    key: str = ""
     timeout_s: float | None = None
-    is_sent: bool = False
+    id: str | None = None
+    repeats: int = 1
 
 
-def generate(seed: int, size: int) -> list[Operation]:
-    """Make the workload of a seed."""
+def generate(
+    seed: int, size: int, *, linger_s: float = 10.0, crashes: bool = False, strays: bool = True
+) -> list[Operation]:
+    """Make the workload of a seed.
+
+    Args:
+        seed: The seed.
+        size: How many operations.
+        linger_s: How long a handler goes on that nobody stops, in seconds.
+        crashes: Whether the processes crash now and then; only those in this process can be made to.
+        strays: Whether handlers raise a cancellation that is nobody's; the rehearsals of `repeats` do not bear it.
+    """
     random = Random(seed)
-    return [_operation(random, f"{seed}-{random.randrange(3)}") for _ in range(size)]
+    operations: list[Operation] = []
+    for number in range(size):
+        make = random.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+        operations.append(make(random, f"{seed}-{random.randrange(3)}", f"{seed}-{number}"))
+    if crashes and random.randrange(8) == 0:
+        operations.insert(random.randrange(size), Operation("crash", (), f"{seed}-crash"))
+    return [_suited(operation, linger_s, strays=strays) for operation in operations]
 
 
-def _operation(random: Random, key: str) -> Operation:
-    kind = random.randrange(10)
-    if kind == 0:
-        numbers = tuple(random.choice((0, -1, 2**63 - 1, -(2**63), 2**70)) for _ in range(random.randrange(3)))
-        by_name = {
-            text: random.choice((None, 0.1, -0.0, math.inf)) for text in random.sample("abc", random.randrange(3))
-        }
-        return Operation(Reflect(random.choice(("", "é", "\x00", "🦆", "\ud800")), numbers, by_name))
-    if kind == 1:
-        return Operation(Answer(random.choice((1, -1, 13, 2**70))))
-    if kind == 2:
-        return Operation(AskFront(random.choice("xyz")))
-    if kind == 3:
-        # It waits whatever comes before: which of two errors is quicker is a matter of time, and may differ.
-        before = random.sample(("publish:lost", "call:1", "try:-5", "turn", "word"), random.randrange(4))
-        return Operation(Act(key, (*before, "wait")), timeout_s=0.05)
-    if kind == 4:
-        # A sent command has no order among others: a key of its own, so that histories can be compared.
-        key = f"{key}-sent-{random.randrange(10**6)}"
-        return Operation(Act(key, tuple(f"publish:{what}" for what in random.sample("xyz", 2))), is_sent=True)
-    if kind == 5:
-        return Operation(CallFront(key, _steps(random)))
-    if kind in (6, 7):
-        return Operation(ActInOrder(key, _steps(random)))
-    return Operation(Act(key, _steps(random)))
+def _suited(operation: Operation, linger_s: float, *, strays: bool) -> Operation:
+    if operation.kind == "give up":
+        return attrs.evolve(operation, messages=(Act(operation.key, (f"linger:{linger_s:g}",)),))
+    if strays:
+        return operation
+
+    def tame(message: Any) -> Any:
+        if not isinstance(message, Act | ActInOrder | CallFront):
+            return message
+        return attrs.evolve(message, steps=tuple("word" if step == "stray" else step for step in message.steps))
+
+    return attrs.evolve(operation, messages=tuple(tame(message) for message in operation.messages))
+
+
+# Each takes the key of the workload that others use too, and one of its own.
+
+
+def _reflect(random: Random, _key: str, _own: str) -> Operation:
+    numbers: Any = tuple(random.choice((0, -1, 2**63 - 1, -(2**63), 2**70)) for _ in range(random.randrange(3)))
+    by_name = {text: random.choice((None, 0.1, -0.0, math.inf)) for text in random.sample("abc", random.randrange(3))}
+    text = random.choice(("", "é", "\x00", "🦆", "\ud800", "execute", "x" * MAX_MESSAGE_BYTES, "x" * 60_000))
+    if random.randrange(4) == 0:
+        numbers = list(numbers)  # a tuple on the other side
+    return Operation("call", (Reflect(text, numbers, by_name),))
+
+
+def _ask(random: Random, _key: str, _own: str) -> Operation:
+    return Operation("call", (AskFront(random.choice(("x", "y", "execute"))),))
+
+
+def _answer(random: Random, _key: str, _own: str) -> Operation:
+    number: Any = random.choice((1, -1, 13, 2**70, "7"))
+    return Operation("call", (Answer(number),))
+
+
+def _act(random: Random, key: str, _own: str) -> Operation:
+    return Operation("call", (Act(key, _steps(random)),))
+
+
+def _act_in_order(random: Random, key: str, _own: str) -> Operation:
+    steps = ("again:word",) if random.randrange(8) == 0 else _steps(random)
+    return Operation("call", (ActInOrder(key, steps),))
+
+
+def _call_front(random: Random, key: str, _own: str) -> Operation:
+    return Operation("call", (CallFront(key, _steps(random)),), timeout_s=random.choice((None, 5.0)))
+
+
+def _deep(random: Random, key: str, _own: str) -> Operation:
+    return Operation("call", (Act(key, (f"down:{random.choice((2, 3, 4))}",)),))
+
+
+def _crowded(random: Random, key: str, _own: str) -> Operation:
+    return Operation("call", (Act(key, (f"crowd:{random.choice((2, CALLS_IN_FLIGHT, CALLS_IN_FLIGHT + 4))}",)),))
+
+
+def _repeated(random: Random, key: str, own: str) -> Operation:
+    steps = ("id", *random.sample(("child", "publish:one", "progress:early", "publish:two", "child"), 2), "id")
+    return Operation("call", (Act(key, steps),), id=f"given-{own}", repeats=random.choice((1, 2)))
+
+
+def _waits(random: Random, key: str, _own: str) -> Operation:
+    # It waits whatever comes before: which of two errors is quicker is a matter of time, and may differ.
+    before = random.sample(("publish:lost", "call:1", "try:-5", "turn", "word"), random.randrange(4))
+    return Operation("call", (Act(key, (*before, random.choice(("wait", "stumble")))),), timeout_s=0.05)
+
+
+def _gives_up(_random: Random, _key: str, own: str) -> Operation:
+    return Operation("give up", (), f"{own}-lingers")
+
+
+def _is_cancelled(random: Random, key: str, _own: str) -> Operation:
+    return Operation("cancelled", (random.choice((Act(key, ("publish:never",)), Answer(1), AskFront("x"))),))
+
+
+def _overlap(_random: Random, _key: str, own: str) -> Operation:
+    key = f"{own}-overlaps"
+    return Operation("overlap", (ActInOrder(key, ("overlap:a",)), ActInOrder(key, ("overlap:b",))), key)
+
+
+def _send(random: Random, _key: str, own: str) -> Operation:
+    # A sent command has no order among others: a key of its own, so that histories can be compared.
+    key = f"{own}-sent"
+    first = random.choice(("publish:x", "flaky", "refuse:because"))
+    return Operation("send", (ActInOrder(key, (first, "publish:y")), ActInOrder(key, ("publish:done",))), key)
+
+
+def _tap(_random: Random, _key: str, own: str) -> Operation:
+    return Operation("tap", (), f"{own}-tapped")
+
+
+_WEIGHTS: dict[Callable[[Random, str, str], Operation], int] = {
+    _act: 20,
+    _act_in_order: 16,
+    _call_front: 12,
+    _reflect: 9,
+    _ask: 6,
+    _answer: 6,
+    _repeated: 7,
+    _send: 6,
+    _waits: 5,
+    _is_cancelled: 5,
+    _gives_up: 4,
+    _deep: 3,
+    _crowded: 3,
+    _overlap: 3,
+    _tap: 3,
+}
+
+_STEPS = (
+    "publish:one",
+    "publish:two",
+    "publish:poison",
+    "publish:shaky",
+    "progress:early",
+    "shout:70000",
+    "call:1",
+    "call:-1",
+    "call:13",
+    "try:-5",
+    "parallel:1,2,3",
+    "parallel:1,-2,3",
+    "refuse:because",
+    "hidden:because",
+    "unnamed:because",
+    "group:of one",
+    "fail:broken",
+    "flaky",
+    "stray",
+    "exit",
+    "wrong",
+    f"fill:{MAX_MESSAGE_BYTES - 2}",
+    f"fill:{MAX_MESSAGE_BYTES - 1}",
+    "invalid:no number",
+    "invalid:7",
+    "locked:1",
+    "cancelled:1",
+    "mark:angry",
+    "mood",
+    "budget",
+    "id",
+    "child",
+    "turn",
+    "word",
+)
+_ENDS = (("wrong",), ("fail:broken",), (f"fill:{MAX_MESSAGE_BYTES - 1}",), ("publish:shaky", "publish:two"), ("mood",))
+_HARMLESS = ("publish:one", "publish:shaky", "publish:poison", "progress:early", "mark:angry", "word", "call:1", "mood")
 
 
 def _steps(random: Random) -> tuple[str, ...]:
-    choices = (
-        "publish:one",
-        "publish:two",
-        "publish:poison",
-        "publish:shaky",
-        "call:1",
-        "call:-1",
-        "call:13",
-        "try:-5",
-        "parallel:1,2,3",
-        "parallel:1,-2,3",
-        "refuse:because",
-        "group:of one",
-        "fail:broken",
-        "exit",
-        "wrong",
-        "large",
-        "invalid",
-        "turn",
-        "word",
-    )
-    return tuple(random.choice(choices) for _ in range(random.randrange(5)))
-
-
-@frozen
-class History:
-    """What a workload came to.
-
-    Attributes:
-        outcomes: The outcome of each operation.
-        happened: What was published, by key, in order; what nobody waited for comes last.
-        followed: What the subscriber made of it.
-    """
-
-    outcomes: list[str]
-    happened: dict[str, list[str]] = field(factory=dict[str, list[str]])
-    followed: dict[str, list[str]] = field(factory=dict[str, list[str]])
-
-
-async def perform(bus: Bus, operations: list[Operation], end_key: str) -> History:
-    """Do a workload, one operation after the other, and wait until all its events have been followed."""
-    history = History([])
-    happened: dict[str, list[str]] = defaultdict(list)
-    followed_by: dict[str, list[str]] = defaultdict(list)
-    keys = sorted({str(key) for operation in operations if (key := getattr(operation.message, "key", None))})
-    prefix = end_key.partition("/")[0]
-    async with (
-        bus.tap(events) as tap,
-        bus.tap(followed) as following,
-        anyio.create_task_group() as tasks,
-    ):
-        # Both taps have to come to the end of each key; they read apart from each other.
-        ended = {key: anyio.Event() for key in keys}
-        read = {key: anyio.Event() for key in keys}
-
-        published = anyio.Event()
-
-        async def listen() -> None:
-            async for tapped in tap:
-                event: Happened = tapped.event
-                if event.what == f"end {end_key}":
-                    read[event.key].set()
-                elif event.key.startswith(prefix) and not event.what.startswith("end"):
-                    happened[event.key].append(event.what)
-                    published.set()
-
-        async def listen_to_followed() -> None:
-            async for tapped in following:
-                event: Followed = tapped.event
-                if event.what == f"end {end_key}":
-                    ended[event.key].set()
-                elif event.key.startswith(prefix):
-                    followed_by[event.key].append(event.what)
-
-        tasks.start_soon(listen)
-        tasks.start_soon(listen_to_followed)
-        for operation in operations:
-            if operation.is_sent:
-                assert isinstance(operation.message, Act)
-                await bus.send(operation.message)
-            else:
-                history.outcomes.append(await _outcome(bus, operation))
-        with anyio.fail_after(PATIENCE_S):
-            # What nobody waits for comes when it comes; the end of a key has to come after it.
-            for operation in operations:
-                key = str(getattr(operation.message, "key", ""))
-                while operation.is_sent and len(happened[key]) < 2:
-                    published = anyio.Event()
-                    await published.wait()
-            for key in keys:
-                await bus.publish(Happened(key, f"end {end_key}"))
-            for event in (*ended.values(), *read.values()):
-                await event.wait()
-        tasks.cancel_scope.cancel()
-    history.happened.update({key: happened[key] for key in sorted(happened)})
-    history.followed.update({key: followed_by[key] for key in sorted(followed_by)})
-    return history
-
-
-async def _outcome(bus: Bus, operation: Operation) -> str:
-    message = operation.message
-    try:
-        with anyio.move_on_after(operation.timeout_s) as scope:
-            call: Any = bus.ask(message) if isinstance(message, Query) else bus.execute(message)
-            return f"reply {await call!r}"
-        assert scope.cancelled_caught
-        return "gave up"
-    except DeclaredError as error:
-        return f"declared {error!r} {error.__cause__!r} {error.__context__!r}"
-    except HandlerFailed as error:
-        return f"failed {error.message_name} {error.error_type} {_without_ids(error.error_text)}"
-    except CallError as error:
-        return f"{type(error).__name__} {error}"
-
-
-def _without_ids(text: str) -> str:
-    """Return a text without the ids in it, which differ from run to run."""
-    return text.partition(" (id ")[0]
+    # What ends a handler often comes first by chance; so something often goes before it.
+    before = random.sample(_HARMLESS, random.randrange(3))
+    end = random.choice(_ENDS) if random.randrange(3) == 0 else ()
+    return (*before, *(random.choice(_STEPS) for _ in range(random.randrange(3))), *end)
