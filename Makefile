@@ -9,10 +9,10 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 SYNC = UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON_DOWNLOADS=never $(UV) sync --quiet --locked --all-packages --all-extras --python $(PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup soak run split test lint format bench clean
+.PHONY: help setup soak run split test lint format bench bench-kafka clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.13 VENV=.venv-3.13 make test   uses another Python; FISSILE_PORT=9000 make run   another port"
 
@@ -50,7 +50,10 @@ format: setup ## Format the code
 	$(BIN)/ruff format
 
 soak: setup ## Run the long tests: faults on Apache Kafka and many seeds (minutes)
-	@FISSILE_TEST_FAULTS=1 FISSILE_TEST_SCALE=10 FISSILE_TEST_SOAK=1 FISSILE_TEST_SEEDS=500 $(BIN)/python -m pytest -s tests/faults tests/placements tests/transports $(ARGS)
+	@FISSILE_TEST_SCALE=10 FISSILE_TEST_SOAK=1 FISSILE_TEST_SEEDS=500 $(BIN)/python -m pytest -s tests/faults tests/placements tests/transports $(ARGS)
+
+bench-kafka: setup ## Measure it over Kafka, on the embedded broker and on Apache Kafka
+	@$(BIN)/python -m benchmarks kafka $(ARGS)
 
 bench: setup ## Measure speed against the floors of the same run
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -13,11 +13,11 @@ import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
-from attrs import define
+from attrs import define, frozen
 
 from tests.brokers.processes import START_S, BrokerFailed, BrokerProcess, free_ports
 
@@ -42,6 +42,9 @@ _PROPERTIES = {
     # A test waits for a group of one or two members: there are no others to wait for.
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
+    # A node that was killed is missed, and may come back, when its session has ended.
+    "broker.session.timeout.ms": "4000",
+    "broker.heartbeat.interval.ms": "500",
     "offsets.topic.num.partitions": "3",
     "transaction.state.log.num.partitions": "3",
     "transaction.state.log.min.isr": "1",
@@ -91,11 +94,25 @@ def jars() -> Path:
     return folder
 
 
+@frozen
+class Door:
+    """The second listener of a node, whose clients are told to come to another port, where a test may have a proxy.
+
+    Attributes:
+        inner: The port where it listens, on 127.0.0.1.
+        outer: The port that it tells its clients.
+    """
+
+    inner: int
+    outer: int
+
+
 @define(eq=False)
 class Cluster:
-    """Some nodes of one cluster."""
+    """Some nodes of one cluster, and the second listener of each, where they have one."""
 
     nodes: Sequence[BrokerProcess]
+    doors: Sequence[Door] = ()
 
     @property
     def servers(self) -> str:
@@ -114,6 +131,8 @@ def start_apache(
     properties: Mapping[str, str] | None = None,
     format_arguments: Sequence[str] = (),
     protocol: str = "PLAINTEXT",
+    has_doors: bool = False,
+    java_options: Sequence[str] | None = None,
 ) -> Cluster:
     """Start a cluster; it is ready when this returns.
 
@@ -122,24 +141,30 @@ def start_apache(
         properties: More properties of each node.
         format_arguments: More arguments for the formatting of its storage, such as SCRAM users.
         protocol: The security protocol of its listener for clients.
+        has_doors: Whether its nodes have second listeners, without security.
+        java_options: More options of Java, instead of those that make it start sooner.
     """
-    ports = free_ports(2 * nodes)
-    clients, controllers = ports[:nodes], ports[nodes:]
+    shared = _shared_classes() if java_options is None else ()
+    java = _java(512, shared if java_options is None else java_options)
+    ports = free_ports(4 * nodes)
+    clients, controllers, inner, outer = (ports[number::4] for number in range(4))
+    doors = tuple(map(Door, inner, outer)) if has_doors else ()
     voters = ",".join(f"{number + 1}@127.0.0.1:{port}" for number, port in enumerate(controllers))
-    cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "a")
     copies = str(min(3, nodes))
     found: list[BrokerProcess] = []
     for number in range(nodes):
         node = BrokerProcess((), clients[number])
         found.append(node)
+        listeners = f"CLIENTS://127.0.0.1:{clients[number]}"
+        at_door = [f",PROXIED://127.0.0.1:{port}" for port in (inner[number], outer[number])] if has_doors else ["", ""]
         lines = {
             **_PROPERTIES,
             "node.id": str(number + 1),
             "controller.quorum.voters": voters,
-            "listeners": f"CLIENTS://127.0.0.1:{clients[number]},CONTROLLER://127.0.0.1:{controllers[number]}",
-            "advertised.listeners": f"CLIENTS://127.0.0.1:{clients[number]}",
+            "listeners": f"{listeners}{at_door[0]},CONTROLLER://127.0.0.1:{controllers[number]}",
+            "advertised.listeners": listeners + at_door[1],
             "inter.broker.listener.name": "CLIENTS",
-            "listener.security.protocol.map": f"CLIENTS:{protocol},CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": f"CLIENTS:{protocol},PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(node.folder / "data"),
             "offsets.topic.replication.factor": copies,
             "transaction.state.log.replication.factor": copies,
@@ -148,23 +173,23 @@ def start_apache(
             **(properties or {}),
         }
         (node.folder / "server.properties").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-        node.command = [*_java(512), "kafka.Kafka", "server.properties"]
+        node.command = [*java, "kafka.Kafka", "server.properties"]
+    cluster = Cluster(found, doors)
     try:
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda node: _format(node, cluster_id, format_arguments), found))
+        _format(found, _java(256, shared), format_arguments)
         for node in found:
             node.start()
         for node in found:
             node.wait_ready()
         if protocol == "PLAINTEXT":
-            asyncio.run(_serving(Cluster(found).servers, nodes))
+            wait_serving(found)
     except BaseException:
-        Cluster(found).end()
+        cluster.end()
         raise
-    return Cluster(found)
+    return cluster
 
 
-def _java(heap_mib: int) -> list[str]:
+def _java(heap_mib: int, more: Sequence[str]) -> list[str]:
     # The second tier of the compiler costs more than it brings to a broker that lives for a minute.
     options = [
         f"-Xmx{heap_mib}m",
@@ -172,36 +197,61 @@ def _java(heap_mib: int) -> list[str]:
         "-XX:TieredStopAtLevel=1",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     ]
-    return ["java", *options, "-cp", str(jars() / "lib" / "*")]
+    return ["java", *options, *more, "-cp", str(jars() / "lib" / "*")]
 
 
-def _format(node: BrokerProcess, cluster_id: str, arguments: Sequence[str]) -> None:
-    command = [
-        *_java(256),
-        "kafka.tools.StorageTool",
-        "format",
-        "-t",
-        cluster_id,
-        "-c",
-        "server.properties",
-        *arguments,
-    ]
-    done = subprocess.run(command, cwd=node.folder, capture_output=True, text=True, check=False, timeout=60)
+@cache
+def _shared_classes() -> tuple[str, ...]:
+    """Return the options that let Java read Kafka's classes from an archive (JEP 350), which is made the first time.
+
+    A node then starts with 60 % of the work; without them it starts all the same.
+    """
+    version = subprocess.run(["java", "-version"], capture_output=True, check=False).stderr
+    path = jars().with_name(f"kafka-{VERSION}-{sha256(version).hexdigest()[:12]}.jsa")
+    if not path.exists():
+        aside = path.with_name(f"{path.name}.{os.getpid()}")
+        cluster = start_apache(java_options=(f"-XX:ArchiveClassesAtExit={aside}",))
+        try:
+            cluster.nodes[0].terminate()
+            aside.rename(path)
+        except (OSError, subprocess.TimeoutExpired):
+            return ()
+        finally:
+            cluster.end()
+            aside.unlink(missing_ok=True)
+    return (f"-XX:SharedArchiveFile={path}",)
+
+
+def _format(nodes: Sequence[BrokerProcess], java: Sequence[str], arguments: Sequence[str]) -> None:
+    """Format the storage of the first node, and copy it to the others: a Java for each of them takes seconds."""
+    first, *others = nodes
+    cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "a")
+    tool = [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", "server.properties", *arguments]
+    done = subprocess.run(tool, cwd=first.folder, capture_output=True, text=True, check=False, timeout=START_S)
     if done.returncode != 0:
         raise BrokerFailed(f"Kafka's storage cannot be formatted: {(done.stdout + done.stderr)[-2000:]}")
+    for number, node in enumerate(others, 2):
+        shutil.copytree(first.folder / "data", node.folder / "data")
+        # Without an id of its folder: a node gives itself one when it starts.
+        lines = f"version=1\ncluster.id={cluster_id}\nnode.id={number}\n"
+        (node.folder / "data" / "meta.properties").write_text(lines)
 
 
-async def _serving(servers: str, nodes: int) -> None:
-    """Wait until all nodes are registered and answer: the ports are open before that."""
+def wait_serving(nodes: Sequence[BrokerProcess]) -> None:
+    """Wait until these nodes, and no others, are registered and answer: the ports are open before that. Not for use in an event loop."""
+    asyncio.run(_serving([node.server for node in nodes]))
+
+
+async def _serving(servers: Sequence[str]) -> None:
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.errors import KafkaError
 
     async with asyncio.timeout(START_S):
         while True:
-            admin = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=5000)
+            admin = AIOKafkaAdminClient(bootstrap_servers=list(servers), request_timeout_ms=5000)
             try:
                 await admin.start()
-                if len((await admin.describe_cluster())["brokers"]) == nodes:
+                if len((await admin.describe_cluster())["brokers"]) == len(servers):
                     return
             except (KafkaError, OSError):
                 pass

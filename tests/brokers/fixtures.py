@@ -7,11 +7,12 @@ are skipped with the reason, unless `FISSILE_REQUIRE` has `kafka` in it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
 
-from tests.brokers.apache import Cluster, start_apache, why_not
+from tests.brokers.apache import Cluster, Door, start_apache, why_not
 from tests.brokers.embedded import embedded_broker
 from tests.brokers.processes import BrokerProcess
 
@@ -26,7 +27,7 @@ def skip_or_fail(reason: str) -> None:
 @cache
 def apache_cluster() -> Cluster:
     """Return the node of this test run, started if need be."""
-    return start_apache()
+    return start_apache(has_doors=True)
 
 
 def apache_servers() -> str:
@@ -58,16 +59,28 @@ def apache_kafka() -> str:
 @pytest.fixture
 def own_apache_kafka() -> BrokerProcess:
     """The process of an Apache Kafka that the test may freeze; it is the one of this run, and has to be left running."""
+    return _own_cluster().nodes[0]
+
+
+@pytest.fixture
+def apache_door() -> Door:
+    """The second listener of that Apache Kafka."""
+    return _own_cluster().doors[0]
+
+
+def _own_cluster() -> Cluster:
     reason = why_not()
     if reason is not None:
         skip_or_fail(reason)
-    return apache_cluster().nodes[0]
+    return apache_cluster()
 
 
-@pytest.fixture(scope="session")
-def three_node_kafka() -> Cluster:
-    """Three nodes of Apache Kafka."""
+@pytest.fixture(scope="module")
+def three_node_kafka() -> Iterator[Cluster]:
+    """Three nodes of Apache Kafka; a test may leave one of them dead behind."""
     reason = why_not()
     if reason is not None:
         skip_or_fail(reason)
-    return start_apache(3)
+    cluster = start_apache(3)
+    yield cluster
+    cluster.end()

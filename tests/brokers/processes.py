@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,8 +19,8 @@ from pathlib import Path
 
 from attrs import define, field
 
-START_S = 60.0
-"""How long a broker may take to start, in seconds."""
+START_S = 120.0
+"""How long a broker may take to start, on a machine that does other things too; in seconds."""
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -37,12 +38,32 @@ class BrokerFailed(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on. They are all held until the last is found, so that none comes twice."""
+    """Return ports that nobody listens on. They are all held until the last is found, so that none comes twice.
+
+    They are below those that the system gives to outgoing connections. A broker that is down has to find its port free when it comes back,
+    and a client that tries to connect meanwhile must not be connected with itself.
+    """
+    first = _first_outgoing()
+    candidates = range(first - 10_000, first)
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        found: list[int] = []
+        # The system's randomness: a test may have seeded the other, and two runs at a time would choose the same.
+        for port in random.SystemRandom().sample(candidates, len(candidates)):
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise BrokerFailed(f"There are no {count} free ports among {candidates}.")
+
+
+def _first_outgoing() -> int:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        return 49_152  # IANA's, and that of most systems
+    return max(first, 12_000)
 
 
 @define(eq=False)
@@ -113,6 +134,12 @@ class BrokerProcess:
         if process is not None and process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def terminate(self) -> None:
+        """Ask it to stop (SIGTERM), and wait until it has."""
+        self._signal(signal.SIGTERM)
+        assert self._process is not None
+        self._process.wait(START_S)
 
     def end(self) -> None:
         """Kill it and remove its folder."""

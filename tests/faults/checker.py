@@ -13,6 +13,8 @@
 - no-outcome: a command has no end.
 - late-outcome: it ended long after its deadline.
 - too-many-unknown: more operations ended unknown than were under way at a fault.
+
+A machine that stood still for long is a fault too: nobody can tell it from a process that was frozen.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from tests.faults.history import Commit, Effect, Fault, Line, Op, read_effects, read_history
+from tests.faults.history import Commit, Effect, Fault, Lag, Line, Op, read_effects, read_history
 
 SLACK_S = 5.0
-"""How long after its deadline a call may end on a machine that does other things too."""
+"""How long after its deadline a call may end, besides what the machine was late."""
+STALL_S = 1.0
+"""From when on the machine has stood still, and was not only late."""
 
 
 @frozen
@@ -70,6 +74,7 @@ class Report:
         handled: How often something was handled.
         repeats: How often something was handled again.
         recoveries_s: How long it took, from the end of a fault or from its own beginning, until an operation that a fault held up ended.
+        lag_s: How late the machine was from the first fault on, all in all; what a recovery time may have in it that is not ours.
         faults: What was injected.
         anomalies: What went wrong.
     """
@@ -83,6 +88,7 @@ class Report:
     handled: int
     repeats: int
     recoveries_s: tuple[float, ...]
+    lag_s: float
     faults: tuple[Span, ...]
     anomalies: tuple[Anomaly, ...]
 
@@ -91,6 +97,10 @@ class Report:
         times = sorted(self.recoveries_s)
         return times[min(len(times) - 1, int(share * len(times)))] if times else 0.0
 
+    def recovers_within(self, limit_s: float) -> bool:
+        """Return whether 99 of 100 operations that a fault held up were done in this time and what the machine was late."""
+        return self.recovery_s(0.99) <= limit_s + self.lag_s
+
     def __str__(self) -> str:
         faults = ", ".join(f"{count} x {name}" for name, count in Counter(span.name for span in self.faults).items())
         found = ", ".join(f"{count} x {name}" for name, count in Counter(one.name for one in self.anomalies).items())
@@ -98,7 +108,7 @@ class Report:
             f"faults: {faults or 'none'}; sent {self.sent}: ok {self.ok}, declared {self.declared}, failed {self.failed}, "
             f"unknown {self.unknown} of {self.in_flight} in flight; handled {self.handled}, of which {self.repeats} repeats; "
             f"recovery of {len(self.recoveries_s)}: p50 {self.recovery_s(0.5):.2f} s, p99 {self.recovery_s(0.99):.2f} s; "
-            f"anomalies: {found or 'none'}"
+            f"the machine was late by {self.lag_s:.2f} s; anomalies: {found or 'none'}"
         )
 
 
@@ -118,14 +128,15 @@ def judge(history: Iterable[Line], effects: Sequence[Effect], *, deadline_s: flo
     lines = list(history)
     anomalies: list[Anomaly] = []
     calls = _calls(lines, anomalies)
-    spans = _spans(lines)
+    spans = (*_spans(lines), *_stalls(lines))
     in_flight = {call.invoked.id for call in calls.values() for span in spans if _overlaps(call, span)}
     ends = [call.end for call in calls.values() if call.end is not None]
     unknown = [end for end in ends if end.type == "info"]
     if len(unknown) > len(in_flight):
         anomalies.append(Anomaly("too-many-unknown", f"{len(unknown)} where {len(in_flight)} were in flight"))
+    late_s = sum(line.late_s for line in lines if isinstance(line, Lag))
     for call in calls.values():
-        anomalies += _judge_end(call, deadline_s)
+        anomalies += _judge_end(call, deadline_s + late_s)
     anomalies += _judge_effects(calls, effects, len(spans))
     anomalies += _judge_order(calls, effects, len(spans))
     anomalies += _judge_commits(lines)
@@ -140,6 +151,7 @@ def judge(history: Iterable[Line], effects: Sequence[Effect], *, deadline_s: flo
         handled=len(effects),
         repeats=len(effects) - len({effect.id for effect in effects}),
         recoveries_s=_recoveries(calls, effects, spans),
+        lag_s=_lag_s(lines, spans),
         faults=spans,
         anomalies=tuple(anomalies),
     )
@@ -170,6 +182,16 @@ def _spans(lines: Iterable[Line]) -> tuple[Span, ...]:
             place = open_[line.name].pop()
             spans[place] = Span(line.name, spans[place].begin, line.time)
     return tuple(spans)
+
+
+def _stalls(lines: Iterable[Line]) -> tuple[Span, ...]:
+    late = [line for line in lines if isinstance(line, Lag) and line.late_s >= STALL_S]
+    return tuple(Span("stall", line.time - line.late_s, line.time) for line in late)
+
+
+def _lag_s(lines: Iterable[Line], spans: Sequence[Span]) -> float:
+    began = min((span.begin for span in spans), default=float("inf"))
+    return sum(line.late_s for line in lines if isinstance(line, Lag) and line.time >= began)
 
 
 def _overlaps(call: _Call, span: Span) -> bool:

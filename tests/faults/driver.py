@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -18,31 +18,40 @@ import anyio
 import anyio.abc
 import attrs
 import msgspec
+import pytest
 from anyio.streams.text import TextReceiveStream
 from attrs import define, field
 
 from fissile import App, Bus, Module, Settings
 from fissile.testing._placements import import_path
 from tests.faults.checker import Report, check
-from tests.faults.history import Effects, History
-from tests.faults.modules import EFFECTS, ledger, ledger_contract, reader, reader_contract
+from tests.faults.history import Effects, History, Lag
+from tests.faults.modules import EFFECTS, ledger, reader
 
 SCALE = float(os.environ.get("FISSILE_TEST_SCALE", "1"))
 """How much is done: 1 for every change, 10 for the full figures."""
+IS_FULL = SCALE >= 10
 SEED = int(os.environ.get("FISSILE_TEST_SEED", "0"))
-SESSION_S = 10.0 if SCALE >= 10 or "FISSILE_TEST_KAFKA" in os.environ else 3.0
+SESSION_S = 10.0 if IS_FULL or "FISSILE_TEST_KAFKA" in os.environ else 3.0
 RECOVERY_S = SESSION_S + 5.0
 """What 99 of 100 operations that a fault held up may take after it."""
-PATIENCE_S = 45.0
+PATIENCE_S = 60.0
 """How long a test waits for what has to come."""
+PULSE_S = 0.02
+"""How often the driver looks whether the machine is late, in seconds."""
 SETTINGS = Settings(
     partitions=4,
     reply_partitions=4,
-    commit_interval_s=0.2,
+    commit_interval_s=0.05,
     kafka_session_s=SESSION_S,
     kafka_heartbeat_s=SESSION_S / 10,
     kafka_revoke_s=4.0,
 )
+
+
+def on(*backends: str) -> pytest.MarkDecorator:
+    """Run tests on these event loops: for every change on the first of them, at full scale on all."""
+    return pytest.mark.parametrize("anyio_backend", backends if IS_FULL else backends[:1])
 
 
 def scaled(full: int) -> int:
@@ -83,6 +92,7 @@ class Site:
         folder: Where history, end state and logs are.
         settings: The settings of all processes.
         random: Decides where and when; from the seed.
+        modules: The modules that any of the processes may host.
         history: What the driver saw.
         effects: What was handled.
         workers: The processes that live, or have been killed by a fault.
@@ -91,6 +101,7 @@ class Site:
     folder: Path
     settings: Settings
     random: Random
+    modules: Sequence[Module]
     history: History = field(init=False)
     effects: Effects = field(init=False)
     workers: list[Worker] = field(factory=list[Worker], init=False)
@@ -118,7 +129,7 @@ class Site:
             bus: Its broker, if it is not that of the others.
         """
         settings = self.settings if bus is None else attrs.evolve(self.settings, bus=bus)
-        others = [import_path(other) for other in (ledger, reader) if other is not module]
+        others = [import_path(other) for other in self.modules if other is not module]
         task = {"host": import_path(module), "others": others, "settings": settings, "path": sys.path}
         environment = {**os.environ, EFFECTS: str(self.effects.path)}
         with (self.folder / "log").open("ab") as log:
@@ -161,6 +172,12 @@ class Site:
         """Let a process go on (SIGCONT)."""
         worker.signal(signal.SIGCONT)
 
+    async def more(self, count: int) -> None:
+        """Wait until so many more operations have ended well, and others are under way."""
+        reached = len(self.history.acknowledged) + count
+        await until(lambda: len(self.history.acknowledged) >= reached, f"{count} more operations end well")
+        await until(lambda: self.history.running, "one is under way")
+
     async def settle(self) -> None:
         """Wait until all that was acknowledged was handled; what is missing at the end is for the checker to tell."""
         with anyio.move_on_after(PATIENCE_S):
@@ -183,24 +200,56 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    folder: Path, broker: str, backend: object, *processes: Module, settings: Settings = SETTINGS
+    folder: Path,
+    broker: str,
+    backend: object,
+    *processes: Module,
+    settings: Settings = SETTINGS,
+    modules: Sequence[Module] = (ledger, reader),
 ) -> AsyncGenerator[Site]:
-    """Start processes on a broker, and a caller in this process; kill them all at the end."""
+    """Start processes on a broker, and a caller in this process; kill them all at the end.
+
+    Args:
+        folder: Where history, end state and logs go.
+        broker: The broker, as host:port.
+        backend: The event loop of the processes.
+        processes: The module of each process.
+        settings: The settings of all.
+        modules: The modules that any of the processes may host.
+    """
     name: Literal["asyncio", "trio"] = "trio" if backend == "trio" else "asyncio"
     settings = attrs.evolve(settings, bus=f"kafka://{broker}", backend=name, kafka_prefix=f"f{uuid4().hex[:8]}.")
-    found = Site(folder, settings, Random(SEED))
+    found = Site(folder, settings, Random(SEED), modules)
     try:
         # The caller first: it makes the topics, so that processes do not make them at the same time.
-        found.app = App([], contracts=[ledger_contract, reader_contract], settings=settings, process="test")
-        async with found.app:
-            async with anyio.create_task_group() as starting:
-                for module in processes:
-                    starting.start_soon(found.start, module)
-            yield found
+        found.app = caller(found, "test")
+        async with anyio.create_task_group() as watching:
+            watching.start_soon(_watch_machine, found.history)
+            async with found.app:
+                async with anyio.create_task_group() as starting:
+                    for module in processes:
+                        starting.start_soon(found.start, module)
+                yield found
+            watching.cancel_scope.cancel()
     finally:
         for worker in found.workers:
             await worker.end()
         found.history.close()
+
+
+def caller(site: Site, process: str) -> App:
+    """Make one that hosts no module and calls them all."""
+    return App([], contracts=[module.contract for module in site.modules], settings=site.settings, process=process)
+
+
+async def _watch_machine(history: History) -> None:
+    """Write down when this process goes on later than it was to."""
+    while True:
+        due = time.monotonic() + PULSE_S
+        await anyio.sleep(PULSE_S)
+        late_s = time.monotonic() - due
+        if late_s > PULSE_S / 10:
+            history.write(Lag(due + late_s, late_s))
 
 
 async def until(condition: Callable[[], object], what: str) -> None:

@@ -1,4 +1,5 @@
-"""What a driver saw, as JSON lines: `invoke`, then `ok`, `fail` or `info` (unknown) per id; and when faults began and ended.
+"""What a driver saw, as JSON lines: `invoke`, then `ok`, `fail` or `info` (unknown) per id; when faults began and ended; and
+how late the machine was, since what is measured on a busy one has its delays in it.
 
 What was handled is a file of its own, which the processes under test append to. It is the end state: it survives them.
 """
@@ -70,7 +71,19 @@ class Effect(msgspec.Struct, frozen=True):
     time: float = 0.0
 
 
-Line = Op | Fault | Commit
+class Lag(msgspec.Struct, frozen=True, tag_field="line", tag="lag"):
+    """One line about the machine: the driver was to go on at a certain time, and went on so much later.
+
+    Attributes:
+        time: When it went on.
+        late_s: How much later that was, in seconds.
+    """
+
+    time: float
+    late_s: float
+
+
+Line = Op | Fault | Commit | Lag
 
 
 @define(eq=False)
@@ -78,11 +91,13 @@ class History:
     """The file that a driver writes.
 
     Attributes:
+        running: How many operations have begun and not ended.
         done: How many operations have ended.
         acknowledged: The ids of those that ended well.
     """
 
     path: Path
+    running: int = field(default=0, init=False)
     done: int = field(default=0, init=False)
     acknowledged: set[str] = field(factory=set[str], init=False)
     _file: IO[bytes] = field(init=False)
@@ -93,7 +108,10 @@ class History:
     def write(self, line: Line) -> None:
         """Append a line."""
         self._file.write(msgspec.json.encode(line) + b"\n")
-        if isinstance(line, Op) and line.type != "invoke":
+        if isinstance(line, Op) and line.type == "invoke":
+            self.running += 1
+        elif isinstance(line, Op):
+            self.running -= 1
             self.done += 1
             if line.type == "ok":
                 self.acknowledged.add(line.id)
@@ -128,6 +146,10 @@ class Effects:
                 self.ids.add(msgspec.json.decode(line, type=Effect).id)
                 self.count += 1
         return self.ids
+
+    def all(self) -> list[Effect]:
+        """Return all that was handled by now."""
+        return read_effects(self.path)
 
 
 def append_effect(path: str, effect: Effect) -> None:

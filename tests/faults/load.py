@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from itertools import count
 from typing import Literal
 
@@ -21,13 +20,13 @@ KEYS = 16
 
 
 async def commands(site: Site, total: int, *, pause_s: float = 0.0, prefix: str = "c") -> None:
-    """Execute commands from several callers, each of which waits for its answer and then, maybe, a bit more."""
+    """Execute commands from several callers, each of which waits for its answer and then a bit, `pause_s` on average."""
     numbers = count()
 
     async def caller() -> None:
         while (number := next(numbers)) < total:
             await _tell(site, "command", f"{prefix}{number}", _command(site, f"{prefix}{number}", number))
-            await anyio.sleep(pause_s)
+            await anyio.sleep(site.random.uniform(0.0, 2 * pause_s))  # not all at the same time
 
     async with anyio.create_task_group() as tasks:
         for _ in range(min(CALLERS, total)):
@@ -39,12 +38,12 @@ def _command(site: Site, name: str, number: int) -> Callable[[], Awaitable[str]]
 
 
 async def events(site: Site, total: int, *, pause_s: float = 0.0, prefix: str = "k") -> None:
-    """Publish events of several keys, those of one key one after the other."""
+    """Publish events of several keys, those of one key one after the other and `pause_s` apart, on average."""
 
     async def publisher(key: str, numbers: range) -> None:
         for number in numbers:
             await _tell(site, "event", f"{key}/{number}", _event(site, key, number), key, number)
-            await anyio.sleep(pause_s)
+            await anyio.sleep(site.random.uniform(0.0, 2 * pause_s))  # not all at the same time
 
     keys = min(KEYS, total)
     async with anyio.create_task_group() as tasks:
@@ -61,13 +60,17 @@ def _event(site: Site, key: str, number: int) -> Callable[[], Awaitable[str]]:
 
 
 async def steady(site: Site, stop: anyio.Event) -> None:
-    """Send commands and events, round after round, until told to stop."""
-    for number in count():
-        if stop.is_set():
-            return
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(commands, site, 40, pause_s=0.02, prefix=f"{number}c"))
-            tasks.start_soon(partial(events, site, 160, pause_s=0.02, prefix=f"{number}k"))
+    """Send commands and events, round after round of each, until told to stop."""
+
+    async def rounds(send: Callable[[str], Awaitable[None]]) -> None:
+        for number in count():
+            if stop.is_set():
+                return
+            await send(str(number))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(rounds, lambda number: commands(site, 40, pause_s=0.2, prefix=f"{number}c"))
+        tasks.start_soon(rounds, lambda number: events(site, 80, pause_s=0.1, prefix=f"{number}k"))
 
 
 async def _tell(

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from tests.faults.checker import check, judge
-from tests.faults.history import Commit, Effect, Effects, Fault, History, Line, Op, OpType, append_effect
+from tests.faults.history import Commit, Effect, Effects, Fault, History, Lag, Line, Op, OpType, append_effect
 
 
 def command(time: float, kind: OpType, name: str, value: str = "", happened: bool | None = None) -> Op:
@@ -70,6 +70,8 @@ def test_an_anomaly_is_found_by_its_name(name: str, history: list[Line], effects
         ([*published(3), KILL], [saw(0), saw(1), saw(0, process=2), saw(1, process=2), saw(2, process=2)]),
         ([Fault(0.0, "begin", "stop"), *published(1, "info"), event(3, "invoke", 1), event(4, "ok", 1)], [saw(1), saw(0)]),
         ([Commit(1.0, "t/0", 5), Commit(2.0, "t/1", 4), Commit(3.0, "t/0", 5)], []),
+        ([A[0], *(Lag(9.0 * number, 0.9) for number in range(80)), command(99.0, "ok", "a", "did a")], [did("a")]),
+        ([A[0], Lag(1.9, 1.2), A[1]], [did("a"), did("a")]),
     ],
 )  # fmt: skip
 def test_what_the_model_allows_is_no_anomaly(history: list[Line], effects: list[Effect]) -> None:
@@ -96,6 +98,14 @@ def test_outcomes_are_counted_and_recovery_is_measured_from_the_end_of_the_fault
     assert (report.in_flight, report.handled, report.repeats) == (2, 5, 1)
     assert report.recoveries_s == (0.5, 1.0)
     assert "1 x stop" in str(report)
+
+
+def test_a_recovery_may_take_longer_by_what_the_machine_was_late_since_the_fault() -> None:
+    history: list[Line] = [A[0], Lag(1.4, 0.5), KILL, Lag(2.0, 0.25), Lag(8.0, 0.5), command(9.5, "ok", "a", "did a")]
+    report = judge(history, [did("a")])
+    assert (report.recoveries_s, report.lag_s) == ((8.0,), 0.75)
+    assert report.recovers_within(7.25)
+    assert not report.recovers_within(7.2)
 
 
 def test_the_files_say_what_was_written_even_where_the_last_line_was_cut(tmp_path: Path) -> None:

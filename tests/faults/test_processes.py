@@ -8,59 +8,66 @@ from typing import Any
 import anyio
 import pytest
 
+from fissile import Module
 from tests.faults.commits import watching_commits
-from tests.faults.driver import RECOVERY_S, SESSION_S, Site, Worker, scaled, site, until
-from tests.faults.load import commands, events, steady
+from tests.faults.driver import RECOVERY_S, SESSION_S, Site, Worker, on, scaled, site, until
+from tests.faults.load import CALLERS, commands, events, steady
 from tests.faults.modules import ledger, reader
 
 pytestmark = pytest.mark.timeout(600)
-on_both = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
 
-async def _kill_and_replace(found: Site, total: int, module: Any) -> None:
-    """Kill one of the processes that are there, in the middle, and start another."""
+async def _kill_and_replace(found: Site, total: int, module: Module, running: int) -> None:
+    """Kill one of the processes that are there, in the middle and while so many operations are running, and start another."""
     for number in range(scaled(3)):
         at = found.random.randint(total // 4, total // 2) + number * total // 8
-        await until(lambda at=at: found.history.done >= at, "the middle is reached")  # type: ignore[misc]
+
+        def is_middle(at: int = at) -> bool:
+            return found.history.done >= at and found.history.running >= running
+
+        await until(is_middle, "the middle is reached")
         found.kill(found.random.choice(found.living))
         await found.start(module)
 
 
-@on_both
+@on("asyncio", "trio")
 async def test_commands_outlive_a_callee_that_is_killed_in_the_middle(
     apache_kafka: str, tmp_path: Path, anyio_backend: Any
 ) -> None:
     total = scaled(1000)
     async with site(tmp_path, apache_kafka, anyio_backend, ledger, ledger) as found:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_kill_and_replace, found, total, ledger)
-            await commands(found, total, pause_s=0.01)
+            tasks.start_soon(_kill_and_replace, found, total, ledger, CALLERS // 2)
+            await commands(found, total, pause_s=0.05)
         await found.settle()
         report = found.report("SIGKILL of a callee")
     assert report.anomalies == ()
-    assert (report.sent, report.failed) == (total, 0)
+    assert report.in_flight >= CALLERS // 2
+    # Another process takes over long before the callers' deadline: none of them is left without an answer.
+    assert (report.sent, report.failed, report.unknown) == (total, 0, 0)
     assert report.declared == total // 10
-    assert report.recovery_s(0.99) <= RECOVERY_S
+    assert report.recoveries_s  # it has held something up
+    assert report.recovers_within(RECOVERY_S)
 
 
-@on_both
+@on("trio", "asyncio")
 async def test_events_outlive_a_subscriber_that_is_killed_in_the_middle(
     apache_kafka: str, tmp_path: Path, anyio_backend: Any
 ) -> None:
     total = scaled(10_000)
     async with site(tmp_path, apache_kafka, anyio_backend, reader, reader) as found:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_kill_and_replace, found, total, reader)
+            tasks.start_soon(_kill_and_replace, found, total, reader, 1)
             await events(found, total, pause_s=0.01)
         await found.settle()
         report = found.report("SIGKILL of a subscriber")
     assert report.anomalies == ()
     assert (report.sent, report.ok) == (total, total)
-    assert report.recovery_s(0.99) <= RECOVERY_S
+    assert report.recoveries_s  # it has held something up
+    assert report.recovers_within(RECOVERY_S)
 
 
-@on_asyncio
+@on("asyncio")
 async def test_a_subscriber_that_was_frozen_past_its_session_does_no_harm_when_it_goes_on(
     apache_kafka: str, tmp_path: Path, anyio_backend: Any
 ) -> None:
@@ -79,10 +86,11 @@ async def test_a_subscriber_that_was_frozen_past_its_session_does_no_harm_when_i
         report = found.report("a process frozen past its session")
     assert report.anomalies == ()
     assert report.ok == total + total // 4
-    assert report.recovery_s(0.99) <= RECOVERY_S
+    assert report.recoveries_s  # it has held something up
+    assert report.recovers_within(RECOVERY_S)
 
 
-@on_asyncio
+@on("asyncio")
 async def test_joins_and_leaves_under_load_lose_nothing(apache_kafka: str, tmp_path: Path, anyio_backend: Any) -> None:
     async with site(tmp_path, apache_kafka, anyio_backend, ledger, reader) as found:
         stop = anyio.Event()
