@@ -1,9 +1,13 @@
-"""`python -m benchmarks`: measure, print a table, write it to `benchmarks/results/`; exit code 1 if a bound is missed."""
+"""`python -m benchmarks`: measure, print a table, write it to `benchmarks/results/`; exit code 1 if a bound is missed.
+
+`python -m benchmarks kafka` measures the rows over Kafka, which need brokers and minutes; the rest is measured unless told.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from benchmarks import gateway, local_call, startup
 from benchmarks._report import table, write
@@ -15,28 +19,47 @@ GROUPS = {
     "startup": (startup.rows, 15),
 }
 """By name: what measures the rows, and in how many rounds."""
+KAFKA = "kafka"
+KAFKA_ROUNDS = 9
 
 
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("groups", nargs="*", help=f"which to measure, of {', '.join(GROUPS)}; all unless told")
+    names = (*GROUPS, KAFKA)
+    parser.add_argument("groups", nargs="*", help=f"which to measure, of {', '.join(names)}; all but kafka unless told")
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds, and nothing is written")
+    parser.add_argument("--broker", action="append", help="of kafka: on which broker; on all unless told")
+    parser.add_argument("--part", action="append", help="of kafka: which rows; all unless told")
     arguments = parser.parse_args()
-    if unknown := set(arguments.groups) - set(GROUPS):
+    if unknown := set(arguments.groups) - set(names):
         parser.error(f"there is no group {', '.join(sorted(unknown))}")
     rows: list[Row] = []
     for name in arguments.groups or GROUPS:
-        measure, rounds = GROUPS[name]
+        measure, rounds = _kafka(parser, arguments) if name == KAFKA else GROUPS[name]
         sys.stderr.write(f"measuring {name} …\n")
         rows += measure(max(3, rounds // 5) if arguments.quick else rounds)
     sys.stdout.write(table(rows) + "\n")
-    if not arguments.quick and not arguments.groups:
-        sys.stderr.write(f"written to {write(rows, ROOT / 'benchmarks' / 'results').relative_to(ROOT)}\n")
+    is_whole = not arguments.groups or (arguments.groups == [KAFKA] and not arguments.broker and not arguments.part)
+    if is_whole and not arguments.quick:
+        path = write(rows, ROOT / "benchmarks" / "results", f"-{KAFKA}" if arguments.groups else "")
+        sys.stderr.write(f"written to {path.relative_to(ROOT)}\n")
     missed = [row.what for row in rows if row.verdict == "missed"]
     if missed:
         sys.stderr.write(f"{len(missed)} bounds were missed: {'; '.join(missed)}\n")
     return 1 if missed else 0
+
+
+def _kafka(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[Callable[[int], list[Row]], int]:
+    from benchmarks import kafka  # needs aiokafka and the brokers of the tests
+    from benchmarks._brokers import BROKERS
+
+    brokers, parts = arguments.broker or list(BROKERS), arguments.part or list(kafka.PARTS)
+    if unknown := set(brokers) - set(BROKERS):
+        parser.error(f"there is no broker {', '.join(sorted(unknown))}; use {' or '.join(BROKERS)}")
+    if unknown := set(parts) - set(kafka.PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; use {', '.join(kafka.PARTS)}")
+    return lambda rounds: kafka.rows(rounds, brokers, parts), KAFKA_ROUNDS
 
 
 if __name__ == "__main__":

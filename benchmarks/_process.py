@@ -24,11 +24,13 @@ class Server:
     Attributes:
         host: The address it listens on, as `host:port`; empty if its line names none.
         ready_s: How long it took from its start to that line, in seconds.
+        pid: Its number.
     """
 
-    def __init__(self, host: str, ready_s: float) -> None:
+    def __init__(self, host: str, ready_s: float, pid: int) -> None:
         self.host = host
         self.ready_s = ready_s
+        self.pid = pid
 
     def connect(self) -> http.client.HTTPConnection:
         """Open a connection."""
@@ -61,7 +63,7 @@ def serving(arguments: Sequence[str], folder: Path, ready: Pattern[str], **value
                 if process.poll() is not None or perf_counter() - began > START_S:
                     raise CannotRun((text.strip().splitlines() or ["it wrote nothing and was not ready"])[-1][:300])
                 sleep(READY_POLL_S)
-            yield Server(match[1], perf_counter() - began)
+            yield Server(match[1], perf_counter() - began, process.pid)
         finally:
             process.terminate()
             try:

@@ -75,12 +75,18 @@ def markdown(rows: Sequence[Row], where: dict[str, Any]) -> str:
     return f"# {told}\n\n{text}\n\n" + "\n".join(lines) + "\n"
 
 
-def write(rows: Sequence[Row], folder: Path) -> Path:
-    """Write the rows as JSON and as Markdown; return the path of the latter."""
+def write(rows: Sequence[Row], folder: Path, of: str = "") -> Path:
+    """Write the rows as JSON and as Markdown; return the path of the latter.
+
+    Args:
+        rows: The rows.
+        folder: Where.
+        of: What the names of the files end with.
+    """
     where = circumstances()
     folder.mkdir(parents=True, exist_ok=True)
     python = ".".join(platform.python_version_tuple()[:2])
-    name = f"{where['date']}-python{python}-{where['cores']}-cores"
+    name = f"{where['date']}-python{python}-{where['cores']}-cores{of}"
     document = {**where, "rows": [{**asdict(row), "verdict": row.verdict} for row in rows]}
     (folder / f"{name}.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     path = folder / f"{name}.md"

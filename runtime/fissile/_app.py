@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.abc
@@ -21,6 +21,9 @@ from fissile._remote import RemoteStatistics
 from fissile._running import ModuleStatistics, Running
 from fissile._settings import Origin, Settings, Sources, load
 from fissile.abc import Transport
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class App:
@@ -43,6 +46,7 @@ class App:
         is_dev: Whether it runs for a developer.
         is_loopback: Whether calls go through the log even to modules that are hosted here; for tests.
         repeats: Whether what comes through the log is handled twice, where the module says that it bears that; for tests.
+        root: The folder that relative paths in the settings start from; the current one unless told.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class App:
         is_dev: bool = False,
         is_loopback: bool = False,
         repeats: bool = False,
+        root: Path | None = None,
     ) -> None:
         self.modules = tuple(modules)
         self.contracts = tuple(contracts)
@@ -74,6 +79,7 @@ class App:
         self.is_dev = is_dev
         self.is_loopback = is_loopback
         self.repeats = repeats
+        self.root = root
         self._given_transport = transport
         self._running: Running | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -221,12 +227,66 @@ class App:
         return self._live().remote_statistics()
 
     async def dead_letters(self, module: str | None = None) -> tuple[DeadLetter, ...]:
-        """Return what was given up and is still kept, the oldest first.
+        """Return what was given up and is still kept, the oldest first, whatever its state.
 
         Args:
             module: Only what this module has given up.
+
+        Raises:
+            Unavailable: The log cannot be read.
         """
-        return await self._live().dead_letters(module)
+        return await self._live().letter_box().read(module)
+
+    async def retry_dead_letters(self, *letters: DeadLetter) -> tuple[DeadLetter, ...]:
+        """Send messages that were given up to the handlers that gave them up, in the order in which they stood in their topics.
+
+        It returns when they are on their way. A message that is handled takes its letter with it; one that fails again is `dead` again,
+        with its attempts added. Each keeps its id and its key, and gives up its place in the order: later messages of its key may have been
+        handled since, or be handled at the same time.
+
+        Args:
+            letters: The letters, as `dead_letters` returned them.
+
+        Returns:
+            The letters as they stand now.
+
+        Raises:
+            CallRefused: The message of one was too large to be kept. None was sent.
+            Unavailable: The log cannot be reached.
+            DeadlineExceeded: The log did not answer; some may have been sent.
+        """
+        return await self._live().letter_box().retry(letters)
+
+    async def archive_dead_letters(self, *letters: DeadLetter) -> tuple[DeadLetter, ...]:
+        """Put messages that were given up aside: they are kept.
+
+        Args:
+            letters: The letters, as `dead_letters` returned them.
+
+        Returns:
+            The letters as they stand now.
+
+        Raises:
+            Unavailable: The log cannot be reached.
+        """
+        return await self._live().letter_box().archive(letters)
+
+    async def edit_dead_letter(self, letter: DeadLetter, body: bytes) -> DeadLetter:
+        """Give a message that was given up another body. That makes it another message, with an id of its own; it is not sent yet.
+
+        Args:
+            letter: The letter, as `dead_letters` returned it.
+            body: The new body, in the format of the application's messages.
+
+        Returns:
+            The letter as it stands now.
+
+        Raises:
+            InvalidMessage: The body does not fit the message's contract; the reason begins with the field.
+            UnknownMessage: No contract has the message.
+            CallRefused: The letter is being retried.
+        """
+        return await self._live().letter_box().edit(letter, body)
 
     def _live(self) -> Running:
         if self._running is None:

@@ -20,9 +20,16 @@ from fissile._errors import Fault, StartupFailed
 from fissile._module import Module
 from fissile._names import place
 from fissile._placement import GATEWAY, Placement, placement_faults, read_placements
-from fissile._settings import Origin, Settings, Sources, load, read_toml, variable_name
+from fissile._settings import Origin, Settings, Source, Sources, load, read_toml, variable_name
+from fissile.transports._sqlite_options import absolute, path_of
 
 T = TypeVar("T")
+
+DEFAULT_BUS = "sqlite:///data/log.sqlite3"
+"""The bus of an application that names none: what was stored outlives a crash, and other commands find the process that runs."""
+
+DEFAULT_BUS_IN_DEV = "memory://"
+"""The same for a developer, who starts anew all the time."""
 
 GATEWAY_PACKAGE = "fissile_gateway"
 """Where the gateway's module is. It comes with the extra `gateway`; the library never imports it but here, by name."""
@@ -92,6 +99,8 @@ class Application:
         is_dev: bool,  # noqa: FBT001
     ) -> Application:
         sources = Sources.read(root, command_line=command_line, toml=table, toml_name=file)
+        bus = {variable_name("bus"): DEFAULT_BUS_IN_DEV if is_dev else DEFAULT_BUS}
+        sources = Sources((*sources.sources, Source("default", bus)))
         faults: list[Fault] = []
         paths: list[str] = table.get("modules", [])
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
@@ -110,6 +119,8 @@ class Application:
         if faults:
             raise StartupFailed(tuple(faults))
         name = str(table.get("name", root.name))
+        # A file is in the application's folder, wherever a command is typed.
+        settings = attrs.evolve(settings, bus=absolute(settings.bus, root))
         if not settings.kafka_prefix:
             # Two applications on one broker must not meet; two developers of one application set it themselves.
             settings = attrs.evolve(settings, kafka_prefix=f"{name}.")
@@ -157,13 +168,15 @@ class Application:
         return self._make(hosted, elsewhere, process)
 
     def client(self) -> App:
-        """Make a process that hosts nothing and calls everything; where the bus is in memory it hosts all modules itself, but no gateway.
+        """Make a process that hosts nothing and calls everything.
+
+        Where nobody would answer, because the bus is in memory, or in a file that no process uses, it hosts all modules itself, but no gateway.
 
         Raises:
             StartupFailed: Contracts or modules cannot be imported.
         """
         faults: list[Fault] = []
-        if self.log_is_shared:
+        if self.is_answered:
             contracts = self.import_contracts(faults)
             if faults:
                 raise StartupFailed(tuple(faults))
@@ -181,6 +194,7 @@ class Application:
             sources=self.sources,
             name=self.name,
             process=process,
+            root=self.root,
             is_dev=self.is_dev and self._is_loopback(),
         )
 
@@ -308,6 +322,15 @@ class Application:
     def log_is_shared(self) -> bool:
         """Whether several processes can use the bus that the settings name."""
         return not self.settings.bus.startswith("memory:")
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether processes may be there that answer calls: on a broker always, on a file where one hosts modules, in memory never."""
+        if self.settings.bus.startswith("sqlite:"):
+            from fissile.transports._sqlite_view import is_hosted  # SQLite is not needed for the other buses
+
+            return is_hosted(path_of(self.settings.bus))
+        return self.log_is_shared
 
     def unknown_variables(self, app: App) -> tuple[tuple[str, str], ...]:
         """Return variables with our prefix that no settings class has, and where they are: most often a slip of the pen."""

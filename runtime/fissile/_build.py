@@ -23,6 +23,8 @@ from fissile._clock import Clock, Environment, Ids
 from fissile._codec import Codec, ErrorCodec, RawCodec
 from fissile._contract import Contract, Topic
 from fissile._delivery.consumer import Consumer, ConsumerSettings
+from fissile._delivery.letter_box import LetterBox
+from fissile._delivery.letter_check import LetterCheck
 from fissile._delivery.subscription import Subscription
 from fissile._envelope import Encoder
 from fissile._errors import PositionLost, Unavailable, UnknownMessage
@@ -38,12 +40,13 @@ from fissile._requests import REPLIES_TOPIC
 from fissile._retry import Retry
 from fissile._settings import Settings
 from fissile._signature import Signature
+from fissile._storage import Effects, OpenStorage, StorageContext
 from fissile._tap import Position, Tap, parse_position
 from fissile.abc import Start, TopicSpec, Transport
 
-SENT_COMMANDS = Retry()
 REPLY_RETENTION_S = 3600.0
-DEAD_LETTER_RETENTION_S = 30 * 86_400.0
+DEAD_LETTER_RETENTION_S = 86_400.0
+"""How long it can be seen that a dead letter is no more; one that is there is kept for ever."""
 
 
 def requests_topic(module: str) -> str:
@@ -62,8 +65,18 @@ def topic_specs(catalog: Catalog, settings: Settings) -> list[TopicSpec]:
     specs += [TopicSpec(topic.name, settings.partitions, topic.retention_s) for topic in catalog.topics.values()]
     for module in catalog.contracts:
         specs.append(TopicSpec(requests_topic(module), settings.partitions, 7 * 86_400.0))
-        specs.append(TopicSpec(dead_letter_topic(module), 1, DEAD_LETTER_RETENTION_S))
+        specs.append(TopicSpec(dead_letter_topic(module), 1, DEAD_LETTER_RETENTION_S, is_compacted=True))
     return specs
+
+
+def open_letter_box(transport: Transport, catalog: Catalog, settings: Settings) -> LetterBox:
+    """Return the dead letters of an application, behind an open transport."""
+    return LetterBox(
+        transport,
+        {module: dead_letter_topic(module) for module in catalog.contracts},
+        {module: requests_topic(module) for module in catalog.contracts},
+        LetterCheck(catalog, settings.wire, settings.max_message_bytes),
+    )
 
 
 @frozen(eq=False)
@@ -80,6 +93,7 @@ class LiveModule:
     context: Context
     values: Mapping[Any, Any]
     routes: Routes
+    storage: OpenStorage | None = None
     handlers: dict[type, Handler] = field(factory=dict[type, Handler])
     gates: dict[str, Gate] = field(factory=dict[str, Gate])
 
@@ -96,8 +110,9 @@ async def open_resources(
     environment: Environment,
     process: Process,
     stack: AsyncExitStack,
+    storage_context: StorageContext,
 ) -> LiveModule:
-    """Open a module's resources, each after what it needs, in a context of the module's own."""
+    """Open a module's database and its resources, each after what it needs, in a context of the module's own."""
     context = Context()
     values: dict[Any, Any] = {
         Clock: environment.clock,
@@ -108,6 +123,11 @@ async def open_resources(
     }
     own = AsyncExitStack()
     stack.push_async_callback(_close_in, context, own)
+    storage: OpenStorage | None = None
+    if plan.module.database is not None:
+        manager_: AbstractAsyncContextManager[OpenStorage] = plan.module.database.open(storage_context)
+        storage = await run_isolated(context, own.enter_async_context(manager_))
+        values.update(storage.values)
     for resource in plan.resources:
         if resource.provides in overrides:
             values[resource.provides] = overrides[resource.provides]
@@ -115,7 +135,7 @@ async def open_resources(
         arguments = arguments_of(resource.signature, values)
         manager: AbstractAsyncContextManager[Any] = resource.signature.function(**arguments)
         values[resource.provides] = await run_isolated(context, own.enter_async_context(manager))
-    return LiveModule(plan, context, values, Routes(plan.module.name))
+    return LiveModule(plan, context, values, storage_context.routes, storage)
 
 
 async def _close_in(context: Context, stack: AsyncExitStack) -> None:
@@ -125,6 +145,13 @@ async def _close_in(context: Context, stack: AsyncExitStack) -> None:
 def arguments_of(signature: Signature, values: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the arguments of a function that are the same for every message."""
     return {name: values[annotation] for name, annotation in signature.parameters.items() if annotation in values}
+
+
+def _join(module: LiveModule, handler: Handler, name: str, effects: Effects) -> None:
+    """Let a handler's effects on its module's database, if there is one, be what it declares."""
+    if module.storage is not None:
+        handler.call = module.storage.around(handler, name, effects, handler.call)
+        handler.call_alone = None
 
 
 @frozen(eq=False)
@@ -197,9 +224,10 @@ class Builder:
             )
             module.handlers[message] = handler
             name = f"{module.name}.{plan.signature.function.__name__}"
-            called = Subscription(
-                name, handler, SENT_COMMANDS, handler.order_key is not None, plan.declaration.idempotent
-            )
+            declared = plan.declaration
+            _join(module, handler, handler.name, "none" if is_query else "each" if declared.idempotent else "once")
+            bears_repeats = declared.idempotent or module.storage is not None
+            called = Subscription(name, handler, declared.retry, handler.order_key is not None, bears_repeats)
             deliveries.requests[handler.name] = called
             if not is_query:
                 subscriptions.setdefault((requests_topic(module.name), handler.name), []).append(called)
@@ -207,9 +235,13 @@ class Builder:
             declaration = subscribed.declaration
             for event in declaration.events:
                 handler = self._handler(module, subscribed.signature, event, "event", commands, threads, turns)
+                siblings = subscriptions.setdefault((declaration.topic.name, handler.name), [])
                 name = f"{module.name}.{subscribed.signature.function.__name__}"
-                subscription = Subscription(name, handler, declaration.retry, ordered=True, bears_repeats=True)
-                subscriptions.setdefault((declaration.topic.name, handler.name), []).append(subscription)
+                # A dead letter belongs to a handler by its name, so that two functions of one name need two.
+                namesakes = sum(each.name.partition("#")[0] == name for each in siblings)
+                name = f"{name}#{namesakes + 1}" if namesakes else name
+                _join(module, handler, f"{name} {handler.name}", "each" if declaration.idempotent else "once")
+                siblings.append(Subscription(name, handler, declaration.retry, ordered=True, bears_repeats=True))
         return deliveries
 
     def _unknown(self, module: LiveModule, slots: Slots) -> Subscription:
@@ -273,6 +305,7 @@ class Builder:
         """Give a caller its way to every message of the application."""
         routes.new_id = self.environment.ids.new
         routes.outlet = self._store
+        routes.now = self.environment.clock.now
         routes.open_tap = self._open_tap
         here = {message: handler for module in modules for message, handler in module.handlers.items()}
         for contract in self.catalog.contracts.values():
@@ -356,12 +389,12 @@ class Builder:
             topic = declaration.topic
             topics[topic.name] = declaration.start
             known[topic.name] = frozenset(self.catalog.name_of(event) for event in topic.events)
-        if contract.commands or contract.queries:
-            requests = requests_topic(module.name)
-            topics[requests] = "earliest"
-            known[requests] = frozenset(deliveries.requests)
-        if not topics:
+        if not topics and not contract.commands and not contract.queries:
             return None
+        # Where there is nothing to ask for there are retries of dead letters at least.
+        requests = requests_topic(module.name)
+        topics[requests] = "earliest"
+        known[requests] = frozenset(deliveries.requests)
         return Consumer(
             module=module.name,
             group=module.name,
@@ -371,6 +404,7 @@ class Builder:
             known=known,
             unknown=deliveries.unknown,
             dead_letter_topic=dead_letter_topic(module.name),
+            requests_topic=requests_topic(module.name),
             transport=self.transport,
             environment=self.environment,
             settings=ConsumerSettings(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ from fissile._messages import Command, Event, Query
 
 if TYPE_CHECKING:
     from fissile._contract import Topic
+    from fissile._delivery.lifecycle import Delivery
     from fissile._handler import Handler
     from fissile._requests import Link
     from fissile._tap import Position, Tap
@@ -40,6 +42,8 @@ class Routes:
         sends: Encodes a command that nobody waits for.
         events: Encodes an event for its topic.
         outlet: Stores encoded messages; set when the transport is open.
+        keep: Stores what is to be sent later, in the caller's database; None where it has none.
+        now: The time of day.
     """
 
     def __init__(self, caller: str | None) -> None:
@@ -50,8 +54,36 @@ class Routes:
         self.sends: dict[type, Callable[[Queries, Any, str | None], Outgoing]] = _Table("command")
         self.events: dict[type, Callable[[Queries, Any], Outgoing]] = _Table("event")
         self.outlet: Callable[[list[Outgoing]], Coroutine[Any, Any, None]] = _closed
+        self.keep: Callable[[list[Outgoing | Scheduled]], Coroutine[Any, Any, None]] | None = None
+        self.now: Callable[[], datetime]
         self.new_id: Callable[[], str] = str
         self.open_tap: Callable[..., AbstractAsyncContextManager[Tap[Any]]]
+
+
+class Scheduled(msgspec.Struct, frozen=True):
+    """A record that is to be sent later.
+
+    Attributes:
+        record: The record.
+        due_ms: When, in milliseconds since 1970.
+    """
+
+    record: Outgoing
+    due_ms: int
+
+
+def schedule(record: Outgoing, time: datetime) -> Scheduled:
+    """Say when a record is to be sent.
+
+    Raises:
+        CallRefused: The time has no time zone.
+    """
+    if time.tzinfo is None:
+        name = record.headers_by_name()["ce_type"].decode()
+        raise CallRefused(
+            f"{name} was not scheduled: the time {time} has no time zone. Write datetime.now(UTC) or the like."
+        )
+    return Scheduled(record, int(time.timestamp() * 1000))
 
 
 class _Table(dict[type, Any]):
@@ -102,6 +134,7 @@ class Queries(msgspec.Struct, eq=False, weakref=True):
     _outgoing: list[Any] | None = None
     _ended: bool = False
     _remote_chain: tuple[Link, ...] = ()
+    _delivery: Delivery | None = None
 
     def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
         """Ask the one module that answers a query, and wait for its reply.
@@ -142,13 +175,14 @@ class Queries(msgspec.Struct, eq=False, weakref=True):
         self._children += 1
         return self._routes.new_id() if self._handler is None else f"{self._message_id()}.{self._children}"
 
-    def _keep(self, record: Outgoing) -> bool:
+    def _keep(self, record: Outgoing | Scheduled) -> bool:
         """Keep a record until the handler has succeeded; return False where there is no handler and it is to be stored now."""
         if self._handler is None:
             return False
         if self._ended:
+            outgoing = record.record if isinstance(record, Scheduled) else record
             raise CallRefused(
-                f"{record.headers_by_name()['ce_type'].decode()} was published on the bus of {self._handler.name}, whose handler has ended. "
+                f"{outgoing.headers_by_name()['ce_type'].decode()} was published on the bus of {self._handler.name}, whose handler has ended. "
                 "Publish before it ends, or use the bus of a worker."
             )
         if self._outgoing is None:
@@ -200,6 +234,47 @@ class Bus(Queries):
         record = self._routes.sends[type(command)](self, command, id)
         if not self._keep(record):
             await self._routes.outlet([record])
+
+    async def send_at(self, time: datetime, command: Command[Any], *, id: str | None = None) -> None:  # noqa: A002
+        """Have a command sent at a time; until then it is kept in the database of the module that sends it.
+
+        In a handler it is kept when the handler succeeds; elsewhere it is kept when this returns.
+
+        Args:
+            time: When, with a time zone. What is past is sent at once.
+            command: The command.
+            id: Its id, where the caller repeats a command; a new one is made otherwise.
+
+        Raises:
+            CallRefused: The caller is no module with a database.
+            InvalidMessage: The command does not fit its contract, or is too large.
+        """
+        await self._schedule(self._routes.sends[type(command)](self, command, id), time)
+
+    async def send_after(self, delay_s: float, command: Command[Any], *, id: str | None = None) -> None:  # noqa: A002
+        """Have a command sent after a delay in seconds; otherwise like `send_at`."""
+        await self.send_at(self._routes.now() + timedelta(seconds=delay_s), command, id=id)
+
+    async def publish_at(self, time: datetime, event: Event) -> None:
+        """Publish an event at a time; until then it is kept in the database of the module that publishes it. See `send_at`."""
+        await self._schedule(self._routes.events[type(event)](self, event), time)
+
+    async def publish_after(self, delay_s: float, event: Event) -> None:
+        """Publish an event after a delay in seconds; otherwise like `publish_at`."""
+        await self.publish_at(self._routes.now() + timedelta(seconds=delay_s), event)
+
+    async def _schedule(self, record: Outgoing, time: datetime) -> None:
+        keep = self._routes.keep
+        name = record.headers_by_name()["ce_type"].decode()
+        if keep is None:
+            who = f"the module {self._routes.caller!r} has no database" if self._routes.caller else "it is sent from outside of all modules"
+            raise CallRefused(
+                f"{name} was not scheduled: {who}, and there is nowhere to keep it until then. "
+                "Declare one, Module(contract, database=Schema(metadata)), or send a command to a module that has one."
+            )
+        scheduled = schedule(record, time)
+        if not self._keep(scheduled):
+            await keep([scheduled])
 
     async def publish(self, event: Event) -> None:
         """Publish an event to its topic.

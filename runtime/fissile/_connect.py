@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 async def connect(folder: str | Path | None = None, *, bus: str | None = None) -> AsyncGenerator[Bus]:
     """Use the modules of an application without hosting one: `async with fissile.connect() as bus`.
 
-    Where the bus is shared (Kafka) the modules run in their own processes. Where it is in memory they run in this one.
+    Where the bus is shared the modules run in their own processes. Where nobody would answer, because the bus is in memory, or in a file that
+    no running process uses, they run in this one.
 
     Args:
         folder: The folder of the application, or one below it; the working directory unless told.

@@ -65,6 +65,16 @@ class CallRefused(CallError):
     happened = False
 
 
+class IdReused(InvalidMessage):
+    """Raised when a command has an id under which its module has handled another command. Its caller gets an `InvalidMessage`."""
+
+    def __init__(self, message_name: str, message_id: str) -> None:
+        super().__init__(
+            message_name,
+            f"the id {message_id!r} was used before, for a command with other content; a new command needs an id of its own",
+        )
+
+
 # --- the infrastructure's answers ------------------------------------------------------------------------------------
 
 
@@ -112,6 +122,17 @@ class HandlerFailed(CallError):
     def __str__(self) -> str:
         text = f": {self.error_text}" if self.error_text else ""
         return f"{self.message_name} failed with {self.error_type}{text} (id {self.message_id}; the traceback is in its module's log)"
+
+
+class Postponed(FissileError):
+    """Raised in a handler when its message cannot be handled now, for no fault of its own: its database is away, its partition has gone.
+
+    A message that nobody waits for stays in hand and is tried again until it succeeds; that is no failed attempt.
+    """
+
+
+class PartitionLost(Postponed):
+    """Raised in place of a commit when the partition of the message has gone to another process, which handles it. Nothing was changed."""
 
 
 # --- transports ------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from fissile._bounds import Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Routes
 from fissile._codec import Codec, ErrorCodec
-from fissile._errors import HandlerFailed, InvalidMessage, MessageTooLarge
+from fissile._errors import HandlerFailed, IdReused, InvalidMessage, MessageTooLarge
 from fissile._isolation import current_bus, run_isolated
 from fissile._messages import DeclaredError
 from fissile._module import Handling, Middleware
@@ -137,6 +137,9 @@ class Handler:
         if isinstance(error, cancelled_class) and not _is_stray(error):
             return None
         leaf = only_leaf(error)
+        if isinstance(leaf, IdReused):
+            self.failed += 1
+            return InvalidMessage(leaf.message_name, leaf.reason)
         codec = self.errors.get(type(leaf)) if isinstance(leaf, DeclaredError) else None
         if codec is not None and isinstance(leaf, DeclaredError):
             try:

@@ -47,13 +47,31 @@ def forbid_calls(reason: str) -> Generator[None]:
     Args:
         reason: What is going on, such as `a transaction of orders is open`.
     """
-    block, token = object(), _no_calls.set(reason)
-    _forbidden_in.add(block)
+    block = ForbiddenCalls(reason)
     try:
         yield
     finally:
-        _forbidden_in.discard(block)
-        _no_calls.reset(token)
+        block.end()
+
+
+class ForbiddenCalls:
+    """Calls to modules are refused from its creation until `end()`, in the context where it was made.
+
+    Args:
+        reason: What is going on.
+    """
+
+    __slots__ = ("_before",)
+
+    def __init__(self, reason: str) -> None:
+        self._before = _no_calls.get()
+        _no_calls.set(reason)
+        _forbidden_in.add(self)
+
+    def end(self) -> None:
+        """Allow them again."""
+        _forbidden_in.discard(self)
+        _no_calls.set(self._before)
 
 
 def local_route(

@@ -6,16 +6,20 @@ were given, so that a handler stays a plain function that a test can call.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 import msgspec
 from attrs import field, frozen
 
 from fissile._contract import Contract, Topic
-from fissile._messages import CommandClass, Event, QueryClass
+from fissile._messages import Command, CommandClass, Event, QueryClass
 from fissile._retry import Retry
+from fissile._storage import Schedule, Storage
+
+if TYPE_CHECKING:
+    from fissile.database._saga import Saga
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -33,6 +37,7 @@ class HandlerDeclaration(msgspec.Struct, frozen=True):
     message: type
     function: Callable[..., Any]
     idempotent: bool
+    retry: Retry = Retry()
 
 
 class SubscriptionDeclaration(msgspec.Struct, frozen=True):
@@ -43,6 +48,27 @@ class SubscriptionDeclaration(msgspec.Struct, frozen=True):
     function: Callable[..., Any]
     retry: Retry
     start: Start
+    idempotent: bool = False
+
+
+class SagaDeclaration(msgspec.Struct, frozen=True):
+    """A function that is a saga.
+
+    Attributes:
+        name: The saga's name.
+        function: Takes what starts it, the `Saga`, and resources.
+        starts: The classes of the messages that start it: one command, or events of one topic.
+        id: Gives its id; None: the id of the command.
+        awaits: The topics that it waits for.
+        retry: When a step that failed is tried again.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    starts: tuple[type, ...]
+    id: Callable[[Any], str] | None
+    awaits: tuple[Topic[Any], ...]
+    retry: Retry
 
 
 class Handling(msgspec.Struct, frozen=True):
@@ -92,6 +118,24 @@ class Registrar(Generic[M, R]):
         return handler
 
 
+class SagaRegistrar(Generic[M]):
+    """Takes the function of a saga; the type checkers compare its first parameter with what starts it."""
+
+    def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
+        self._register = register
+
+    def __call__(
+        self, function: Callable[Concatenate[M, Saga, P], Coroutine[Any, Any, None]]
+    ) -> Callable[Concatenate[M, Saga, P], Coroutine[Any, Any, None]]:
+        """Register the function and return it unchanged."""
+        self._register(function)
+        return function
+
+
+SAGA_RETRY = Retry(attempts=10, first_s=0.2, longest_s=60.0)
+"""A saga has nobody who waits for it, and undoing what it did is dear: its steps are tried for about two minutes."""
+
+
 @frozen(eq=False)
 class Module:
     """Handlers, subscriptions, resources and workers behind one contract.
@@ -99,10 +143,12 @@ class Module:
     Args:
         contract: What the module lets others import.
         middleware: Functions around every message that this module handles, outermost first, inside those of the application.
+        database: The module's tables, `fissile.database.Schema(metadata)`, if it has any.
     """
 
     contract: Contract
     middleware: tuple[Middleware, ...] = ()
+    database: Storage | None = None
     handlers: list[HandlerDeclaration] = field(factory=list[HandlerDeclaration], init=False, repr=False)
     subscriptions: list[SubscriptionDeclaration] = field(factory=list[SubscriptionDeclaration], init=False, repr=False)
     resources: list[Callable[..., AbstractAsyncContextManager[Any]]] = field(
@@ -112,21 +158,33 @@ class Module:
         factory=list[Callable[..., Coroutine[Any, Any, None]]], init=False, repr=False
     )
 
+    schedules: list[Schedule] = field(factory=list[Schedule], init=False, repr=False)
+    sagas: list[SagaDeclaration] = field(factory=list[SagaDeclaration], init=False, repr=False)
+
     @property
     def name(self) -> str:
         """The name of the module, which is that of its contract."""
         return self.contract.name
 
-    def command(self, message: CommandClass[M, R], *, idempotent: bool = False) -> Registrar[M, R]:
+    def command(
+        self,
+        message: CommandClass[M, R],
+        *,
+        idempotent: bool = False,
+        retry: Retry = Retry(),  # noqa: B008 -- frozen
+    ) -> Registrar[M, R]:
         """Declare the handler of a command.
 
         Args:
             message: The command's class.
             idempotent: That handling the same command twice has the effect of handling it once. A command may be delivered
-                again after a crash, so its handler has to say how it bears a repeat.
+                again after a crash, so its handler has to say how it bears a repeat. Where the module has a database there is no need to:
+                there the effects of each command commit with a record of it, and a repeat gets the first outcome.
+            retry: When a command that nobody waits for is tried again before it goes to the dead letters. Where somebody waits it
+                never is: the caller gets the outcome and decides.
         """
         return Registrar(
-            lambda handler: self.handlers.append(HandlerDeclaration(_as_class(message), handler, idempotent))
+            lambda handler: self.handlers.append(HandlerDeclaration(_as_class(message), handler, idempotent, retry))
         )
 
     def query(self, message: QueryClass[M, R]) -> Registrar[M, R]:
@@ -140,10 +198,12 @@ class Module:
         )
 
     @overload
-    def subscribe(self, topic: Topic[E], *, retry: Retry = ..., start: Start = ...) -> Registrar[E, None]: ...
+    def subscribe(
+        self, topic: Topic[E], *, retry: Retry = ..., start: Start = ..., idempotent: bool = ...
+    ) -> Registrar[E, None]: ...
     @overload
     def subscribe(
-        self, topic: Topic[Any], event: type[E], *, retry: Retry = ..., start: Start = ...
+        self, topic: Topic[Any], event: type[E], *, retry: Retry = ..., start: Start = ..., idempotent: bool = ...
     ) -> Registrar[E, None]: ...
     def subscribe(
         self,
@@ -152,6 +212,7 @@ class Module:
         *,
         retry: Retry = Retry(),  # noqa: B008 -- frozen
         start: Start = "earliest",
+        idempotent: bool = False,
     ) -> Registrar[Any, None]:
         """Declare a handler of events.
 
@@ -160,11 +221,109 @@ class Module:
             event: The one event class to handle, where the topic carries several; all of them unless told.
             retry: When a failed event is tried again before it goes to the dead letters.
             start: Where the module begins to read when it subscribes for the first time.
+            idempotent: That handling the same event twice has the effect of handling it once. An event may be delivered again; where the
+                module has a database its effects commit with a record of it, unless this says that there is no need.
         """
         events = topic.events if event is None else (event,)
         return Registrar(
-            lambda handler: self.subscriptions.append(SubscriptionDeclaration(topic, events, handler, retry, start))
+            lambda handler: self.subscriptions.append(
+                SubscriptionDeclaration(topic, events, handler, retry, start, idempotent)
+            )
         )
+
+    @overload
+    def saga(
+        self,
+        start: Topic[E],
+        *,
+        id: Callable[[E], str],
+        awaits: Sequence[Topic[Any]] = ...,
+        name: str | None = ...,
+        retry: Retry = ...,
+        begin: Start = ...,
+    ) -> SagaRegistrar[E]: ...
+    @overload
+    def saga(
+        self,
+        start: Topic[Any],
+        event: type[E],
+        *,
+        id: Callable[[E], str],
+        awaits: Sequence[Topic[Any]] = ...,
+        name: str | None = ...,
+        retry: Retry = ...,
+        begin: Start = ...,
+    ) -> SagaRegistrar[E]: ...
+    @overload
+    def saga(
+        self,
+        start: CommandClass[M, None],
+        *,
+        id: Callable[[M], str] | None = ...,
+        awaits: Sequence[Topic[Any]] = ...,
+        name: str | None = ...,
+        retry: Retry = ...,
+        begin: Start = ...,
+    ) -> SagaRegistrar[M]: ...
+    @overload
+    def saga(
+        self,
+        start: CommandClass[M, str],
+        *,
+        id: Callable[[M], str] | None = ...,
+        awaits: Sequence[Topic[Any]] = ...,
+        name: str | None = ...,
+        retry: Retry = ...,
+        begin: Start = ...,
+    ) -> SagaRegistrar[M]: ...
+    def saga(
+        self,
+        start: Any,
+        event: type[Any] | None = None,
+        *,
+        id: Callable[[Any], str] | None = None,  # noqa: A002
+        awaits: Sequence[Topic[Any]] = (),
+        name: str | None = None,
+        retry: Retry = SAGA_RETRY,
+        begin: Start = "earliest",
+    ) -> SagaRegistrar[Any]:
+        """Declare a saga: a long-running process, written as one function whose steps are done once, whatever restarts in between.
+
+        It is started once per id, by an event of a topic or by a command of this module. The command's handler is made here: it replies when
+        the saga has begun, with nothing or, for a `Command[str]`, with the saga's id. The module needs a database, which keeps the history.
+
+        Args:
+            start: The topic whose events start it, or the class of the command that does.
+            event: The one event class that starts it, where the topic carries several.
+            id: Gives the saga's id from what starts it. A command's own id unless told.
+            awaits: The topics that the function waits for.
+            name: The name that its histories are kept under; that of the function unless told.
+            retry: When a step that failed with an error nobody has declared is tried again; after the last attempt the function gets the error.
+            begin: Where the module begins to read the topics when it subscribes to them for the first time.
+        """
+        topic = cast("Topic[Any]", start) if isinstance(start, Topic) else None  # type: ignore[redundant-cast]  # not for pyright
+        starts: tuple[type, ...] = (_as_class(start),) if topic is None else topic.events if event is None else (event,)
+
+        def register(function: Callable[..., Any]) -> None:
+            from fissile.database._saga_starts import declare  # whoever has a saga has imported the database
+
+            called = function.__name__ if name is None else name
+            declare(self, SagaDeclaration(called, function, starts, id, tuple(awaits), retry), topic, begin)
+
+        return SagaRegistrar(register)
+
+    def schedule(self, name: str, expression: str, command: Command[Any], *, time_zone: str = "UTC") -> None:
+        """Send a command of this module again and again, once across its replicas. The module needs a database, which keeps what is due.
+
+        Ticks that were missed while no process ran are made up for once.
+
+        Args:
+            name: The schedule's name, unique in its module.
+            expression: When: five fields as cron has them, such as `0 3 * * *`.
+            command: The command, the same each time.
+            time_zone: Where the clock hangs that the expression speaks of, such as `Europe/Berlin`.
+        """
+        self.schedules.append(Schedule(name, expression, command, time_zone))
 
     def resource(self, factory: ResourceFactory) -> ResourceFactory:
         """Declare a resource: an async context manager, entered when the process starts and left when it has drained.

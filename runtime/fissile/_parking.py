@@ -6,12 +6,14 @@ replies at a time has one of these per reply.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVarTuple
 
 import sniffio
 
 if TYPE_CHECKING:
+    import asyncio
+
     import trio
 
 Arguments = TypeVarTuple("Arguments")
@@ -24,7 +26,7 @@ class Parked(Protocol):
         """Hand over the value and wake the task; does nothing the second time."""
         ...
 
-    async def wait(self) -> Any:
+    def wait(self) -> Awaitable[Any]:
         """Wait for the value."""
         ...
 
@@ -32,17 +34,15 @@ class Parked(Protocol):
 class _AsyncioParked:
     __slots__ = ("_future",)
 
-    def __init__(self) -> None:
-        import asyncio
-
-        self._future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
 
     def set(self, value: Any) -> None:
         if not self._future.done():
             self._future.set_result(value)
 
-    async def wait(self) -> Any:
-        return await self._future
+    def wait(self) -> Awaitable[Any]:
+        return self._future  # not a coroutine around it: there is one of these per call
 
 
 class _TrioParked:
@@ -78,7 +78,24 @@ class _TrioParked:
 
 def parking() -> Callable[[], Parked]:
     """Return what makes a `Parked` of the running event loop."""
-    return _TrioParked if sniffio.current_async_library() == "trio" else _AsyncioParked
+    if sniffio.current_async_library() == "trio":
+        return _TrioParked
+    import asyncio
+
+    # Looked up once: on Python 3.11 asking for the running loop is a system call.
+    create_future = asyncio.get_running_loop().create_future
+    return lambda: _AsyncioParked(create_future())
+
+
+def loop_time() -> Callable[[], float]:
+    """Return the clock of the running event loop, in seconds: what `anyio.current_time` tells, without finding out the loop each time."""
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        return trio.current_time
+    import asyncio
+
+    return asyncio.get_running_loop().time
 
 
 def call_soon(function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:

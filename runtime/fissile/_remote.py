@@ -8,7 +8,7 @@ table, and one sweeper for the deadlines of all (to 50 ms).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -19,12 +19,13 @@ from attrs import define, field
 
 from fissile._bounds import Gate
 from fissile._bus import Queries, Route
+from fissile._cancellation import cancellation_test
 from fissile._codec import Codec, ErrorCodec
 from fissile._envelope import Encoder, header, key_bytes
 from fissile._errors import CallError, DeadlineExceeded, HandlerFailed, InvalidMessage, TransportClosed, Unavailable
 from fissile._local import deadline_exceeded, is_refused, overloaded, refusal
 from fissile._messages import DeclaredError
-from fissile._parking import Parked, parking
+from fissile._parking import Parked, loop_time, parking
 from fissile._requests import (
     CORRELATION,
     DECLARED,
@@ -36,6 +37,7 @@ from fissile._requests import (
     cancel_headers,
     decode_failure,
     decode_invalid,
+    reply_to_header,
     request_headers,
 )
 from fissile._sweeper import Sweeper
@@ -101,9 +103,13 @@ class Remote:
     partition: int
     new_id: Callable[[], str]
     is_listening: bool = field(default=False, init=False)
-    sweeper: Sweeper[str] = field(init=False)
+    sweeper: Sweeper[bytes] = field(init=False)
+    time: Callable[[], float] = field(factory=loop_time, init=False)
+    is_cancelled: Callable[[], bool] = field(factory=cancellation_test, init=False)
+    _cancelled_class: type[BaseException] = field(factory=anyio.get_cancelled_exc_class, init=False)
+    _reply_to: tuple[str, bytes] = field(init=False)
     _new_parked: Callable[[], Parked] = field(factory=parking, init=False)
-    _waiting: dict[str, Parked] = field(factory=dict[str, Parked], init=False)
+    _waiting: dict[bytes, Parked] = field(factory=dict[bytes, Parked], init=False)
     _replies: int = field(default=0, init=False)
     _late: int = field(default=0, init=False)
     _expired: int = field(default=0, init=False)
@@ -111,6 +117,7 @@ class Remote:
 
     def __attrs_post_init__(self) -> None:
         self.sweeper = Sweeper(self._expire)
+        self._reply_to = reply_to_header(REPLIES_TOPIC, self.partition)
 
     async def run(self) -> None:
         """Hand replies to those who wait for them; a supervised task.
@@ -130,7 +137,7 @@ class Remote:
                 # The request was sent and its reply can no longer come here: it may have happened.
                 parked.set(DeadlineExceeded("The reply can no longer be received. It may have happened."))
 
-    def _expire(self, correlation: str) -> None:
+    def _expire(self, correlation: bytes) -> None:
         parked = self._waiting.get(correlation)
         if parked is not None:
             self._expired += 1
@@ -154,15 +161,13 @@ class Remote:
             deadline: When the chain ends, on the event loop's clock.
             sweeps: Whether the deadline is ours to keep; otherwise a scope around the caller keeps it.
         """
-        correlation = self.new_id()
-        budget_s = deadline - anyio.current_time()
+        correlation = self.new_id().encode()
         headers = request_headers(
             self.encoder.headers(target.name, message_id, bus),
             bus,
             correlation,
-            REPLIES_TOPIC,
-            self.partition,
-            budget_s,
+            self._reply_to,
+            deadline - self.time(),
         )
         parked = self._waiting[correlation] = self._new_parked()
         if sweeps:
@@ -179,18 +184,20 @@ class Remote:
             except TransportClosed as error:
                 raise Unavailable(f"{target.name} was not called: {error} It did not happen.") from None
             outcome = await parked.wait()
-        except anyio.get_cancelled_exc_class():
+        except self._cancelled_class:
             self._cancelled += 1
             raise
         finally:
             del self._waiting[correlation]
+            if sweeps:
+                self.sweeper.discard(deadline, correlation)
             if outcome is _EXPIRED:
                 self._send_cancellation(target, key, correlation)
         if isinstance(outcome, CallError):
             raise outcome
         return outcome
 
-    def _send_cancellation(self, target: Target, key: bytes, correlation: str) -> None:
+    def _send_cancellation(self, target: Target, key: bytes, correlation: bytes) -> None:
         try:
             # The same key, hence the same partition, hence behind the request.
             self.transport.append_nowait([Outgoing(target.topic, key, b"", cancel_headers(correlation))], _ignore)
@@ -198,8 +205,11 @@ class Remote:
             _logger.debug("a cancellation of %s could not be sent: %s", target.name, error)
 
     def _hand_over(self, record: Record) -> None:
-        correlation = header(record.headers, CORRELATION)
-        parked = self._waiting.get(correlation) if correlation is not None else None
+        parked: Parked | None = None
+        for name, value in record.headers:
+            if name == CORRELATION:
+                parked = self._waiting.get(value)
+                break
         if parked is None:
             self._late += 1
         else:
@@ -224,15 +234,22 @@ def remote_route(target: Target, remote: Remote, gate: Gate, *, default_timeout_
         default_timeout_s: The deadline of a chain whose caller has none, in seconds.
         depth_limit: How many calls may be nested.
     """
+    is_cancelled = remote.is_cancelled
 
-    async def call(bus: Queries, message: Any, message_id: str | None, deadline: float, *, sweeps: bool) -> Any:
+    async def call(bus: Queries, message: Any, message_id: str | None) -> Any:
+        deadline, sweeps = bus._deadline, False
+        if deadline == inf:  # it starts a chain
+            deadline = anyio.current_effective_deadline()
+            if deadline == inf:
+                deadline, sweeps = remote.time() + default_timeout_s, True
         if is_refused(bus, depth_limit):
             raise refusal(target.name, depth_limit, bus)
         data = target.message.encode(message)
         received = target.message.decode(data)
         if gate.in_flight >= gate.limit:
             raise overloaded(target.name, gate)
-        await checkpoint_if_cancelled()
+        if is_cancelled():
+            await checkpoint_if_cancelled()
         message_id = message_id or bus._next_child_id()
         key = message_id.encode() if target.order_key is None else key_bytes(target.name, target.order_key, received)
         gate.in_flight += 1
@@ -244,18 +261,7 @@ def remote_route(target: Target, remote: Remote, gate: Gate, *, default_timeout_
             raise deadline_exceeded(target.name, default_timeout_s)
         return _read_outcome(target, record)
 
-    async def start_chain(bus: Queries, message: Any, message_id: str | None) -> Any:
-        deadline = anyio.current_effective_deadline()
-        if deadline != inf:
-            return await call(bus, message, message_id, deadline, sweeps=False)
-        return await call(bus, message, message_id, anyio.current_time() + default_timeout_s, sweeps=True)
-
-    def route(bus: Queries, message: Any, message_id: str | None) -> Coroutine[Any, Any, Any]:
-        if bus._deadline == inf:
-            return start_chain(bus, message, message_id)
-        return call(bus, message, message_id, bus._deadline, sweeps=False)
-
-    return route
+    return call
 
 
 def _read_outcome(target: Target, record: Record) -> Any:

@@ -69,23 +69,24 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def request_headers(
-    headers: Headers, bus: Queries, correlation: str, reply_topic: str, reply_partition: int, budget_s: float
+    headers: Headers, bus: Queries, correlation: bytes, reply_to: tuple[str, bytes], budget_s: float
 ) -> Headers:
-    """Return the headers of a message with those of a request added."""
-    added: list[tuple[str, bytes]] = [
-        (CORRELATION, correlation.encode()),
-        (REPLY_TO, f"{reply_topic}/{reply_partition}".encode()),
-        (BUDGET_MS, str(max(0, int(budget_s * 1000))).encode()),
-    ]
+    """Return the headers of a message with those of a request added; `reply_to` is one of them, made by `reply_to_header`."""
+    correlated, budget = (CORRELATION, correlation), (BUDGET_MS, b"%d" % max(0, int(budget_s * 1000)))
     chain = chain_of(bus)
     if chain:
-        added.append((CHAIN, _encode_chain(chain)))
-    return (*headers, *added)
+        return (*headers, correlated, reply_to, budget, (CHAIN, _encode_chain(chain)))
+    return (*headers, correlated, reply_to, budget)
 
 
-def cancel_headers(correlation: str) -> Headers:
+def reply_to_header(topic: str, partition: int) -> tuple[str, bytes]:
+    """Return the header that says where the answer goes; the same for all requests of a process."""
+    return REPLY_TO, f"{topic}/{partition}".encode()
+
+
+def cancel_headers(correlation: bytes) -> Headers:
     """Return the headers of a cancellation."""
-    return ((CANCEL, correlation.encode()),)
+    return ((CANCEL, correlation),)
 
 
 def read_request(record: Record) -> Request | None:
@@ -111,6 +112,8 @@ def read_request(record: Record) -> Request | None:
 
 def chain_of(bus: Queries) -> tuple[Link, ...]:
     """Return the handlers up the chain of a bus, its own included, the first one first."""
+    if bus._parent is None and bus._handler is None:
+        return bus._remote_chain  # the bus of code outside of all handlers
     links: list[Link] = []
     here: Queries | None = bus
     while here is not None:

@@ -17,6 +17,8 @@ class Retry:
         longest_s: The longest pause, in seconds.
         jitter: By what share a pause varies at random, so that what failed together does not return together.
         permanent: Errors for which there is no second attempt.
+        parks: Whether a message that was given up holds back the later ones of its key: they go to the dead letters too, untried and in
+            their order, until those before them were retried or archived. Otherwise the key goes on.
     """
 
     attempts: int = 5
@@ -24,6 +26,7 @@ class Retry:
     longest_s: float = 30.0
     jitter: float = 0.2
     permanent: tuple[type[BaseException], ...] = ()
+    parks: bool = False
 
     def pause_s(self, failures: int, random: Random) -> float:
         """Return the pause after the given number of failures (1 or more), in seconds."""

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
 import msgspec
 
-from fissile._build import Builder, LiveModule, arguments_of, dead_letter_topic, open_resources, topic_specs
+from fissile._build import Builder, LiveModule, arguments_of, open_letter_box, open_resources, topic_specs
 from fissile._bus import Bus, Queries, Routes
 from fissile._check import Catalog, ModulePlan
 from fissile._delivery.consumer import Consumer, ConsumerStatistics
-from fissile._delivery.dead_letters import DeadLetter, read
+from fissile._delivery.letter_box import LetterBox
 from fissile._handler import only_leaf
 from fissile._isolation import run_isolated
 from fissile._process import Check, Lifespan, Process
 from fissile._remote import Remote, RemoteStatistics
 from fissile._signature import Signature
+from fissile._storage import OpenStorage, SagaContext, StorageContext
 from fissile._supervisor import Supervisor
 from fissile.abc import Transport
 from fissile.transports import open_transport
@@ -103,6 +106,9 @@ class Running:
             elif problem is None:
                 problem = "it owns no partitions yet"
             found.append(Check(f"consumer {name}", problem))
+        for module in self._modules:
+            if module.storage is not None:
+                found.append(Check(f"database {module.name}", module.storage.check()))
         if self._remote is not None:
             found.append(Check("replies", None if self._remote.is_listening else "they are not being read"))
         for lifespan in self._lifespans:
@@ -131,17 +137,8 @@ class Running:
     def remote_statistics(self) -> RemoteStatistics | None:
         return None if self._remote is None else self._remote.statistics()
 
-    async def dead_letters(self, module: str | None) -> tuple[DeadLetter, ...]:
-        letters: list[DeadLetter] = []
-        for name in self._catalog.contracts if module is None else (module,):
-            async with self._transport.read([(dead_letter_topic(name), 0)], "earliest") as reader:
-                ((_, begin),) = reader.begins.items()
-                ((_, end),) = reader.ends.items()
-                while begin < end:
-                    records = await reader.receive()
-                    letters.extend(read(name, record) for record in records)
-                    begin = records[-1].offset + 1
-        return tuple(letters)
+    def letter_box(self) -> LetterBox:
+        return open_letter_box(self._transport, self._catalog, self._app.settings)
 
     # --- the life ----------------------------------------------------------------------------------------------------
 
@@ -163,7 +160,9 @@ class Running:
 
     async def _start_and_stop(self) -> None:
         app = self._app
-        self._transport = app._given_transport or open_transport(app.settings, self._environment.clock)
+        self._transport = app._given_transport or open_transport(
+            app.settings, self._environment.clock, f"{app.name}.{app.process}"
+        )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._transport)
             if not self._transport.durable and not app.is_dev:
@@ -171,7 +170,22 @@ class Running:
             await self._transport.ensure(topic_specs(self._catalog, app.settings))
             for plan in self._plans:
                 values = self._settings_values[plan.module.name]
-                live = await open_resources(plan, values, app.overrides, self._environment, self._process(), stack)
+                routes = Routes(plan.module.name)
+                context = StorageContext(
+                    app.name,
+                    plan.module.name,
+                    app.settings,
+                    self._environment,
+                    routes,
+                    app.is_dev,
+                    app.root,
+                    tuple(plan.module.schedules),
+                    tuple(plan.module.sagas),
+                    self._catalog.name_of,
+                )
+                live = await open_resources(
+                    plan, values, app.overrides, self._environment, self._process(), stack, context
+                )
                 self._modules.append(live)
             self._build()
             async with self._running_tasks() as tasks:
@@ -204,6 +218,8 @@ class Running:
         self.bus = Bus(outside)
         for module, deliveries in built:
             builder.fill_routes(module.routes, self._modules, module.gates)
+            if module.storage is not None:
+                module.routes.keep = module.storage.keep
             consumer = builder.build_consumer(module, deliveries)
             if consumer is not None:
                 self._consumers[module.name] = consumer
@@ -218,9 +234,29 @@ class Running:
             for name, consumer in self._consumers.items():
                 tasks.start_soon(self._supervisor.keep, f"consumer {name}", consumer.run)
             for module in self._modules:
+                if module.storage is not None:
+                    tasks.start_soon(self._supervisor.keep, f"outbox {module.name}", self._relay_of(module.storage))
                 for signature in module.plan.workers:
                     self._start_worker(tasks, module, signature)
+                if module.storage is not None and module.plan.sagas:
+                    self._start_sagas(tasks, module, module.storage)
             yield tasks
+
+    def _relay_of(self, storage: OpenStorage) -> Callable[[], Coroutine[Any, Any, None]]:
+        topics = frozenset(spec.name for spec in topic_specs(self._catalog, self._app.settings))
+        committed = None if self._transport.durable else self._committed
+        return lambda: storage.relay(self._transport, topics, committed)
+
+    def _committed(self, topic: str, partition: int) -> int | None:
+        """Tell up to which offset every module of this process that reads a topic has committed; None if one has not begun."""
+        reached: list[int] = []
+        for consumer in self._consumers.values():
+            if topic in consumer.topics:
+                offset = consumer.committed(topic, partition)
+                if offset is None:
+                    return None
+                reached.append(offset)
+        return min(reached, default=sys.maxsize)
 
     def _start_worker(self, tasks: anyio.abc.TaskGroup, module: LiveModule, signature: Signature) -> None:
         name = f"{module.name}.{signature.function.__name__}"
@@ -231,14 +267,33 @@ class Running:
         values = {**module.values, Bus: bus, Queries: bus, Lifespan: lifespan}
         arguments = arguments_of(signature, values)
 
-        async def work() -> None:
+        async def run() -> None:
             if not tells:
                 lifespan.started()
+            await run_isolated(module.context.copy(), signature.function(**arguments))
+
+        self._keep_worker(tasks, lifespan, run)
+
+    def _start_sagas(self, tasks: anyio.abc.TaskGroup, module: LiveModule, storage: OpenStorage) -> None:
+        name = f"{module.name} sagas"
+        lifespan = Lifespan(name, lambda: self._supervisor.recovered(f"worker {name}"))
+        self._lifespans.append(lifespan)
+        functions = {
+            plan.declaration.name: partial(plan.signature.function, **arguments_of(plan.signature, module.values))
+            for plan in module.plan.sagas
+        }
+        context = SagaContext(functions, module.context, module.plan.module.contract.errors)
+        self._keep_worker(tasks, lifespan, lambda: storage.run_sagas(context, lifespan))
+
+    def _keep_worker(
+        self, tasks: anyio.abc.TaskGroup, lifespan: Lifespan, run: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        async def work() -> None:
             try:
-                await run_isolated(module.context.copy(), signature.function(**arguments))
+                await run()
             except Exception as error:
                 if lifespan.is_draining:
-                    _logger.exception("worker %s failed while the process drains", name)
+                    _logger.exception("worker %s failed while the process drains", lifespan.name)
                     return
                 if lifespan.is_started:
                     raise

@@ -62,7 +62,9 @@ class Settings:
 
     placement: str = setting("monolith", "The placement to run; `monolith` (all modules in one process) always exists.")
     bus: str = setting(
-        "memory://", "Where messages and logs live: memory:// (this process only), or kafka://host:port."
+        "memory://",
+        "Where messages and logs live: sqlite:///path (a file, for the processes of one machine), kafka://host:port, or memory:// "
+        "(this process only, until it stops). Unset: sqlite:///data/log.sqlite3, but memory:// in `fissile dev`.",
     )
     backend: Literal["asyncio", "trio"] = setting(
         "asyncio", "The event loop; asyncio uses uvloop where it is installed."
@@ -83,6 +85,37 @@ class Settings:
     commit_interval_s: float = setting(0.5, "How often the offsets of handled messages are committed, in seconds.")
     drain_s: float = setting(10.0, "How long messages in hand may take to finish when the process stops, in seconds.")
     memory_retention_bytes: int = setting(64 * 1024 * 1024, "How much the in-memory log keeps per partition, in bytes.")
+    sqlite_retention_bytes: int = setting(
+        256 * 1024 * 1024, "How much the log in a file keeps per partition, in bytes."
+    )
+    sqlite_session_s: float = setting(
+        10.0, "After which silence a process's partitions of the log in a file go to others, in seconds."
+    )
+    database: str = setting(
+        "sqlite:///data",
+        "Where modules keep their tables: sqlite:///folder (one file per module), or postgresql://user:password@host/database.",
+    )
+    database_prefix: str = setting(
+        "", "What the names of schemas, roles and files begin with, so that applications and environments can share a server."
+    )
+    database_migrate: bool = setting(
+        default=False, help="Whether missing migrations are applied at start, as `fissile dev` does; otherwise the start refuses."
+    )
+    database_connections: int = setting(10, "How many connections a module has to PostgreSQL; on SQLite one writes and four read.")
+    database_threads: int = setting(16, "How many statements of a module run at a time, each in a worker thread.")
+    inbox_retention_s: float = setting(
+        7 * 86_400.0, "How long a module with a database remembers which messages it has handled, in seconds."
+    )
+    database_lock_s: float = setting(10.0, "How long a statement waits for a lock or a connection, in seconds.")
+    database_connect_s: float = setting(5.0, "How long a connection to the database may take, in seconds.")
+    sagas_running: int = setting(100, "How many sagas of a module run at a time in a process; those that wait are not counted.")
+    saga_steps: int = setting(1000, "How many steps a saga may have.")
+    saga_claim_s: float = setting(
+        5.0, "After which silence of a process its sagas are gone on with by others, in seconds."
+    )
+    saga_retention_s: float = setting(
+        7 * 86_400.0, "How long a saga that has ended, and an event that sagas may wait for, are kept, in seconds."
+    )
     kafka_prefix: str = setting(
         "",
         "What the names of topics and groups begin with, so that applications, environments and developers can share brokers.",
@@ -91,7 +124,10 @@ class Settings:
     kafka_instance: str = setting(
         "", "The name of this replica if it keeps it across restarts; it then gets its partitions back."
     )
-    kafka_append_s: float = setting(5.0, "How long one try to store messages in Kafka may take, in seconds.")
+    kafka_append_s: float = setting(
+        20.0,
+        "How long one try to store messages in Kafka may take, in seconds; above the 9 to 12 s after which Kafka replaces a dead node.",
+    )
     kafka_revoke_s: float = setting(
         5.0, "How long a process may take to hand partitions over, in seconds; drain included."
     )
@@ -104,11 +140,26 @@ class Settings:
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
         "PLAINTEXT", "Kafka's security protocol."
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = setting(
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = setting(
         "SCRAM-SHA-512", "How the user proves who it is."
     )
     kafka_username: str = setting("", "Kafka's user.")
     kafka_password: str = secret("", "The password of Kafka's user.")
+    kafka_oauth_token_file: str = setting(
+        "", "The file with the token of OAUTHBEARER; it is read again for each connection."
+    )
+    kafka_oauth_token_url: str = setting(
+        "", "The https:// endpoint that gives tokens for OAUTHBEARER (OAuth 2.0 client credentials)."
+    )
+    kafka_oauth_client_id: str = setting("", "The client id at that endpoint.")
+    kafka_oauth_client_secret: str = secret("", "The client secret at that endpoint.")
+    kafka_oauth_scope: str = setting("", "The scope to ask that endpoint for, if it wants one.")
+    kafka_oauth_extensions: tuple[str, ...] = setting(
+        (), "What goes to Kafka beside the token, as name=value, where a vendor wants it (KIP-342)."
+    )
+    kafka_oauth_ca: str = setting(
+        "", "The file with the certificates that are trusted at that endpoint (PEM); else those of the system."
+    )
     kafka_tls_ca: str = setting("", "The file with the certificates that are trusted (PEM); else those of the system.")
     kafka_tls_certificate: str = setting("", "The file with this client's certificate chain (PEM).")
     kafka_tls_key: str = setting("", "The file with its private key (PEM), where it is not in the same file.")

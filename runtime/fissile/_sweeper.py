@@ -19,16 +19,26 @@ class Sweeper(Generic[T]):
     """Calls a function for each thing whose deadline has passed, up to 50 ms late.
 
     Args:
-        expire: Takes a thing; it decides itself whether that still matters, since nothing is ever removed.
+        expire: Takes a thing whose deadline has passed and which was not discarded before.
     """
 
     def __init__(self, expire: Callable[[T], None]) -> None:
         self._expire = expire
-        self._buckets: dict[int, list[T]] = {}
+        self._buckets: dict[int, dict[T, None]] = {}
 
     def add(self, deadline: float, thing: T) -> None:
         """Note a deadline, on the event loop's clock in seconds."""
-        self._buckets.setdefault(int(deadline / SWEEP_S) + 1, []).append(thing)
+        number = int(deadline / SWEEP_S) + 1
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            bucket = self._buckets[number] = {}
+        bucket[thing] = None
+
+    def discard(self, deadline: float, thing: T) -> None:
+        """Forget a thing that is done: at thousands a second, what waits for a deadline in half a minute is a heap of its own."""
+        bucket = self._buckets.get(int(deadline / SWEEP_S) + 1)
+        if bucket is not None:
+            bucket.pop(thing, None)
 
     async def run(self) -> None:
         """Turn the wheel until cancelled."""

@@ -30,20 +30,27 @@ class TopicSpec(msgspec.Struct, frozen=True):
     Attributes:
         name: Its name in the log.
         partitions: How many partitions it has; a different number in the log is refused.
-        retention_s: How long a record is kept, in seconds.
+        retention_s: How long a record is kept, in seconds; of a compacted topic, how long one without a value is, after which its key is
+            forgotten.
+        is_compacted: Whether the last record of each key is kept for ever, and older ones of the key may go; records without a key are not
+            taken.
     """
 
     name: str
     partitions: int
     retention_s: float
+    is_compacted: bool = False
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """A record to be stored: in the partition named, else in that of its key (murmur2, as Kafka's clients have it), else in any."""
+    """A record to be stored: in the partition named, else in that of its key (murmur2, as Kafka's clients have it), else in any.
+
+    A value of None says, in a compacted topic, that the key is to be forgotten (a tombstone); it is read as an empty value.
+    """
 
     topic: str
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers
     partition: int | None = None
 
@@ -184,10 +191,12 @@ class Transport(ABC):
     Attributes:
         durable: Whether what was stored is there after a stop of the process.
         shared: Whether several processes can use the same log.
+        client: What a log that keeps a list of its clients is told of this one: application and process. Set before it is entered.
     """
 
     durable: bool
     shared: bool
+    client: str = "fissile"
 
     @abstractmethod
     async def __aenter__(self) -> Self:
@@ -216,7 +225,8 @@ class Transport(ABC):
 
         `done` is called once, never before this returns, within a bound, in no task of the caller's: it must not block, await or raise. It is
         told `Unavailable` or `MessageTooLarge` if none is stored, `DeadlineExceeded` if some may be. Per partition, records are stored in the
-        order of these calls. Nothing cancels an append.
+        order of these calls, and if one of a call is not stored, none after it in that call is: whoever appends the same again after a failure
+        repeats, and leaves no gap. Nothing cancels an append.
 
         Raises:
             MessageTooLarge: A record is larger than the log takes.

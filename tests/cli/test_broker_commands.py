@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from tests.cli.example import PATIENCE_S, Running, answer, environment, fissile, order, port_of, running
 
@@ -83,11 +86,50 @@ def test_another_number_of_partitions_is_shown_and_refused_with_the_cure(
     assert "! has 2 partitions, not 3" in planned.stdout
     refused = fissile("topics", "apply", cwd=split_shop, **other)
     assert (refused.returncode, refused.stdout) == (3, "")
-    assert "Nothing was made" in refused.stderr
+    assert "Nothing was made or changed" in refused.stderr
     assert "Set FISSILE_PARTITIONS" in refused.stderr
     told = json.loads(fissile("plan", "--json", cwd=split_shop, **other).stdout)
     placed = next(each for each in told["topics"] if each["topic"].endswith("orders.placed"))
     assert (placed["state"], placed["partitions"], placed["found_partitions"]) == ("differs", 3, 2)
+
+
+def kept_by_hand(servers: str, topic: str) -> None:
+    """Let a topic keep records for an hour, as somebody might by hand."""
+
+    async def alter() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+        await admin.start()
+        try:
+            resource = ConfigResource(
+                ConfigResourceType.TOPIC, topic, {"retention.ms": "3600000", "max.message.bytes": "2000000"}
+            )
+            await admin.alter_configs([resource])
+        finally:
+            await admin.close()
+
+    asyncio.run(alter())
+
+
+@pytest.mark.parametrize("broker", ["embedded_kafka", "apache_kafka"])
+def test_a_topic_that_keeps_records_otherwise_is_pending_and_changed(
+    split_shop: Path, shared: dict[str, str], broker: str, request: pytest.FixtureRequest
+) -> None:
+    servers: str = request.getfixturevalue(broker)
+    there = {**shared, "FISSILE_BUS": f"kafka://{servers}"}
+    topic = f"{shared['FISSILE_KAFKA_PREFIX']}orders.placed"
+    assert fissile("topics", "apply", cwd=split_shop, **there).returncode == 0
+    kept_by_hand(servers, topic)
+    planned = fissile("plan", cwd=split_shop, **there)
+    assert planned.returncode == 10
+    assert "~ retention.ms is 3600000, not 604800000" in planned.stdout
+    assert "1 change is pending: `fissile topics apply` changes the topics." in planned.stderr
+    told = json.loads(fissile("plan", "--json", cwd=split_shop, **there).stdout)
+    (placed,) = [each for each in told["topics"] if each["state"] == "outdated"]
+    change = {"name": "retention.ms", "found": "3600000", "wanted": "604800000"}
+    assert (placed["topic"], placed["alter"]) == (topic, [change])
+    applied = fissile("topics", "apply", "--json", cwd=split_shop, **there)
+    assert json.loads(applied.stdout) == {"created": [], "altered": [{"topic": topic, **change}]}
+    assert fissile("plan", cwd=split_shop, **there).returncode == 0
 
 
 def test_the_plan_names_processes_groups_and_the_calls_that_become_remote(
@@ -124,7 +166,7 @@ def test_without_a_broker_the_plan_is_shown_and_nothing_is_pending(split_shop: P
 
 @pytest.mark.parametrize("command", [["ps"], ["lag"], ["tail"], ["topics", "apply"]])
 def test_where_the_bus_is_in_memory_there_is_nothing_to_ask(split_shop: Path, command: list[str]) -> None:
-    done = fissile(*command, cwd=split_shop)
+    done = fissile(*command, cwd=split_shop, FISSILE_BUS="memory://")
     assert (done.returncode, done.stdout) == (5, "")
     assert "the bus is memory://" in done.stderr
 

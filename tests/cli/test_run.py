@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.example import Running, answer, fissile, order, port_of, running
+from tests.cli.example import Running, answer, environment, fissile, order, port_of, running
 
 BACKENDS = ["asyncio", "trio"]
 
@@ -99,9 +101,77 @@ def test_logs_are_one_json_object_a_line_with_the_fields_of_the_message_in_hand(
 
 
 def test_it_says_at_start_that_the_bus_in_memory_keeps_nothing(shop: Path) -> None:
-    with running("run", "--port", "0", cwd=shop) as run:
+    with running("run", "--port", "0", cwd=shop, FISSILE_BUS="memory://") as run:
         run.wait_for('"ready"')
         assert any(line["level"] == "warning" and "memory" in line["event"] for line in logs(run))
+    assert not (shop / "data").exists()
+
+
+def ends(shop: Path) -> dict[str, int]:
+    """How many records each topic has, as another process sees them."""
+    found: dict[str, int] = {}
+    for each in json.loads(fissile("lag", "--json", cwd=shop).stdout):
+        found[each["topic"]] = found.get(each["topic"], 0) + each["end"]
+    return found
+
+
+def test_without_a_bus_it_keeps_the_log_in_a_file_that_outlives_a_kill(shop: Path) -> None:
+    for number in (1, 2):
+        with running("run", "--port", "0", cwd=shop) as run:
+            ready = json.loads(run.wait_for('"ready"'))
+            assert ready["bus"] == f"sqlite:///{shop}/data/log.sqlite3"
+            assert not any(line["level"] == "warning" for line in logs(run))
+            assert answer(order(port_of(json.dumps(ready)), "A1"))
+            run.signal(signal.SIGKILL)
+            run.process.wait()
+        assert ends(shop)["shop.orders.placed"] == number
+
+
+def test_other_commands_find_the_process_that_runs_on_the_file(shop: Path) -> None:
+    (shop / "below").mkdir()
+    with running("run", "--port", "0", cwd=shop) as run:
+        run.wait_for('"ready"')
+        done = fissile("call", "orders.place-order", "--sku", "A7", cwd=shop / "below")
+        assert json.loads(done.stdout) == "1 x A7 [] False"
+        run.wait_for("placing A7")
+        told = json.loads(fissile("ps", "--json", cwd=shop).stdout)
+        assert {each["client"] for each in told["members"]} == {"shop.monolith"}
+        assert told["modules_without_process"] == []
+        with subprocess.Popen(
+            [sys.executable, "-m", "fissile", "tail", "--from", "earliest", "--json"],
+            cwd=shop,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as tail:
+            assert tail.stdout is not None
+            assert json.loads(tail.stdout.readline())["event"] == {"sku": "A7"}
+            tail.send_signal(signal.SIGINT)
+    gone = fissile("ps", cwd=shop)
+    assert gone.returncode == 5
+    assert "no process hosts orders" in gone.stderr
+
+
+def test_a_call_runs_in_its_own_process_where_none_is_on_the_file_and_its_events_are_kept(shop: Path) -> None:
+    done = fissile("call", "orders.place-order", "--sku", "A7", cwd=shop)
+    assert done.returncode == 0, done.stderr
+    assert ends(shop)["shop.orders.placed"] == 1
+
+
+def test_dev_keeps_its_log_in_memory(shop: Path) -> None:
+    with running("dev", "--no-reload", "--port", "0", cwd=shop) as dev:
+        assert "bus: memory" in dev.wait_for("bus:")
+    assert not (shop / "data").exists()
+
+
+def test_a_file_that_is_no_log_is_a_fault_with_its_cure(shop: Path) -> None:
+    (shop / "data").mkdir()
+    (shop / "data/log.sqlite3").write_text("dear diary, " * 100)
+    done = fissile("run", cwd=shop)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 3
+    assert "not even a SQLite file" in lines[0]["event"]
+    assert (lines[0]["where"], lines[0]["cure"]) == ("FISSILE_BUS", "Choose another file.")
 
 
 def test_faults_are_logged_one_a_line_and_exit_with_3(shop: Path) -> None:

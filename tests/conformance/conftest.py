@@ -2,15 +2,18 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 from attrs import frozen
 
-from fissile._clock import SystemClock
+from fissile._clock import Clock, SystemClock
 from fissile.abc import Transport
 from fissile.testing import ManualClock
+from fissile.transports._sqlite_options import Options
 from fissile.transports.memory import MemoryLog, MemoryTransport
+from fissile.transports.sqlite import SqliteTransport
 from tests.conformance.kafka import embedded_kafka, kafka, skip_on_embedded
 
 MAX_RECORD_BYTES = 10_000
@@ -60,18 +63,64 @@ def memory() -> Log:
     return Memory(MemoryLog(SystemClock(), 1_000_000, MAX_RECORD_BYTES, revoke_s=0.3))
 
 
-def memory_on_a_clock(clock: ManualClock, retention_bytes: int) -> Log:
-    return Memory(MemoryLog(clock, retention_bytes, MAX_RECORD_BYTES))
+@frozen
+class Sqlite:
+    """The log in a file."""
+
+    options: Options
+    clock: Clock
+    fences_the_silent: bool = True
+
+    def unopened(self) -> Transport:
+        return SqliteTransport(self.options, self.clock)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Transport]:
+        async with self.unopened() as transport:
+            yield transport
+
+    def name(self, topic: str) -> str:
+        return topic
 
 
-TRANSPORTS: dict[str, Callable[[], Log]] = {"memory": memory, "kafka": kafka, "embedded": embedded_kafka}
+def sqlite(folder: Path, clock: Clock | None = None, retention_bytes: int = 1_000_000) -> Log:
+    options = Options(
+        folder / "log.sqlite3",
+        retention_bytes=retention_bytes,
+        max_record_bytes=MAX_RECORD_BYTES,
+        revoke_s=0.3,
+        heartbeat_s=0.05,
+        housekeeping_s=0.02,
+    )
+    return Sqlite(options, clock or SystemClock())
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def log_on_a_clock(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[ManualClock, int], Log]:
+    """Makes a log whose clock a test owns, and that keeps so many bytes per partition."""
+
+    def make(clock: ManualClock, retention_bytes: int) -> Log:
+        if request.param == "sqlite":
+            return sqlite(tmp_path, clock, retention_bytes)
+        return Memory(MemoryLog(clock, retention_bytes, MAX_RECORD_BYTES))
+
+    return make
+
+
+TRANSPORTS: dict[str, Callable[[Path], Log]] = {
+    "memory": lambda _: memory(),
+    "sqlite": sqlite,
+    "kafka": lambda _: kafka(),
+    "embedded": lambda _: embedded_kafka(),
+}
+"""Each is given a folder of its own."""
 
 
 @pytest.fixture(params=TRANSPORTS)
-def log(request: pytest.FixtureRequest) -> Log:
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Log:
     """A log without topics."""
     skip_on_embedded(request)
-    return TRANSPORTS[request.param]()
+    return TRANSPORTS[request.param](tmp_path)
 
 
 @pytest.fixture

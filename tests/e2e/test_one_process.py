@@ -20,10 +20,11 @@ BACKENDS = ["asyncio", "trio"]
 
 
 @pytest.fixture(params=BACKENDS)
-def started(request: pytest.FixtureRequest) -> Iterator[tuple[Running, str]]:
-    """The running application and its URL."""
+def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Running, str]]:
+    """The running application, on a log of its own, and its URL."""
     arguments = ("run", "--port", "0", "--backend", request.param)
-    with running(*arguments, cwd=ROOT, FISSILE_CODE_EXECUTOR_SANDBOX="local") as run:
+    settings = {"FISSILE_CODE_EXECUTOR_SANDBOX": "local", "FISSILE_BUS": f"sqlite:///{tmp_path}/log.sqlite3"}
+    with running(*arguments, cwd=ROOT, **settings) as run:
         yield run, f"http://127.0.0.1:{port_of(run.wait_for('ready'))}"
 
 

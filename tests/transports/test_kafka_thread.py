@@ -107,6 +107,8 @@ async def test_joining_and_reading_that_are_cancelled_leave_nothing_behind(embed
             return len([task for task in asyncio.all_tasks() if "aiokafka" in repr(task) or "fissile" in repr(task)])
 
         await transport.append([record(0, partition=0)])  # the producer has all its connections
+        connected_at = transport._probe._answered_at
+        await until(lambda: transport._probe._answered_at != connected_at, "so has the probe")
         before = await transport._bridge.call(tasks_of_loop)
         for step in range(12):
             with anyio.move_on_after(step * 0.004):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import anyio
@@ -9,7 +10,8 @@ import pytest
 
 from fissile import StartupFailed
 from fissile._errors import Unavailable
-from fissile.abc import TopicSpec
+from fissile.abc import Outgoing, TopicSpec
+from fissile.transports.kafka import KafkaTransport
 from tests.transports.helpers import all_of, assigned, kafka, numbers, opened, record
 
 
@@ -34,26 +36,60 @@ async def test_all_faults_of_topics_are_told_together(apache_kafka: str) -> None
                 await larger.ensure([TopicSpec("t", 2, 3600.0)])
 
 
+async def configs(transport: KafkaTransport, topic: str) -> dict[str, str]:
+    """The configuration of a topic, as the broker says."""
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+    async def ask() -> dict[str, str]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=list(transport.options.servers))
+        await admin.start()
+        try:
+            resource = ConfigResource(ConfigResourceType.TOPIC, f"{transport.options.prefix}{topic}")
+            ((response,)) = await admin.describe_configs([resource])
+            found: list[Any] = response.resources[0][4]
+            return {name: value for name, value, *_ in found}
+        finally:
+            await admin.close()
+
+    return await transport._bridge.call(ask)
+
+
 async def test_a_topic_is_kept_and_limited_as_it_was_asked_for(apache_kafka: str) -> None:
     async with opened(apache_kafka) as transport:
-
-        async def configs() -> dict[str, str]:
-            from aiokafka.admin import AIOKafkaAdminClient
-            from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-
-            admin = AIOKafkaAdminClient(bootstrap_servers=list(transport.options.servers))
-            await admin.start()
-            try:
-                topic = ConfigResource(ConfigResourceType.TOPIC, f"{transport.options.prefix}t")
-                ((response,)) = await admin.describe_configs([topic])
-                found: list[Any] = response.resources[0][4]
-                return {name: value for name, value, *_ in found}
-            finally:
-                await admin.close()
-
-        found = await transport._bridge.call(configs)
-        assert found["retention.ms"] == "3600000"
+        found = await configs(transport, "t")
+        assert (found["cleanup.policy"], found["retention.ms"]) == ("delete", "3600000")
         assert int(found["max.message.bytes"]) > transport.options.max_record_bytes
+        await transport.ensure([TopicSpec("forever", 1, math.inf)])
+        assert (await configs(transport, "forever"))["retention.ms"] == "-1"
+
+
+async def test_a_compacted_topic_is_cleaned_soon_and_takes_no_record_without_a_key(apache_kafka: str) -> None:
+    async with opened(apache_kafka) as transport:
+        await transport.ensure([TopicSpec("c", 1, 60.0, is_compacted=True), TopicSpec("d", 1, math.inf, True)])
+        found = await configs(transport, "c")
+        assert (found["cleanup.policy"], found["delete.retention.ms"]) == ("compact", "60000")
+        assert float(found["min.cleanable.dirty.ratio"]) < 0.5
+        assert int(found["max.compaction.lag.ms"]) <= 24 * 3600 * 1000
+        assert int((await configs(transport, "d"))["delete.retention.ms"]) > 3600 * 24 * 365
+        await transport.append([Outgoing("c", b"k", b"1", ())])
+        with pytest.raises(Unavailable, match="without a key"):
+            await transport.append([Outgoing("c", None, b"2", ())])
+
+
+async def test_a_topic_that_is_kept_otherwise_is_warned_of_and_left_as_it_is(
+    apache_kafka: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(apache_kafka) as transport:
+        assert "kept otherwise" not in caplog.text
+        await transport.ensure([TopicSpec("t", 2, 60.0)])
+        assert (
+            "t is kept otherwise: retention.ms is 3600000, not 60000; `fissile topics apply` changes it" in caplog.text
+        )
+        await transport.ensure([TopicSpec("t", 2, 60.0, is_compacted=True)])
+        assert "cleanup.policy is delete, not compact" in caplog.text
+        found = await configs(transport, "t")
+        assert (found["cleanup.policy"], found["retention.ms"]) == ("delete", "3600000")
 
 
 async def test_applications_with_other_prefixes_share_a_broker_and_nothing_else(apache_kafka: str) -> None:

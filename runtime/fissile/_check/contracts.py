@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import attrs
 from attrs import field, frozen
@@ -94,32 +94,29 @@ def check_contracts(contracts: Iterable[Contract], faults: list[Fault]) -> Catal
 def _check_classes(contract: Contract, catalog: Catalog, faults: list[Fault]) -> None:
     names: dict[str, type] = {}
     for cls in (*contract.errors, *contract.commands, *contract.queries, *contract.events):
-        where = source_place(cls)
-        owner = catalog.owners.setdefault(cls, contract)
-        if owner is not contract:
-            faults.append(
-                Fault(
-                    f"{cls.__name__} is in two contracts, {owner.name!r} and {contract.name!r}.",
-                    where,
-                    "Keep it in one.",
-                )
-            )
-            continue
-        name = kebab_case(cls.__name__)
-        if names.setdefault(name, cls) is not cls:
-            faults.append(
-                Fault(
-                    f"{names[name].__name__} and {cls.__name__} are both called {name!r} on the wire.",
-                    where,
-                    "Rename one.",
-                )
-            )
-        problems = list(class_problems(cls)) or _wire_problems(cls)
-        faults.extend(Fault(what[:1].upper() + what[1:], where, cure) for what, cure in problems)
-        if issubclass(cls, Request):
-            _check_request(cls, catalog, faults, where)
-        if issubclass(cls, Command) and not problems:
-            _check_key(cls, faults, where)
+        problems = list(_class_problems(cls, contract, catalog, names))
+        if problems:
+            where = source_place(cls)  # it reads and parses the file, which takes milliseconds
+            faults.extend(Fault(what[:1].upper() + what[1:], where, cure) for what, cure in problems)
+
+
+def _class_problems(
+    cls: type, contract: Contract, catalog: Catalog, names: dict[str, type]
+) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a class of a contract, and the cure."""
+    owner = catalog.owners.setdefault(cls, contract)
+    if owner is not contract:
+        yield f"{cls.__name__} is in two contracts, {owner.name!r} and {contract.name!r}.", "Keep it in one."
+        return
+    name = kebab_case(cls.__name__)
+    if names.setdefault(name, cls) is not cls:
+        yield f"{names[name].__name__} and {cls.__name__} are both called {name!r} on the wire.", "Rename one."
+    problems = list(class_problems(cls)) or _wire_problems(cls)
+    yield from problems
+    if issubclass(cls, Request):
+        yield from _request_problems(cast("type[Request[Any]]", cls), catalog)  # type: ignore[redundant-cast]  # for pyright
+    if issubclass(cls, Command) and not problems:
+        yield from _key_problems(cast("type[Command[Any]]", cls))  # type: ignore[redundant-cast]  # likewise
 
 
 def _wire_problems(annotation: Any) -> list[tuple[str, str]]:
@@ -138,37 +135,26 @@ def _wire_problems(annotation: Any) -> list[tuple[str, str]]:
     return []
 
 
-def _check_request(cls: type[Request[Any]], catalog: Catalog, faults: list[Fault], where: str) -> None:
+def _request_problems(cls: type[Request[Any]], catalog: Catalog) -> Iterator[tuple[str, str]]:
     for error in cls.declared_errors:
         if not (isinstance(error, type) and issubclass(error, DeclaredError) and attrs.has(error)):
-            faults.append(
-                Fault(
-                    f"{cls.__name__} names {error!r} in raises, which is no declared error.",
-                    where,
-                    "Derive it from DeclaredError and put @frozen above it.",
-                )
+            yield (
+                f"{cls.__name__} names {error!r} in raises, which is no declared error.",
+                "Derive it from DeclaredError and put @frozen above it.",
             )
     try:
         reply = catalog.replies[cls] = reply_type(cls)
     except (TypeError, NameError) as error:
-        faults.append(
-            Fault(f"The reply type of {cls.__name__} cannot be read ({error}).", where, "Write Command[X] or Query[X].")
-        )
+        yield f"The reply type of {cls.__name__} cannot be read ({error}).", "Write Command[X] or Query[X]."
         return
-    problems = list(type_problems(reply)) or _wire_problems(reply)
-    faults.extend(Fault(f"The reply of {cls.__name__}: {what}", where, cure) for what, cure in problems)
+    for what, cure in list(type_problems(reply)) or _wire_problems(reply):
+        yield f"The reply of {cls.__name__}: {what}", cure
 
 
-def _check_key(cls: type[Command[Any]], faults: list[Fault], where: str) -> None:
+def _key_problems(cls: type[Command[Any]]) -> Iterator[tuple[str, str]]:
     key = cls.order_key
     if isinstance(key, str) and key not in {attribute.name for attribute in fields_of(cls)}:
-        faults.append(
-            Fault(
-                f"{cls.__name__} has no field {key!r}, which is its key.",
-                where,
-                "Name one of its fields, or pass a function.",
-            )
-        )
+        yield f"{cls.__name__} has no field {key!r}, which is its key.", "Name one of its fields, or pass a function."
 
 
 def _check_topics(contract: Contract, catalog: Catalog, faults: list[Fault]) -> None:

@@ -15,7 +15,7 @@ from fissile._check.contracts import Catalog
 from fissile._clock import Clock, Ids
 from fissile._errors import Fault
 from fissile._messages import Command, Query
-from fissile._module import HandlerDeclaration, Module, SubscriptionDeclaration
+from fissile._module import HandlerDeclaration, Module, SagaDeclaration, SubscriptionDeclaration
 from fissile._names import place, source_place
 from fissile._process import Lifespan, Process
 from fissile._settings import ModuleSettings
@@ -40,6 +40,13 @@ class SubscriptionPlan(msgspec.Struct, frozen=True):
     signature: Signature
 
 
+class SagaPlan(msgspec.Struct, frozen=True):
+    """A saga that was found to fit."""
+
+    declaration: SagaDeclaration
+    signature: Signature
+
+
 class ResourcePlan(msgspec.Struct, frozen=True):
     """A resource that was found to fit, and the type it provides."""
 
@@ -56,12 +63,26 @@ class ModulePlan:
     handlers: list[HandlerPlan] = field(factory=list[HandlerPlan])
     subscriptions: list[SubscriptionPlan] = field(factory=list[SubscriptionPlan])
     workers: list[Signature] = field(factory=list[Signature])
+    sagas: list[SagaPlan] = field(factory=list[SagaPlan])
     settings: list[type[ModuleSettings]] = field(factory=list[type[ModuleSettings]])
+
+    @property
+    def of_the_database(self) -> tuple[type, ...]:
+        """The types that the module's database provides."""
+        if self.module.database is not None:
+            return self.module.database.provides
+        if self.module.sagas:  # that they have no database is a fault of its own
+            from fissile.database._sagas import Sagas
+
+            return (Sagas,)
+        return ()
 
 
 def check_module(module: Module, catalog: Catalog, faults: list[Fault]) -> ModulePlan:
     """Read a module's declarations, and note their faults."""
     plan = ModulePlan(module)
+    if module.database is not None:
+        faults.extend(module.database.faults())
     _check_resources(module, plan, faults)
     _check_handlers(module, catalog, plan, faults)
     _check_subscriptions(module, catalog, plan, faults)
@@ -74,7 +95,36 @@ def check_module(module: Module, catalog: Catalog, faults: list[Fault]) -> Modul
                 faults.append(
                     Fault(f"{function.__qualname__} is a worker and not async.", signature.place, "Write async def.")
                 )
+    _check_schedules(module, faults)
+    if module.sagas:
+        from fissile._check.sagas import check_sagas  # it knows of the database
+
+        check_sagas(module, plan, faults)
     return plan
+
+
+def _check_schedules(module: Module, faults: list[Fault]) -> None:
+    names: set[str] = set()
+    where = place(*module.contract.place)
+    for schedule in module.schedules:
+        problem = None
+        if module.database is None:
+            problem = f"The schedule {schedule.name} of {module.name} has no database to keep what is due."
+            cure = "Declare one: Module(contract, database=Schema(metadata))."
+        elif schedule.name in names:
+            problem = f"{module.name} has two schedules that are called {schedule.name!r}."
+            cure = "Give one another name; what is due is kept under it."
+        elif type(schedule.command) not in module.contract.commands:
+            problem = f"The schedule {schedule.name} sends {type(schedule.command).__name__}, which is no command of {module.name}."
+            cure = "Send a command of the module's own contract; its handler can send others."
+        else:
+            problem = module.database.schedule_problem(schedule)
+            cure = (
+                "Write five fields, such as '0 3 * * *' (at three at night), and a time zone such as 'Europe/Berlin'."
+            )
+        names.add(schedule.name)
+        if problem is not None:
+            faults.append(Fault(problem, where, cure))
 
 
 # --- resources -------------------------------------------------------------------------------------------------------
@@ -135,7 +185,7 @@ def _check_resources(module: Module, plan: ModulePlan, faults: list[Fault]) -> N
 def _check_parameters(
     signature: Signature, plan: ModulePlan, also: tuple[Any, ...], what: str, faults: list[Fault]
 ) -> None:
-    provided = {resource.provides for resource in plan.resources}
+    provided = {*(resource.provides for resource in plan.resources), *plan.of_the_database}
     for name, annotation in signature.parameters.items():
         if annotation in provided or annotation in also:
             continue
@@ -190,12 +240,13 @@ def _check_handlers(module: Module, catalog: Catalog, plan: ModulePlan, faults: 
             continue
         handled[message] = where
         is_query = issubclass(message, Query)
-        if not is_query and not declaration.idempotent:
+        if not is_query and not declaration.idempotent and module.database is None:
             faults.append(
                 Fault(
                     f"The handler of {message.__name__} does not say how it bears a repeat.",
                     where,
-                    f"Write @module.command({message.__name__}, idempotent=True) if handling it twice has the effect of handling it once.",
+                    f"Write @module.command({message.__name__}, idempotent=True) if handling it twice has the effect of handling it once; "
+                    "or give the module a database, which keeps a record of each.",
                 )
             )
         signature = read_signature(function, takes_message=True, faults=faults)
@@ -203,7 +254,7 @@ def _check_handlers(module: Module, catalog: Catalog, plan: ModulePlan, faults: 
             continue
         also = (Queries, Caller, *OF_THE_RUNTIME) if is_query else (*PER_MESSAGE, *OF_THE_RUNTIME)
         _check_parameters(signature, plan, also, "a query's handler" if is_query else "a command's handler", faults)
-        _check_sync(signature, faults)
+        _check_sync(signature, plan, faults)
         if signature.first is not message:
             faults.append(
                 Fault(
@@ -240,14 +291,16 @@ def _says_nothing(signature: Signature, cure: str) -> Fault:
     return Fault(f"{signature.function.__qualname__} does not say what it returns.", signature.place, f"Write {cure}.")
 
 
-def _check_sync(signature: Signature, faults: list[Fault]) -> None:
+def _check_sync(signature: Signature, plan: ModulePlan, faults: list[Fault]) -> None:
     if signature.is_async:
         return
-    if any(annotation in (Bus, Queries) for annotation in signature.parameters.values()):
+    taken = set(signature.parameters.values())
+    if taken & {Bus, Queries, *plan.of_the_database}:
         name = getattr(signature.function, "__qualname__", "?")
+        what = "a bus" if taken & {Bus, Queries} else "a database"
         faults.append(
             Fault(
-                f"{name} is a sync function and takes a bus.",
+                f"{name} is a sync function and takes {what}.",
                 signature.place,
                 "Write async def; a thread cannot await.",
             )
@@ -304,7 +357,7 @@ def _check_subscriptions(module: Module, catalog: Catalog, plan: ModulePlan, fau
         if signature is None:
             continue
         _check_parameters(signature, plan, (*PER_MESSAGE, *OF_THE_RUNTIME), "a subscriber", faults)
-        _check_sync(signature, faults)
+        _check_sync(signature, plan, faults)
         accepted = _members(signature.first)
         missing = [
             event

@@ -58,7 +58,8 @@ def bus_of(delivery: Delivery) -> Queries:
         _depth=(int(depth) if depth.isdecimal() and len(depth) < 6 else 0) + 1,
         _id=message_id(record),
         _key=(record.key or b"").decode(errors="replace") if delivery.subscription.ordered else None,
-        _attempt=delivery.failures + 1,
+        _attempt=delivery.failures + 1 + (0 if delivery.retried is None else delivery.retried.attempts),
+        _delivery=delivery,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.abc
@@ -20,7 +20,8 @@ from fissile._bounds import holds_slot
 from fissile._bus import Queries
 from fissile._clock import Environment
 from fissile._delivery.answers import answer, answer_failure, answer_invalid, answer_reply, bus_of
-from fissile._delivery.dead_letters import bury, shorten
+from fissile._delivery.dead_letters import DeadLetter, bury, shorten, tombstone, write
+from fissile._delivery.held_keys import HeldKeys, KeyParked
 from fissile._delivery.lifecycle import Delivery, State, Step
 from fissile._delivery.partition import PartitionState
 from fissile._delivery.workers import Workers
@@ -31,8 +32,11 @@ from fissile._errors import (
     InvalidMessage,
     MessageTooLarge,
     Overloaded,
+    PartitionLost,
+    Postponed,
     TransportClosed,
     Unavailable,
+    UnknownMessage,
 )
 from fissile._handler import only_leaf
 from fissile._messages import DeclaredError
@@ -57,6 +61,7 @@ class Attempts:
         worker_limit: How many are handled at a time.
         repeats: Whether each delivery that bears it is handled twice; for tests.
         on_finished: Told of each delivery that is done.
+        held: What is known of parked keys, where a handler parks.
     """
 
     module: str
@@ -67,6 +72,7 @@ class Attempts:
     worker_limit: int
     repeats: bool
     on_finished: Callable[[Delivery], None]
+    held: HeldKeys | None = None
     handled: int = field(default=0, init=False)
     retried: int = field(default=0, init=False)
     dead: int = field(default=0, init=False)
@@ -106,7 +112,10 @@ class Attempts:
                 self._finish(delivery, Step.SUCCEEDED)
             elif delivery.request is not None:
                 reply = await self._answer(delivery, delivery.request)
-                settles_later = self._send_answer(delivery, reply)
+                if reply is None:
+                    self._finish(delivery, Step.SUCCEEDED)
+                else:
+                    settles_later = self._send_answer(delivery, reply)
             else:
                 await self._deliver(delivery)
         except anyio.get_cancelled_exc_class():
@@ -115,6 +124,8 @@ class Attempts:
                 self._finish(delivery, Step.SUCCEEDED)
             raise
         finally:
+            if delivery.request is not None:
+                self.sweeper.discard(delivery.deadline, delivery)
             if not settles_later:
                 self._settle(state)
 
@@ -126,10 +137,12 @@ class Attempts:
 
     # A request: its caller waits, and decides what a failure means. So it is tried once.
 
-    async def _answer(self, delivery: Delivery, request: Request) -> Outgoing:
+    async def _answer(self, delivery: Delivery, request: Request) -> Outgoing | None:
+        """Run the handler; return the answer, or None where another process gives it."""
         handler = delivery.subscription.handler
         self.sweeper.add(delivery.deadline, delivery)
-        await self._rehearse(delivery)
+        if self.repeats and delivery.subscription.bears_repeats:
+            await self._rehearse(delivery)
         bus = bus_of(delivery)
         try:
             message = handler.message.decode(delivery.record.value)
@@ -138,9 +151,14 @@ class Attempts:
         try:
             reply = await self._run(delivery, message, bus)
         except BaseException as error:
+            if isinstance(error, PartitionLost):
+                self._log(logging.WARNING, delivery, "is handled by another process", error)
+                return None
             failure = await handler.failure(error, bus)
             if failure is None:
                 raise
+            if isinstance(failure, InvalidMessage):
+                return answer_invalid(request, failure)
             return answer_failure(request, delivery, failure)
         return answer_reply(request, reply)
 
@@ -177,10 +195,12 @@ class Attempts:
     # An event, or a command that nobody waits for: it is tried again, and given up to the dead letters.
 
     async def _deliver(self, delivery: Delivery) -> None:
-        error = await self._attempt(delivery)
+        error = await self._refusal(delivery) or await self._attempt(delivery)
         if delivery.state is State.ABANDONED:
             return
         if error is None:
+            if delivery.retried is not None and not await self._resolve(delivery, delivery.retried.id):
+                return
             self.handled += 1
             self._finish(delivery, Step.SUCCEEDED)
         elif self._is_permanent(delivery, error):
@@ -188,32 +208,33 @@ class Attempts:
         else:
             self._retry(delivery, error)
 
+    async def _refusal(self, delivery: Delivery) -> BaseException | None:
+        """Return why the handler is not even tried, if it is not."""
+        if delivery.is_orphan:
+            return _gone(delivery)
+        subscription = delivery.subscription
+        if self.held is None or not subscription.retry.parks or not subscription.ordered or delivery.failures:
+            return None
+        return await self.held.parked_behind(delivery)
+
     async def _attempt(self, delivery: Delivery) -> BaseException | None:
         """Run the handler once; return the error it failed with."""
-        await self._rehearse(delivery)
+        if self.repeats and delivery.subscription.bears_repeats:
+            await self._rehearse(delivery)
         bus = bus_of(delivery)
-        cancelled_class = anyio.get_cancelled_exc_class()
         try:
             await self._run(delivery, delivery.subscription.handler.message.decode(delivery.record.value), bus)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a handler raises is a failed attempt
-            return self._failed(delivery, only_leaf(error))
-        except BaseExceptionGroup as group:
-            cancelled, rest = group.split(cancelled_class)
-            if cancelled is not None or rest is None:
-                raise
-            return self._failed(delivery, only_leaf(rest))
-        except cancelled_class as error:
-            await anyio.lowlevel.checkpoint_if_cancelled()
-            return self._failed(delivery, error)  # somebody else's cancellation, awaited by the handler
+        except BaseException as error:  # noqa: BLE001 -- whatever a handler raises is a failed attempt
+            return self._failed(delivery, await _failure_in(error))
         return None
 
     async def _rehearse(self, delivery: Delivery) -> None:
         """Handle a delivery as if the process had died right after: all effects, the same ids, and nobody to hear of the outcome."""
-        if not self.repeats or not delivery.subscription.bears_repeats:
-            return
-        with suppress(Exception, SystemExit):
+        try:
             message = delivery.subscription.handler.message.decode(delivery.record.value)
             await self._run(delivery, message, bus_of(delivery))
+        except BaseException as error:  # noqa: BLE001 -- likewise
+            await _failure_in(error)
 
     async def _run(self, delivery: Delivery, message: Any, bus: Queries) -> bytes:
         """Run the handler within its bounds; raises whatever it raises."""
@@ -248,22 +269,36 @@ class Attempts:
 
     def _is_permanent(self, delivery: Delivery, error: BaseException) -> bool:
         """Tell whether there is no further attempt. A declared error is a command's answer, and would be the same the next time."""
+        if isinstance(error, Postponed):
+            return False
         is_answer = isinstance(error, DeclaredError) and type(error) in delivery.subscription.handler.errors
         return (
             is_answer
-            or isinstance(error, InvalidMessage)
+            or delivery.is_orphan
+            or isinstance(error, (InvalidMessage, KeyParked))
             or delivery.subscription.retry.is_over(delivery.failures, error)
         )
 
     def _failed(self, delivery: Delivery, error: BaseException) -> BaseException:
+        if isinstance(error, Postponed):
+            delivery.postponed += 1
+            return error
         delivery.failures += 1
+        delivery.postponed = 0
+        if delivery.failures == 1:
+            delivery.first_failed = self.environment.clock.now()
         delivery.subscription.handler.failed += 1
         return error
 
     def _retry(self, delivery: Delivery, error: BaseException) -> None:
-        pause_s = delivery.subscription.retry.pause_s(delivery.failures, self.environment.random)
+        if delivery.postponed:
+            pause_s = _UNAVAILABLE.pause_s(delivery.postponed, self.environment.random)
+            what = "cannot be handled now; tried again"
+        else:
+            pause_s = delivery.subscription.retry.pause_s(delivery.failures, self.environment.random)
+            what = f"failed; attempt {delivery.failures + 1}"
         self.retried += 1
-        self._log(logging.WARNING, delivery, f"failed; attempt {delivery.failures + 1} in {pause_s:.2g} s", error)
+        self._log(logging.WARNING, delivery, f"{what} in {pause_s:.2g} s", error)
         delivery.step(Step.FAILED)
         assert self.tasks is not None
         self.tasks.start_soon(self._offer_later, delivery, pause_s)
@@ -277,22 +312,50 @@ class Attempts:
     async def _bury(self, delivery: Delivery, error: BaseException) -> None:
         """Store the dead letter; while that fails, the message stays in hand: it is done only when it is stored somewhere."""
         delivery.step(Step.GIVEN_UP)
-        self._log(logging.ERROR, delivery, f"given up after {delivery.failures} attempts; see the dead letters", error)
-        letter = bury(self.dead_letter_topic, self.group, delivery, error)
+        letter = bury(self.module, self.group, delivery, error, self.environment.clock.now())
+        if isinstance(error, KeyParked):
+            _logger.warning("%s: %s is %s", letter.handler, letter.name, error)
+        else:
+            what = f"given up after {letter.attempts} attempts; see the dead letter {letter.id}"
+            self._log(logging.ERROR, delivery, what, error)
+        for smaller in (letter, *shorten(letter)):
+            try:
+                await self._store_letter(letter.id, smaller)
+                break
+            except MessageTooLarge:
+                if not smaller.is_complete:
+                    raise
+        if delivery.retried is not None and delivery.retried.id != letter.id:
+            await self._store_letter(delivery.retried.id, None)
+        if delivery.state is State.BURYING:
+            self.dead += 1
+            self._finish(delivery, Step.BURIED)
+
+    async def _resolve(self, delivery: Delivery, letter_id: str) -> bool:
+        """Forget the dead letter of a retry that succeeded; False if it was abandoned meanwhile, and comes again."""
+        await self._store_letter(letter_id, None)
+        return delivery.state is State.HANDLING
+
+    async def _store_letter(self, letter_id: str, letter: DeadLetter | None) -> None:
+        """Store a dead letter, or that it is no more, however long that takes: before that its message is not done.
+
+        Raises:
+            MessageTooLarge: It is larger than a record may be.
+        """
+        topic = self.dead_letter_topic
+        record = tombstone(topic, letter_id) if letter is None else write(topic, letter)
         failures = 0
         while True:
             try:
-                await self.transport.append([letter])
-                break
-            except MessageTooLarge:
-                letter = shorten(letter)
+                ((_, offset),) = await self.transport.append([record])
             except (Unavailable, DeadlineExceeded, Overloaded) as unavailable:
                 failures += 1
                 _logger.warning("%s: a dead letter cannot be stored yet: %s", self.module, unavailable)
                 await self.environment.clock.sleep(_UNAVAILABLE.pause_s(failures, self.environment.random))
-        if delivery.state is State.BURYING:
-            self.dead += 1
-            self._finish(delivery, Step.BURIED)
+            else:
+                if self.held is not None:
+                    self.held.note(letter_id, letter, offset)
+                return
 
     def _finish(self, delivery: Delivery, step: Step) -> None:
         delivery.step(step)
@@ -318,3 +381,29 @@ class Attempts:
                 "attempt": delivery.failures,
             },
         )
+
+
+def _gone(delivery: Delivery) -> UnknownMessage:
+    """Return why a retry cannot be delivered: its handler is no more."""
+    return UnknownMessage(
+        f"There is no handler {delivery.subscription.name} for {header(delivery.record.headers, 'ce_type')} any more. Was it renamed "
+        "or taken out? Bring it back and retry the dead letter, or archive it."
+    )
+
+
+async def _failure_in(error: BaseException) -> BaseException:
+    """Return what a handler failed with; raise it on if it is the cancellation of the worker, or the end of the process.
+
+    Whatever else a handler raises is a failed attempt: SystemExit too, and the cancellation of something that it awaited.
+    """
+    cancelled_class = anyio.get_cancelled_exc_class()
+    if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+        raise error
+    if isinstance(error, cancelled_class):
+        await anyio.lowlevel.checkpoint_if_cancelled()
+    elif isinstance(error, BaseExceptionGroup):
+        cancelled, rest = cast("BaseExceptionGroup[BaseException]", error).split(cancelled_class)
+        if cancelled is not None or rest is None:
+            raise error
+        return only_leaf(rest)
+    return only_leaf(error)

@@ -17,6 +17,8 @@ from attrs import define, field
 
 from fissile._clock import Environment
 from fissile._delivery.attempts import Attempts
+from fissile._delivery.dead_letters import RETRY_OF, DeadLetter, read
+from fissile._delivery.held_keys import HeldKeys
 from fissile._delivery.lifecycle import Delivery
 from fissile._delivery.partition import PartitionState
 from fissile._delivery.subscription import Subscription
@@ -84,6 +86,7 @@ class Consumer:
         known: The messages that each topic may carry.
         unknown: What to do with any other.
         dead_letter_topic: Where given-up messages go.
+        requests_topic: Where retries of them come from, with what is asked of the module.
     """
 
     module: str
@@ -94,6 +97,7 @@ class Consumer:
     known: Mapping[str, Collection[str]]
     unknown: Subscription
     dead_letter_topic: str
+    requests_topic: str
     transport: Transport
     environment: Environment
     settings: ConsumerSettings
@@ -102,6 +106,9 @@ class Consumer:
     _partitions: dict[Partition, PartitionState] = field(factory=dict[Partition, PartitionState], init=False)
     _requests: dict[str, Delivery] = field(factory=dict[str, Delivery], init=False)
     _attempts: Attempts = field(init=False)
+    _handlers: dict[tuple[str, str], list[Subscription]] = field(
+        factory=dict[tuple[str, str], list[Subscription]], init=False
+    )
     _tasks: anyio.abc.TaskGroup | None = field(default=None, init=False)
     _draining: anyio.Event = field(factory=anyio.Event, init=False)
     _deadline: float = field(default=inf, init=False)
@@ -109,6 +116,10 @@ class Consumer:
     _pauses: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        for (_, name), subscriptions in self.subscriptions.items():
+            for subscription in subscriptions:
+                self._handlers.setdefault((subscription.name, name), []).append(subscription)
+        parks = any(one.retry.parks for each in self.subscriptions.values() for one in each)
         self._attempts = Attempts(
             self.module,
             self.group,
@@ -118,6 +129,7 @@ class Consumer:
             self.settings.workers,
             self.settings.repeats,
             self._finished,
+            HeldKeys(self.module, self.dead_letter_topic, self.transport) if parks else None,
         )
 
     async def run(self) -> None:
@@ -135,6 +147,8 @@ class Consumer:
             try:
                 tasks.start_soon(self._commit_regularly, member)
                 tasks.start_soon(self._end_when_draining, member)
+                if self._attempts.held is not None:
+                    tasks.start_soon(self._attempts.held.follow)
                 while True:
                     await self._take(member, await member.receive())
             finally:
@@ -165,6 +179,11 @@ class Consumer:
             refused_commits=0 if status is None else status.refused,
             lag=None if status is None else status.lag,
         )
+
+    def committed(self, topic: str, partition: int) -> int | None:
+        """Return the next offset that a restart would read, of a partition it holds; None while nothing was committed."""
+        state = self._partitions.get((topic, partition))
+        return None if state is None else state.committed
 
     # --- the reader --------------------------------------------------------------------------------------------------
 
@@ -202,6 +221,11 @@ class Consumer:
         if self._give_up_if_cancelled(record):
             state.add(record, [])
             return
+        if record.topic == self.requests_topic and header(record.headers, RETRY_OF) is not None:
+            letter = read(self.module, record)
+            if letter is not None:
+                self._take_retry(state, record, letter)
+                return
         name = header(record.headers, "ce_type") or ""
         request = read_request(record)
         is_unreadable = request is None and header(record.headers, CORRELATION) is not None
@@ -216,6 +240,19 @@ class Consumer:
             found = self.subscriptions.get((record.topic, name), ())
             deliveries = state.add(record, [(one, record.key if one.ordered else None) for one in found])
         for delivery in deliveries:
+            state.begin(delivery)
+
+    def _take_retry(self, state: PartitionState, record: Record, letter: DeadLetter) -> None:
+        """Take a dead letter that is retried in hand, for the one handler that had given it up, whatever topic it came from."""
+        found: Sequence[Subscription] = self._handlers.get((letter.handler, letter.name), ())
+        if not found and letter.handler == self.unknown.name:
+            # Nobody knew it; all who know it now are to have it.
+            found = self.subscriptions.get((letter.topic, letter.name), ()) or (self.unknown,)
+        is_orphan = not found
+        if is_orphan:
+            found = (msgspec.structs.replace(self.unknown, name=letter.handler),)
+        for delivery in state.add(record, [(one, record.key if one.ordered else None) for one in found]):
+            delivery.retried, delivery.is_orphan = letter, is_orphan
             state.begin(delivery)
 
     def _finished(self, delivery: Delivery) -> None:

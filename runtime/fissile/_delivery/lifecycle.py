@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import anyio
 
+    from fissile._delivery.dead_letters import DeadLetter
     from fissile._delivery.partition import Lane, PartitionState
     from fissile._delivery.subscription import Subscription
     from fissile._requests import Request
@@ -85,8 +88,12 @@ class Delivery:
         deadline: When that caller stops waiting, on the event loop's clock.
         state: Where it stands.
         failures: How often its handler has failed.
+        postponed: How often in a row its handler could not run, for no fault of its own.
         scope: What to cancel to stop its handler, while that runs.
         is_given_up: Whether its caller no longer waits, so that it need not begin, or go on.
+        first_failed: When its handler failed for the first time.
+        retried: The dead letter that it is a retry of, if it is one.
+        is_orphan: Whether it is a retry for a handler that is no more.
     """
 
     record: Record
@@ -97,8 +104,12 @@ class Delivery:
     deadline: float = float("inf")
     state: State = State.QUEUED
     failures: int = 0
+    postponed: int = 0
     scope: anyio.CancelScope | None = None
     is_given_up: bool = False
+    first_failed: datetime | None = None
+    retried: DeadLetter | None = None
+    is_orphan: bool = False
 
     def step(self, step: Step) -> None:
         """Go where the table says.

@@ -21,9 +21,12 @@ COMMANDS = {
     "run": "Run one process for production: no reload, logs as JSON on stderr.",
     "plan": "Show which module runs in which process, which calls cross a boundary, and what would change on the broker.",
     "topics": "Make the topics that the broker lacks: topics apply.",
+    "migrate": "Bring the databases of the modules up to date; migrate new MODULE MESSAGE writes a migration.",
     "ps": "List the processes of the application that are there.",
     "lag": "Show how far each module is behind the ends of its topics.",
     "tail": "Show the events of topics as they come.",
+    "dead-letters": "Show, retry, edit or archive messages that were given up.",
+    "sagas": "Show where sagas stand; resume those that are stuck or failed, or undo what they did.",
     "check": "Find all faults of the application at once, without starting it.",
     "config": "Show every setting with its value and where that came from; secrets are masked.",
     "graph": "Show which module calls and subscribes to which.",
@@ -53,7 +56,8 @@ def build(tokens: Sequence[str], started: float) -> App:
     is_list = not any(token in COMMANDS for token in tokens)
     for position, (name, line) in enumerate(COMMANDS.items()):
         shown = {"help": line} if is_list else {}
-        app.command(f"fissile.cli._{name}:{name}", name=name, sort_key=position, **shown)
+        where = name.replace("-", "_")
+        app.command(f"fissile.cli._{where}:{where}", name=name, sort_key=position, **shown)
 
     @app.meta.default
     def launch(
@@ -122,6 +126,8 @@ def run_command_line(tokens: Sequence[str], started: float) -> int:
 def _usage(error: CycloptsError, tokens: Sequence[str]) -> CommandFailed:
     """Return a wrong command line as our own error."""
     known = next((name for name in tokens if name in COMMANDS), None)
+    if isinstance(error, UnknownCommandError) and known is not None:
+        return CommandFailed(str(error), f"`fissile {known} --help` shows what there is.", code=Exit.USAGE)
     if isinstance(error, UnknownCommandError):
         name = next((token for token in tokens if not token.startswith("-") and token not in COMMANDS), "")
         return CommandFailed(

@@ -25,7 +25,7 @@ from fissile.cli._output import Output, encode_json
 from fissile.cli._serve import run_async
 from fissile.cli._signals import StopSignals
 
-_IN_THIS_PROCESS = {"FISSILE_BUS": "memory://", "FISSILE_PLACEMENT": "monolith"}
+_IN_THIS_PROCESS = {"FISSILE_PLACEMENT": "monolith"}
 
 
 def call(
@@ -34,10 +34,10 @@ def call(
 ) -> Exit:
     """Execute a command or ask a query: fissile call MODULE.MESSAGE [--field value ...] [JSON].
 
-    Where the configured bus is shared, the processes that run are called. Where it is in memory, the application starts in this process,
-    without the gateway. The reply is printed as JSON. The fields are those of the message's contract; an option may be repeated where the
-    field is a tuple, and `-` reads a JSON object from stdin. A field that is called like an option of all commands (`verbose`) is given in
-    the JSON object.
+    Where the configured bus is shared, the processes that run are called. Where it is in memory, or in a file that no running process uses,
+    the application starts in this process, without the gateway. The reply is printed as JSON. The fields are those of the message's
+    contract; an option may be repeated where the field is a tuple, and `-` reads a JSON object from stdin. A field that is called like an
+    option of all commands (`verbose`) is given in the JSON object.
 
     Args:
         tokens: The message and its fields.
@@ -57,7 +57,7 @@ def call(
         if not context.verbose:
             logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is told as our own error
         application = context.application()
-        if not application.log_is_shared:
+        if not application.is_answered:
             application = context.application(_IN_THIS_PROCESS)
             Whole.read(application, with_gateway=False).require()
         app = application.client()

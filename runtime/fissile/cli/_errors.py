@@ -6,7 +6,16 @@ import errno
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-from fissile._errors import CallError, DeadlineExceeded, Fault, HandlerFailed, Overloaded, StartupFailed, Unavailable
+from fissile._errors import (
+    CallError,
+    DeadlineExceeded,
+    Fault,
+    HandlerFailed,
+    Overloaded,
+    Postponed,
+    StartupFailed,
+    Unavailable,
+)
 from fissile._logging import format_error, leaves
 from fissile.cli._exit import CommandFailed, Exit
 from fissile.cli._output import Output
@@ -25,7 +34,7 @@ def exit_code(error: BaseException) -> Exit:
         return Exit.INVALID
     if isinstance(root, DeadlineExceeded):
         return Exit.TIMEOUT
-    if isinstance(root, (Unavailable, Overloaded)) or is_port_taken(root):
+    if isinstance(root, (Unavailable, Overloaded, Postponed)) or is_port_taken(root):
         return Exit.UNAVAILABLE
     if isinstance(root, KeyboardInterrupt):
         return Exit.INTERRUPTED

@@ -12,13 +12,14 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import anyio
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from fissile._application import Application
 from fissile._errors import Unavailable
-from fissile.abc import Partition
+from fissile.abc import Partition, TopicSpec
 from fissile.cli._exit import CommandFailed, Exit
 from fissile.cli._output import without_password
+from fissile.transports._kafka_configs import Difference, alter, describe, differences
 from fissile.transports._kafka_library import kafka_error, library, partition_of, security_context, within
 from fissile.transports._kafka_options import Options, options_of
 
@@ -53,6 +54,7 @@ class KafkaView:
 
     admin: Any
     consumer: Any
+    options: Options
 
     async def topics(self, names: Collection[str]) -> dict[str, int]:
         """Return how many partitions each topic has that is there."""
@@ -60,6 +62,21 @@ class KafkaView:
         request = library("aiokafka.protocol.metadata").MetadataRequest(list(names), allow_auto_topic_creation=False)
         response: dict[str, Any] = (await self.admin._send_request(request)).to_object()
         return {each["topic"]: len(each["partitions"]) for each in response["topics"] if each["partitions"]}
+
+    async def differences(self, specs: Iterable[TopicSpec]) -> tuple[Difference, ...]:
+        """Return in what topics that are there are kept otherwise than they should be; nothing where the broker does not tell."""
+        by_name = {spec.name: spec for spec in specs}
+        found = await describe(self.admin, by_name)
+        return tuple(
+            each
+            for name, spec in by_name.items()
+            if name in found
+            for each in differences(name, spec, found[name], self.options)
+        )
+
+    async def alter(self, changes: Collection[Difference]) -> None:
+        """Change the configuration of topics: the only thing that is ever changed here, and only by `fissile topics apply`."""
+        await alter(self.admin, changes)
 
     async def members(self, groups: Iterable[str]) -> list[MemberFound]:
         """Return the members of groups; a group that is not there has none."""
@@ -136,7 +153,7 @@ def look(application: Application, ask: Callable[[KafkaView], Awaitable[T]], wha
     """
     if not has_broker(application):
         raise nothing_to_ask(application, what)
-    options = options_of(application.settings)
+    options = evolve(options_of(application.settings), client_id=f"{application.name}.cli")
 
     async def run() -> T:
         async with _connected(options, application) as view:
@@ -161,7 +178,7 @@ def nothing_to_ask(application: Application, what: str) -> CommandFailed:
 
 @asynccontextmanager
 async def _connected(options: Options, application: Application) -> AsyncGenerator[KafkaView]:
-    arguments = {**options.client(), "ssl_context": security_context(options), "client_id": "fissile-cli"}
+    arguments = {**options.client(), "ssl_context": security_context(options)}
     admin = library("aiokafka.admin").AIOKafkaAdminClient(**arguments)
     consumer = library().AIOKafkaConsumer(**arguments, enable_auto_commit=False)
     try:
@@ -170,10 +187,13 @@ async def _connected(options: Options, application: Application) -> AsyncGenerat
             await within(_START_S, "Kafka cannot be reached", consumer.start())
         except Unavailable as error:
             bus = without_password(application.settings.bus)
+            problem = None if options.tokens is None else options.tokens.problem
             raise CommandFailed(
-                str(error), f"FISSILE_BUS is {bus}. Is Kafka running there?", code=Exit.UNAVAILABLE
+                f"{error} {problem or ''}".rstrip(),
+                f"FISSILE_BUS is {bus}. Is Kafka running there?",
+                code=Exit.UNAVAILABLE,
             ) from None
-        yield KafkaView(admin, consumer)
+        yield KafkaView(admin, consumer, options)
     finally:
         for closing in (consumer.stop(), admin.close()):
             with suppress(Unavailable, kafka_error(), OSError):

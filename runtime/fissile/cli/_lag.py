@@ -10,9 +10,9 @@ from cyclopts import Parameter
 
 from fissile.cli._context import Context, Whole
 from fissile.cli._exit import CommandFailed, Exit
-from fissile.cli._kafka_view import KafkaView, look
 from fissile.cli._table import show_table
 from fissile.cli._topology import Group, Topology
+from fissile.cli._view import View, look
 
 
 @frozen
@@ -53,7 +53,7 @@ def lag(
     application = context.application()
     topology = Topology.read(Whole.read(application).require())
 
-    async def ask(view: KafkaView) -> list[Lag] | None:
+    async def ask(view: View) -> list[Lag] | None:
         return await _read(view, topology.groups)
 
     found = look(application, ask, "offsets")
@@ -76,7 +76,7 @@ def lag(
     return Exit.OK
 
 
-async def _read(view: KafkaView, groups: Sequence[Group]) -> list[Lag] | None:
+async def _read(view: View, groups: Sequence[Group]) -> list[Lag] | None:
     """Return the lag of each partition of each group; None if no topic is there."""
     counts = await view.topics({topic for group in groups for topic in group.topics})
     if not counts:

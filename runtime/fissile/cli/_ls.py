@@ -65,6 +65,7 @@ def _commands(whole: Whole) -> list[Row]:
             **_request(name, cls, handlers.get(cls)),
             "idempotent": cls in handlers and handlers[cls].idempotent,
             "key": _key(cls),
+            "retry": retry_shown(handlers[cls].retry) if cls in handlers else None,
         }
         for module in whole.own.values()
         for handlers in [{each.message: each for each in module.handlers}]
@@ -143,10 +144,11 @@ def _subscriptions(whole: Whole) -> list[Row]:
 
 
 def retry_shown(retry: Retry) -> str:
-    """Return a retry policy as a sentence."""
+    """Return a retry policy as a sentence; that of a command is for those that nobody waits for."""
+    end = "then dead letter, and its key is parked" if retry.parks else "then dead letter"
     if retry.attempts <= 1:
-        return "once, then dead letter"
-    text = f"{retry.attempts} times from {retry.first_s:g} s, at most {retry.longest_s:g} s, then dead letter"
+        return f"once, {end}"
+    text = f"{retry.attempts} times from {retry.first_s:g} s, at most {retry.longest_s:g} s, {end}"
     permanent = ", ".join(error.__name__ for error in retry.permanent)
     return f"{text}; never on {permanent}" if permanent else text
 
@@ -166,7 +168,7 @@ def _settings(whole: Whole) -> list[Row]:
 
 _KINDS: dict[Kind, tuple[Callable[[Whole], list[Row]], tuple[str, ...]]] = {
     "modules": (_modules, ("module", "process", "commands", "queries", "topics", "subscriptions", "contract")),
-    "commands": (_commands, ("name", "fields", "reply", "errors", "idempotent", "key", "handler")),
+    "commands": (_commands, ("name", "fields", "reply", "errors", "idempotent", "key", "retry", "handler")),
     "queries": (_queries, ("name", "fields", "reply", "errors", "handler")),
     "topics": (_topics, ("topic", "events", "retention_days", "subscribers", "place")),
     "subscriptions": (_subscriptions, ("module", "topic", "events", "start", "retry", "handler")),

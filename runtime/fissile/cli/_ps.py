@@ -8,9 +8,10 @@ from cyclopts import Parameter
 
 from fissile.cli._context import Context, Whole
 from fissile.cli._exit import Exit
-from fissile.cli._kafka_view import KafkaView, MemberFound, look
+from fissile.cli._kafka_view import MemberFound
 from fissile.cli._table import show_table
 from fissile.cli._topology import Group, Topology
+from fissile.cli._view import View, look
 
 _COLUMNS = ("module", "process", "client", "host", "partitions", "member")
 
@@ -30,7 +31,7 @@ def ps(*, placement: str | None = None, context: Annotated[Context, Parameter(pa
     topology = Topology.read(Whole.read(application).require())
     groups = {group.group: group for group in topology.groups}
 
-    async def ask(view: KafkaView) -> list[MemberFound]:
+    async def ask(view: View) -> list[MemberFound]:
         return await view.members(groups)
 
     found = look(application, ask, "processes")

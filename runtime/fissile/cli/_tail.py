@@ -26,10 +26,10 @@ from fissile.cli._call import plain
 from fissile.cli._context import Context
 from fissile.cli._errors import did_you_mean
 from fissile.cli._exit import CommandFailed, Exit
-from fissile.cli._kafka_view import has_broker, look, nothing_to_ask
 from fissile.cli._output import Output, encode_json
 from fissile.cli._serve import run_async
 from fissile.cli._signals import StopSignals
+from fissile.cli._view import look, require_shared
 from fissile.transports import open_transport
 
 
@@ -64,8 +64,7 @@ def tail(
         context: What all commands are given.
     """
     application = context.application()
-    if not has_broker(application):
-        raise nothing_to_ask(application, "events of running processes")
+    require_shared(application, "events of running processes")
     faults: list[Fault] = []
     contracts = application.import_contracts(faults)
     catalog = check_contracts(contracts.values(), faults)
@@ -132,7 +131,7 @@ def _require_topics(application: Application, specs: Sequence[TopicSpec]) -> Non
     missing = [spec.name for spec in specs if prefix + spec.name not in found]
     if missing:
         raise CommandFailed(
-            f"On the broker there is no topic {', '.join(missing)}: nothing has run there yet.",
+            f"In the log there is no topic {', '.join(missing)}: nothing has run there yet.",
             "`fissile topics apply`, or starting the processes, makes it.",
             code=Exit.NOTHING_THERE,
         )
@@ -140,7 +139,9 @@ def _require_topics(application: Application, specs: Sequence[TopicSpec]) -> Non
 
 async def _follow(shown: _Tail, signals: StopSignals) -> None:
     with anyio.CancelScope() as scope, signals.listening(lambda _: scope.cancel()):
-        async with open_transport(shown.application.settings, SystemClock()) as transport:
+        async with open_transport(
+            shown.application.settings, SystemClock(), f"{shown.application.name}.cli"
+        ) as transport:
             await transport.ensure(shown.specs)  # they are there: it learns of them
             async with anyio.create_task_group() as tasks:
                 for spec in shown.specs:

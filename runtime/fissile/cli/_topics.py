@@ -1,18 +1,19 @@
-"""`fissile topics apply`: makes the topics that the application needs."""
+"""`fissile topics apply`: makes the topics that the application needs, and lets them keep records as it declares."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from msgspec import structs
 
 from fissile._application import Application
 from fissile._clock import SystemClock
-from fissile._settings import Settings
 from fissile.abc import TopicSpec
 from fissile.cli._context import Context, Whole
 from fissile.cli._exit import CommandFailed, Exit
-from fissile.cli._plan import find_changes
+from fissile.cli._kafka_view import look
+from fissile.cli._plan import change_as_data, find_changes
 from fissile.cli._serve import run_async
 from fissile.cli._topology import Topology
 from fissile.transports import open_transport
@@ -25,10 +26,11 @@ def topics(
     placement: str | None = None,
     context: Annotated[Context, Parameter(parse=False)],
 ) -> Exit:
-    """Make the topics that the application needs and that the broker lacks, as `fissile plan` lists them.
+    """Make the topics that the application needs and that the broker lacks, as `fissile plan` lists them, and change how others keep records.
 
-    Topics that are there are left alone; where one has another number of partitions nothing is made at all. Processes make topics too when
-    they start: this is for those that may not, and for doing it before.
+    Of topics that are there, what they keep and for how long becomes what the application declares: a shorter retention deletes records.
+    Where one has another number of partitions nothing is done at all. Processes make topics too when they start, and change none: this is for
+    those that may not, and for doing it before.
 
     Args:
         action: What to do.
@@ -42,25 +44,31 @@ def topics(
     if changes.differ:
         lines = [f"{spec.name} has {found} partitions, not {spec.partitions}" for spec, found in changes.differ]
         raise CommandFailed(
-            "Nothing was made: topics are there with another number of partitions.",
+            "Nothing was made or changed: topics are there with another number of partitions.",
             *lines,
             "A changed number would send a key to another partition, and break its order. Set FISSILE_PARTITIONS (or "
             "FISSILE_REPLY_PARTITIONS) back, or let the application drain and move to new topics: FISSILE_KAFKA_PREFIX.",
             code=Exit.INVALID,
         )
     make_topics(application, changes.create)
+    if changes.alter:
+        look(application, lambda view: view.alter(changes.alter), "topics")
     if context.as_json:
-        context.output.json({"created": [{"topic": spec.name, **_numbers(spec)} for spec in changes.create]})
+        altered = [{"topic": each.topic, **change_as_data(each)} for each in changes.alter]
+        created = [{"topic": spec.name, **_numbers(spec)} for spec in changes.create]
+        context.output.json({"created": created, "altered": altered})
         return Exit.OK
     for spec in changes.create:
         context.output.data(f"made {spec.name} with {spec.partitions} partition{'s' if spec.partitions > 1 else ''}")
-    if not changes.create:
+    for change in changes.alter:
+        context.output.data(f"changed {change.topic}: {change.name} is {change.wanted}, was {change.found}")
+    if not changes:
         context.output.say("Nothing to do: all topics are there.")
     return Exit.OK
 
 
 def _numbers(spec: TopicSpec) -> dict[str, float]:
-    return {"partitions": spec.partitions, "retention_s": spec.retention_s}
+    return {"partitions": spec.partitions, "retention_s": spec.retention_s, "is_compacted": spec.is_compacted}
 
 
 def make_topics(application: Application, specs: tuple[TopicSpec, ...]) -> None:
@@ -71,11 +79,11 @@ def make_topics(application: Application, specs: tuple[TopicSpec, ...]) -> None:
         specs: The topics, by their names on the broker.
     """
     prefix = application.settings.kafka_prefix
-    own = [TopicSpec(spec.name.removeprefix(prefix), spec.partitions, spec.retention_s) for spec in specs]
+    own = [structs.replace(spec, name=spec.name.removeprefix(prefix)) for spec in specs]
     if own:
-        run_async(_make, application.settings, application.settings, own)
+        run_async(_make, application.settings, application, own)
 
 
-async def _make(settings: Settings, specs: list[TopicSpec]) -> None:
-    async with open_transport(settings, SystemClock()) as transport:
+async def _make(application: Application, specs: list[TopicSpec]) -> None:
+    async with open_transport(application.settings, SystemClock(), f"{application.name}.cli") as transport:
         await transport.ensure(specs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from attrs import frozen
+from msgspec import structs
 
 from fissile._application import Application
 from fissile._build import requests_topic, topic_specs
@@ -92,7 +93,7 @@ class Topology:
             raise StartupFailed(tuple(faults))
         prefix = settings.kafka_prefix
         specs = topic_specs(catalog, settings)
-        topics = tuple(TopicSpec(prefix + each.name, each.partitions, each.retention_s) for each in specs)
+        topics = tuple(structs.replace(each, name=prefix + each.name) for each in specs)
         hosts = {module: process for process, hosted in processes.items() for module in hosted}
         groups = tuple(
             Group(prefix + name, name, hosts[name], tuple(prefix + topic for topic in read))
@@ -105,7 +106,8 @@ class Topology:
 def topics_read(module: Module) -> tuple[str, ...]:
     """Return the topics that a module's consumer group reads, by their names in the application."""
     contract = module.contract
-    requests = (requests_topic(module.name),) if contract.commands or contract.queries else ()
+    is_read = contract.commands or contract.queries or module.subscriptions
+    requests = (requests_topic(module.name),) if is_read else ()  # without messages of its own: retries of dead letters
     return (*requests, *dict.fromkeys(each.topic.name for each in module.subscriptions))
 
 

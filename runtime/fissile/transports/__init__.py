@@ -17,8 +17,13 @@ def schemes() -> tuple[str, ...]:
     return tuple(module.name for module in iter_modules(__path__) if not module.name.startswith("_"))
 
 
-def open_transport(settings: Settings, clock: Clock) -> Transport:
+def open_transport(settings: Settings, clock: Clock, client: str = "fissile") -> Transport:
     """Make the transport that the settings name; nothing is connected yet.
+
+    Args:
+        settings: The bus, and its own settings.
+        clock: The clock of the process.
+        client: What the log is told of who uses it: application and process.
 
     Raises:
         StartupFailed: There is no transport of that scheme.
@@ -30,4 +35,6 @@ def open_transport(settings: Settings, clock: Clock) -> Transport:
             (Fault(f"There is no transport for {settings.bus!r}.", "FISSILE_BUS", f"Use one of: {known}."),)
         )
     factory: TransportFactory = import_module(f"{__name__}.{scheme}").transport
-    return factory(settings, clock)
+    transport = factory(settings, clock)
+    transport.client = client
+    return transport

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fissile.abc import Headers, Partition
 from fissile.transports._kafka_bridge import forget
+from fissile.transports._kafka_damage import Damage, guard
 from fissile.transports._kafka_library import Clients, disconnect, library, within
 from fissile.transports._kafka_options import Options, milliseconds
 
@@ -56,13 +57,17 @@ class Consumer:
         context: The TLS context.
         clients: Where it is known while it is open.
         group: The group to be in, or None.
+
+    Attributes:
+        group: The same.
     """
 
     def __init__(self, options: Options, context: ssl.SSLContext | None, clients: Clients, group: str | None) -> None:
         self._options = options
         self._clients = clients
         self._is_up = False
-        self._group = group
+        self._damages: list[Damage] = []
+        self.group = group
         self._raw: Any = library().AIOKafkaConsumer(  # Any: the library has no types
             **options.client(),
             ssl_context=context,
@@ -89,7 +94,16 @@ class Consumer:
         await self._clients.start(self, self._options.request_s, self._raw.start())
         self._is_up = True
         fetcher = self._raw._fetcher
-        fetcher._proc_fetch_request = _paced(fetcher._proc_fetch_request)
+        fetcher._proc_fetch_request = _paced(_guarded(fetcher, self._found))
+
+    def _found(self, damage: Damage) -> None:
+        self._damages.append(damage)
+        self.pause([damage.partition])  # it would be fetched again and again
+
+    def take_damages(self) -> list[Damage]:
+        """Return what was found to be unreadable since the last time; those partitions are paused."""
+        found, self._damages = self._damages, []
+        return found
 
     async def close(self, seconds: float) -> None:
         """Stop it, and be known no longer. Raises nothing. A start that is under way takes care of that itself."""
@@ -157,7 +171,7 @@ class Consumer:
             topics.setdefault(topic, []).append((number, offset, ""))
         commits = library("aiokafka.protocol.commit")
         request = commits.OffsetCommitRequest(
-            self._group, *identity, commits.OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(topics.items())
+            self.group, *identity, commits.OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(topics.items())
         )
         response = await coordinator._send_req(request)
         errors = library("aiokafka.errors")
@@ -254,6 +268,17 @@ def _listener(rebalances: Rebalances) -> object:
     methods = {"on_partitions_revoked": on_partitions_revoked, "on_partitions_assigned": on_partitions_assigned}
     found: object = type("Listener", (library().ConsumerRebalanceListener,), methods)()
     return found
+
+
+def _guarded(fetcher: Any, tell: Callable[[Damage], None]) -> Callable[..., Awaitable[bool]]:  # Any: as above
+    fetch = fetcher._proc_fetch_request
+
+    async def guarded(*arguments: object) -> bool:
+        has_data: bool = await fetch(*arguments)
+        guard(fetcher._records, tell)  # before anything else of the loop runs: nobody has looked at them
+        return has_data
+
+    return guarded
 
 
 def _paced(fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:

@@ -10,6 +10,7 @@ from attrs import define
 
 from fissile._errors import PositionLost, Unavailable
 from fissile.abc import Partition, Reader, Record, Start, Status
+from fissile.transports._kafka_damage import Damage
 from fissile.transports._kafka_inbox import Inbox
 from fissile.transports._kafka_library import kafka_error, partition_of, within
 from fissile.transports._kafka_source import Source
@@ -64,6 +65,10 @@ class DirectSource(Source):
             raise PositionLost(f"The log no longer has what comes next: {places}.")
         await super().on_error(error)
         await asyncio.sleep(0)
+
+    def on_damage(self, damage: Damage) -> None:
+        """End: where to go on is for whoever reads, as with a position that has expired."""
+        raise PositionLost(f"{self.told(damage)} Read on from offset {damage.next_offset}.")
 
 
 @define(eq=False)

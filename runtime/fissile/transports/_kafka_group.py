@@ -15,6 +15,7 @@ from fissile._errors import Unavailable
 from fissile.abc import Assigned, Member, Partition, Record, Revoked, Start, Status
 from fissile.transports._kafka_bridge import Bridge
 from fissile.transports._kafka_consumer import Consumer
+from fissile.transports._kafka_damage import Damage
 from fissile.transports._kafka_inbox import Inbox
 from fissile.transports._kafka_library import kafka_error, partition_of, within
 from fissile.transports._kafka_options import Options
@@ -143,6 +144,15 @@ class GroupSource(Source):
                 offset = fresh[partition] = begin
             positions[partition] = offset
         return positions, ends, fresh
+
+    def told(self, damage: Damage) -> str:
+        """Add how to skip it: what is in it would be lost, so that is for a person to decide. The command wants a group without members."""
+        topic, number = damage.partition
+        return (
+            f"{super().told(damage)} That partition waits and is tried again; the others go on. To give up what is in the batch, "
+            f"stop all members of the group and run: kafka-consumer-groups.sh --bootstrap-server {','.join(self.options.servers)} "
+            f"--group {self.consumer.group} --topic {topic}:{number} --reset-offsets --to-offset {damage.next_offset} --execute"
+        )
 
     def _logical(self, partition: Partition) -> Partition:
         return self.names[partition[0]], partition[1]

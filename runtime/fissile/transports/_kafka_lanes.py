@@ -48,12 +48,19 @@ class Append:
         self.size_bytes = size_bytes
         self.at: float | None = None
         self._left = len(records)
-        self._places: list[tuple[int, int]] = [(0, 0)] * len(records)
+        self._places: list[tuple[int, int]] | None = None  # most appends have one record, and need no such list
         self._failure: CallError | None = None
         self._is_unknown = False
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a record of it is not stored, or may not be: then none that follows it in its partition is to be."""
+        return self._failure is not None
+
     def stored(self, index: int, offset: int) -> bool:
         """Note where a record is; tell whether that was the last to be known of."""
+        if self._places is None:
+            self._places = [(0, 0)] * len(self.records)
         self._places[index] = (self.partitions[index], offset)
         self._is_unknown = True  # if another of them fails
         self._left -= 1
@@ -69,7 +76,7 @@ class Append:
     def outcome(self) -> Stored | CallError:
         """Return what `done` is told: "not stored" only if none is."""
         if self._failure is None:
-            return self._places
+            return self._places or []
         if self._is_unknown and not isinstance(self._failure, DeadlineExceeded):
             return DeadlineExceeded(f"Some of the records may be stored. {self._failure}")
         return self._failure
@@ -198,9 +205,12 @@ class Lanes:
 
     async def _send_next(self, lane: Lane) -> None:
         entries: list[Entry] = []
+        skipped: list[Entry] = []
         try:
             producer = self._producers.current() or await self._producers.get()
-            batch = self._fill(producer, lane, entries)
+            batch = self._fill(producer, lane, entries, skipped)
+            if skipped:
+                self._fail(skipped, Unavailable("One before it in the same append was not stored."))
             if not entries:
                 return
             async with asyncio.timeout(self._options.append_s):
@@ -218,7 +228,7 @@ class Lanes:
         producer.under_way += 1
         future.add_done_callback(lambda answer: _answered(producer, answer))
         try:
-            await asyncio.wait((future,), timeout=self._options.append_s)
+            await _settled(future, self._options.append_s)
         except asyncio.CancelledError:
             self._fail(entries, DeadlineExceeded("Kafka was disconnected before it had answered."))
             raise
@@ -236,7 +246,7 @@ class Lanes:
             self._stored(entries, future.result().offset)
 
     @staticmethod
-    def _fill(producer: Producer, lane: Lane, entries: list[Entry]) -> Batch:
+    def _fill(producer: Producer, lane: Lane, entries: list[Entry], skipped: list[Entry]) -> Batch:
         batch = producer.new_batch()
         queue = lane.queue
         now_ms = int(
@@ -244,6 +254,9 @@ class Lanes:
         )  # of the machine, whatever clock a test owns: Kafka expires records by it, and refuses future ones
         while queue:
             append, index = queue[0]
+            if append.has_failed:
+                skipped.append(queue.popleft())
+                continue
             record = append.records[index]
             if batch.append(timestamp=now_ms, key=record.key, value=record.value, headers=list(record.headers)) is None:
                 break
@@ -257,8 +270,12 @@ class Lanes:
     def _stored(self, entries: list[Entry], first: int) -> None:
         self._trouble = None
         # -1: the broker knows that it has stored the batch before, and no longer where (DuplicateSequenceNumber).
+        to_home, finish = self._bridge.to_home, self._finish
         for number, (append, index) in enumerate(entries):
-            if append.stored(index, first + number if first >= 0 else -1):
+            offset = first + number if first >= 0 else -1
+            if len(append.records) == 1:
+                to_home(finish, append, ((append.partitions[0], offset),))
+            elif append.stored(index, offset):
                 self._tell(append)
 
     def _fail(self, entries: list[Entry], error: CallError) -> None:
@@ -267,6 +284,26 @@ class Lanes:
         for append, _ in entries:
             if append.failed(error):
                 self._tell(append)
+
+
+async def _settled(future: asyncio.Future[Place], seconds: float) -> None:
+    """Wait for a future within a bound, and leave it as it is. `asyncio.wait` does that too, and takes three times as long."""
+    if future.done():
+        return
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = loop.call_later(seconds, wake)
+    future.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        future.remove_done_callback(wake)
 
 
 def _answered(producer: Producer, future: asyncio.Future[Place]) -> None:
@@ -280,7 +317,7 @@ def _told(failure: BaseException, entries: list[Entry], options: Options) -> Cal
     if is_too_large(failure) and len(entries) == 1:
         append, index = entries[0]
         record = append.records[index]
-        return MessageTooLarge(record.topic, len(record.value), options.max_record_bytes)
+        return MessageTooLarge(record.topic, len(record.value or b""), options.max_record_bytes)
     if is_refusal(failure):
         return Unavailable(f"Kafka refuses the records: {failure!r}.")
     return DeadlineExceeded(f"Kafka's client has failed: {failure!r}; the records may be stored.")

@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from fissile._errors import Fault, StartupFailed
 from fissile._settings import MASK, Settings
+from fissile.transports._kafka_tokens import Tokens, TokenSource
 
 OVERHEAD_BYTES = 65_536
 """What key and headers may add to a message of the largest size: those of a dead letter have its traceback. As on the other transports."""
@@ -35,6 +36,7 @@ class Security:
         mechanism: The SASL mechanism.
         username: The user.
         password: The user's password.
+        tokens: Where the tokens of OAUTHBEARER come from.
         ca: The file with the certificates that are trusted, else those of the system.
         certificate: The file with the client's certificate chain.
         key: The file with its private key.
@@ -45,15 +47,23 @@ class Security:
     mechanism: str = "SCRAM-SHA-512"
     username: str = ""
     password: str = field(default="", repr=_masked)
+    tokens: TokenSource = TokenSource()
     ca: str = ""
     certificate: str = ""
     key: str = ""
     key_password: str = field(default="", repr=_masked)
 
+    @property
+    def is_oauth(self) -> bool:
+        """Whether clients prove who they are by a token."""
+        return self.protocol.startswith("SASL") and self.mechanism == "OAUTHBEARER"
+
     def faults(self) -> list[Fault]:
         """Return what is wrong with it; no text has a secret in it."""
         faults: list[Fault] = []
-        if self.protocol.startswith("SASL") and not (self.username and self.password):
+        if self.is_oauth:
+            faults += self.tokens.faults()
+        elif self.protocol.startswith("SASL") and not (self.username and self.password):
             what = f"FISSILE_KAFKA_SECURITY={self.protocol} needs a user and a password."
             faults.append(Fault(what, "FISSILE_KAFKA_USERNAME", "Set it, and FISSILE_KAFKA_PASSWORD."))
         if self.key and not self.certificate:
@@ -72,6 +82,7 @@ class Options:
 
     Attributes:
         servers: The brokers to begin with, as host:port.
+        client_id: What brokers call the clients of this process in logs, quotas and lists of members.
         prefix: What the names of topics and groups begin with, so that applications and developers can share brokers.
         replication: How many copies of a partition there are; 0 for three, or as many as there are brokers.
         instance: The name of this replica if it has a stable one (KIP-345, static membership).
@@ -83,13 +94,15 @@ class Options:
         max_record_bytes: The largest record: value, key and headers.
         buffer_bytes: How much may be waiting to be stored.
         security: How clients prove who they are.
+        tokens: The tokens of OAUTHBEARER, which all clients share.
     """
 
     servers: tuple[str, ...]
+    client_id: str = "fissile"
     prefix: str = ""
     replication: int = 0
     instance: str = ""
-    append_s: float = 5.0
+    append_s: float = 20.0
     revoke_s: float = 5.0
     session_s: float = 10.0
     heartbeat_s: float = 1.0
@@ -97,6 +110,7 @@ class Options:
     max_record_bytes: int = 1024 * 1024 + OVERHEAD_BYTES
     buffer_bytes: int = 64 * 1024 * 1024
     security: Security = Security()
+    tokens: Tokens | None = field(default=None, repr=False)
 
     @property
     def rebalance_s(self) -> float:
@@ -112,11 +126,15 @@ class Options:
         """Return the arguments that all of aiokafka's clients share."""
         arguments: dict[str, Any] = {
             "bootstrap_servers": list(self.servers),
-            "client_id": "fissile",
+            "client_id": self.client_id,
             "request_timeout_ms": milliseconds(self.request_s),
             "security_protocol": self.security.protocol,
         }
-        if self.security.protocol.startswith("SASL"):
+        if self.security.is_oauth:
+            assert self.tokens is not None
+            arguments["sasl_mechanism"] = self.security.mechanism
+            arguments["sasl_oauth_token_provider"] = self.tokens.provider()
+        elif self.security.protocol.startswith("SASL"):
             arguments["sasl_mechanism"] = self.security.mechanism
             arguments["sasl_plain_username"] = self.security.username
             arguments["sasl_plain_password"] = self.security.password
@@ -151,6 +169,15 @@ def options_of(settings: Settings) -> Options:
         mechanism=settings.kafka_sasl_mechanism,
         username=settings.kafka_username,
         password=settings.kafka_password,
+        tokens=TokenSource(
+            file=settings.kafka_oauth_token_file,
+            url=settings.kafka_oauth_token_url,
+            client_id=settings.kafka_oauth_client_id,
+            client_secret=settings.kafka_oauth_client_secret,
+            scope=settings.kafka_oauth_scope,
+            extensions=settings.kafka_oauth_extensions,
+            ca=settings.kafka_oauth_ca,
+        ),
         ca=settings.kafka_tls_ca,
         certificate=settings.kafka_tls_certificate,
         key=settings.kafka_tls_key,
@@ -172,4 +199,5 @@ def options_of(settings: Settings) -> Options:
         max_record_bytes=settings.max_message_bytes + OVERHEAD_BYTES,
         buffer_bytes=settings.kafka_buffer_bytes,
         security=security,
+        tokens=Tokens(security.tokens) if security.is_oauth else None,
     )

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_ANSWER_S = 5.0
+"""After how long without an answer to a batch it is sent again over a new connection, in seconds."""
+
+
 class Batch(Protocol):
     """A batch of records of one partition."""
 
     def append(
-        self, *, timestamp: int, key: bytes | None, value: bytes, headers: Sequence[tuple[str, bytes]]
+        self, *, timestamp: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
     ) -> object | None:
         """Add a record; return None if there is no room for it."""
         ...
@@ -49,7 +53,7 @@ class Producer:
         self.under_way = 0
         arguments = options.client()
         # An answer that does not come is asked for again over a new connection within the deadline of the append.
-        arguments["request_timeout_ms"] = milliseconds(options.append_s)
+        arguments["request_timeout_ms"] = milliseconds(min(options.append_s, _ANSWER_S))
         self._raw: Any = library().AIOKafkaProducer(  # Any: the library has no types
             **arguments,
             ssl_context=context,

@@ -10,7 +10,8 @@ from time import monotonic
 from fissile._errors import Unavailable
 from fissile.abc import Headers, Partition, Record
 from fissile.transports._kafka_bridge import Bridge, forget
-from fissile.transports._kafka_consumer import Consumer
+from fissile.transports._kafka_consumer import Consumer, Raw
+from fissile.transports._kafka_damage import Damage
 from fissile.transports._kafka_inbox import Chunk, Inbox, Pulse
 from fissile.transports._kafka_library import kafka_error
 from fissile.transports._kafka_options import READ_AHEAD_BYTES, RECORD_BYTES, Options
@@ -21,6 +22,8 @@ _POLL_S = 1.0
 PULSE_S = 1.0
 """How often a source is looked after, in seconds."""
 _CHUNK_RECORDS = 2000
+_AGAIN_S = 10.0
+"""After how long a batch that cannot be read is tried again, in seconds: another copy may have become the leader."""
 _STOP_S = 5.0
 """How long a consumer may take to leave its group and disconnect, in seconds."""
 
@@ -59,6 +62,7 @@ class Source:
         self._ahead_bytes = 0
         self._room = asyncio.Event()
         self._paused: set[Partition] = set()
+        self._damaged: dict[Partition, tuple[Damage, float]] = {}
         self._waits_for_room = False
         self._moved_at: dict[Partition, tuple[int, float]] = {}
         self._settled_at = monotonic()
@@ -70,6 +74,7 @@ class Source:
         """Move records home from now on."""
         self._ahead_bytes = 0
         self._paused.clear()
+        self._damaged = {}
         self._moved_at.clear()
         self._is_settled, self._settled_at = True, monotonic()
         self._pump_task = self.bridge.create_task(self._guarded_pump())
@@ -108,20 +113,24 @@ class Source:
             except kafka_error() as error:
                 await self.on_error(error)
                 continue
-            if not found:
-                continue
-            chunks: list[Chunk] = []
-            for (physical, number), raws in found.items():
-                topic = self.names[physical]
-                records = [
-                    Record(topic, number, raw.offset, raw.key, raw.value or b"", _headers(raw.headers), raw.timestamp)
-                    for raw in raws
-                ]
-                cost = len(records) * RECORD_BYTES + sum(len(record.value) for record in records)
-                self._ahead_bytes += cost
-                end = self.consumer.end((physical, number)) or 0
-                chunks.append(Chunk((topic, number), records, cost, max(end, records[-1].offset + 1)))
-            self.bridge.to_home(self.inbox.put, chunks)
+            if found:
+                self._send_home(found)
+            for damage in self.consumer.take_damages():
+                self.on_damage(damage)
+
+    def _send_home(self, found: Mapping[Partition, Sequence[Raw]]) -> None:
+        chunks: list[Chunk] = []
+        for (physical, number), raws in found.items():
+            topic = self.names[physical]
+            records = [
+                Record(topic, number, raw.offset, raw.key, raw.value or b"", _headers(raw.headers), raw.timestamp)
+                for raw in raws
+            ]
+            cost = len(records) * RECORD_BYTES + sum(len(record.value) for record in records)
+            self._ahead_bytes += cost
+            end = self.consumer.end((physical, number)) or 0
+            chunks.append(Chunk((topic, number), records, cost, max(end, records[-1].offset + 1)))
+        self.bridge.to_home(self.inbox.put, chunks)
 
     async def on_error(self, error: Exception) -> None:
         """Deal with an error in the middle of reading, or raise it."""
@@ -129,6 +138,44 @@ class Source:
             await asyncio.sleep(0.1)  # the latter: set before the position was
             return
         raise error
+
+    def on_damage(self, damage: Damage) -> None:
+        """Deal with a batch that cannot be read; its partition is paused."""
+        topic, number = damage.partition
+        partition = (self.names[topic], number)
+        since = monotonic()
+        if partition not in self._damaged:
+            _logger.error("%s", self.told(damage))
+            since -= _AGAIN_S - PULSE_S  # it may have been the network: look again soon
+        self._damaged = {**self._damaged, partition: (damage, since)}  # a new dictionary: home looks at it
+
+    def damages(self) -> tuple[str, ...]:
+        """Return what cannot be read, and how a person skips it; from home."""
+        return tuple(self.told(damage) for damage, _ in self._damaged.values())
+
+    def told(self, damage: Damage) -> str:
+        """Return what is told of a batch that cannot be read."""
+        topic, number = damage.partition
+        end = f", up to {damage.next_offset - 1}" if damage.next_offset > damage.offset + 1 else ""
+        return (
+            f"{self.inbox.name} cannot read {self.names[topic]}[{number}] at offset {damage.offset}{end}: "
+            f"the broker has a damaged batch there ({damage.why})."
+        )
+
+    def _try_again(self) -> None:
+        """Read on where a batch could not be read a while ago."""
+        for partition, (damage, since) in tuple(self._damaged.items()):
+            if monotonic() - since > _AGAIN_S and partition not in self._paused:
+                self._damaged = {**self._damaged, partition: (damage, monotonic())}
+                self.consumer.resume([damage.partition])
+
+    def _forget_damage(self, positions: Mapping[Partition, int]) -> None:
+        """Forget batches that could be read after all."""
+        self._damaged = {
+            partition: found
+            for partition, found in self._damaged.items()
+            if positions.get(partition, found[0].offset) <= found[0].offset
+        }
 
     def make_room(self, taken_bytes: int) -> None:
         """Learn that home has taken records out."""
@@ -176,7 +223,9 @@ class Source:
             if absent is not None:
                 self._give_up(absent)
                 return
+            self._try_again()
             pulse = await self._pulse()
+            self._forget_damage(pulse.positions)
             self.bridge.to_home(self.inbox.pulse, pulse)
             problem = self._stuck(pulse)
             if problem is not None:
@@ -213,10 +262,13 @@ class Source:
             positions[partition] = position
             if end is not None:
                 ends[partition] = end
-            if partition not in self._paused and not self._waits_for_room:
+            if not self._is_held_back(partition) and not self._waits_for_room:
                 since_s = monotonic() - self._settled_at
                 silent_s = max(silent_s, since_s if answered_s is None else min(answered_s, since_s))
         return Pulse(positions, ends, silent_s)
+
+    def _is_held_back(self, partition: Partition) -> bool:
+        return partition in self._paused or partition in self._damaged
 
     def _stuck(self, pulse: Pulse) -> str | None:
         """Tell why it has to be replaced, or None (aiokafka#1154, #847: it waits for ever, and nothing says so)."""
@@ -233,7 +285,7 @@ class Source:
         for partition, end in pulse.ends.items():
             position = pulse.positions.get(partition, end)
             before, since = self._moved_at.get(partition, (-1, now))
-            if position != before or position >= end or partition in self._paused:
+            if position != before or position >= end or self._is_held_back(partition):
                 self._moved_at[partition] = (position, now)
             elif now - since > self.options.stuck_s:
                 return f"{partition[0]}[{partition[1]}] stands at {position} of {end} for {now - since:.0f} s"

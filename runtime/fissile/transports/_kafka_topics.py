@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fissile._errors import Fault, StartupFailed, Unavailable
 from fissile.abc import TopicSpec
-from fissile.transports._kafka_library import Clients, kafka_error, library, within
-from fissile.transports._kafka_options import BATCH_BYTES, Options, milliseconds
+from fissile.transports._kafka_configs import LIMIT, configs_of, describe, differences
+from fissile.transports._kafka_library import Clients, library, within
+from fissile.transports._kafka_options import Options
 
 if TYPE_CHECKING:
     import ssl
@@ -23,11 +23,6 @@ _COPIES = 3
 _ALREADY_EXISTS = 36
 _VISIBLE_S = 10.0
 """How long a new topic may take until all its partitions have a leader, in seconds."""
-
-
-def limit_of(options: Options) -> int:
-    """Return the least that a topic has to take as a batch, in bytes."""
-    return options.max_record_bytes + BATCH_BYTES
 
 
 class Admin:
@@ -71,7 +66,7 @@ async def ensure(
             for name, spec in by_name.items()
             if found[name] != spec.partitions
         ]
-        faults += await _small(admin, by_name.keys() - missing.keys(), options)
+        faults += await _configured(admin, {name: by_name[name] for name in by_name.keys() - missing.keys()}, options)
         if faults:
             raise StartupFailed(tuple(faults))
     finally:
@@ -115,10 +110,7 @@ async def _create(
     copies = options.replication or min(_COPIES, brokers)
     topics: list[object] = []
     for name, spec in missing.items():
-        configs = {
-            "max.message.bytes": str(limit_of(options)),
-            "retention.ms": str(-1 if math.isinf(spec.retention_s) else milliseconds(spec.retention_s)),
-        }
+        configs = configs_of(spec, options)
         if copies >= _COPIES:
             # What is acknowledged is on two nodes: one may die at any moment.
             configs["min.insync.replicas"] = "2"
@@ -151,34 +143,18 @@ async def _until_visible(admin: Any, names: Collection[str]) -> dict[str, int]: 
         raise Unavailable(f"Topics have no leader {_VISIBLE_S:g} s after they were made.") from None
 
 
-async def _small(admin: Any, names: Collection[str], options: Options) -> list[Fault]:  # Any: the library has no types
-    """Return the topics that take less than what this process may send."""
-    if not names:
-        return []
-    admins = library("aiokafka.admin.config_resource")
-    resources = [
-        admins.ConfigResource(admins.ConfigResourceType.TOPIC, name, {"max.message.bytes": ""})
-        for name in sorted(names)
-    ]
+async def _configured(admin: Any, specs: Mapping[str, TopicSpec], options: Options) -> list[Fault]:  # Any: as above
+    """Return the topics that take less than what this process may send, and warn of those that keep records otherwise than they should."""
+    found = await describe(admin, specs.keys())
     faults: list[Fault] = []
-    try:
-        responses = await admin.describe_configs(resources)
-    except kafka_error() as error:
-        _logger.debug(
-            "the limits of topics cannot be read: %r", error
-        )  # not every broker tells; what it refuses is told then
-        return []
-    for response in responses:
-        for code, _, _, name, entries in response.resources:
-            if code:
-                continue
-            for key, value, *_ in entries:
-                if key == "max.message.bytes" and value and int(value) < limit_of(options):
-                    what = f"The topic {name} takes {value} bytes at a time, and {limit_of(options)} are needed"
-                    cure = (
-                        f"kafka-configs.sh --alter --topic {name} --add-config max.message.bytes={limit_of(options)}."
-                    )
-                    faults.append(
-                        Fault(f"{what} for FISSILE_MAX_MESSAGE_BYTES.", "the topic's max.message.bytes", cure)
-                    )
+    for name, configs in sorted(found.items()):
+        for difference in differences(name, specs[name], configs, options):
+            if difference.name == LIMIT:
+                what = f"The topic {name} takes {difference.found} bytes at a time, and {difference.wanted} are needed"
+                cure = f"`fissile topics apply`, or kafka-configs.sh --alter --topic {name} --add-config {LIMIT}={difference.wanted}."
+                faults.append(Fault(f"{what} for FISSILE_MAX_MESSAGE_BYTES.", f"the topic's {LIMIT}", cure))
+            else:
+                _logger.warning(
+                    "the topic %s is kept otherwise: %s; `fissile topics apply` changes it", name, difference
+                )
     return faults

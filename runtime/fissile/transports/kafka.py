@@ -15,7 +15,7 @@ from itertools import count
 from typing import Self
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from fissile._clock import Clock
 from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Overloaded, TransportClosed, Unavailable
@@ -31,11 +31,15 @@ from fissile.transports._kafka_inbox import Inbox
 from fissile.transports._kafka_lanes import Append, Lanes
 from fissile.transports._kafka_library import Clients, library, security_context, within
 from fissile.transports._kafka_options import RECORD_BYTES, Options, options_of
+from fissile.transports._kafka_probe import Probe
 from fissile.transports._kafka_producer import Producers
 from fissile.transports._kafka_source import Source
 from fissile.transports._kafka_topics import ensure, find
 
 _logger = logging.getLogger("fissile.kafka")
+
+_LEAVE_S = 5.0
+"""How long a transport that is left waits at most for what is being stored, in seconds: a process has to end in time."""
 
 
 @define(eq=False)
@@ -52,12 +56,14 @@ class KafkaTransport(Transport):
     _clients: Clients = field(init=False, repr=False)
     _producers: Producers = field(init=False, repr=False)
     _lanes: Lanes = field(init=False, repr=False)
+    _probe: Probe = field(init=False, repr=False)
     _park: Callable[[], Parked] = field(init=False, repr=False)
     _topics: dict[str, int] = field(factory=dict[str, int], init=False, repr=False)
+    _compacted: set[str] = field(factory=set[str], init=False, repr=False)
     _open: set[Append] = field(factory=set[Append], init=False, repr=False)
     _open_bytes: int = field(default=0, init=False, repr=False)
     _all_told: anyio.Event | None = field(default=None, init=False, repr=False)
-    _inboxes: set[Inbox] = field(factory=set[Inbox], init=False, repr=False)
+    _inboxes: dict[Inbox, Sequence[Source]] = field(factory=dict[Inbox, "Sequence[Source]"], init=False, repr=False)
     _is_closed: bool = field(default=True, init=False, repr=False)
     _next: Callable[[], int] = field(factory=lambda: count().__next__, init=False, repr=False)
 
@@ -65,6 +71,7 @@ class KafkaTransport(Transport):
 
     async def __aenter__(self) -> Self:
         library()
+        self.options = evolve(self.options, client_id=self.client)
         self._context = security_context(self.options)
         self._park = parking()
         self._clients = Clients()
@@ -83,13 +90,19 @@ class KafkaTransport(Transport):
     async def _connect(self) -> None:
         self._producers = Producers(self.options, self._context, self._clients)
         self._lanes = Lanes(self._bridge, self._producers, self.options, self._finish)
-        await self._producers.get()
+        self._probe = Probe(self.options, self._context, self._clients)
+        try:
+            await self._producers.get()
+        except Unavailable as error:
+            problem = None if self.options.tokens is None else self.options.tokens.problem
+            raise error if problem is None else Unavailable(f"{error} {problem}") from None
+        self._probe.start(self._bridge)
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._is_closed = True
         with anyio.CancelScope(shield=True):
             if not self._bridge.is_dead:
-                with anyio.move_on_after(self.options.append_s):
+                with anyio.move_on_after(min(self.options.append_s, _LEAVE_S)):
                     await self._until_told()
                 try:
                     await self._bridge.call(self._disconnect)
@@ -107,6 +120,7 @@ class KafkaTransport(Transport):
             await self._all_told.wait()
 
     async def _disconnect(self) -> None:
+        await self._probe.stop()
         await self._lanes.stop()
         await self._producers.stop()
         await self._clients.close()
@@ -123,13 +137,20 @@ class KafkaTransport(Transport):
             return "It is not connected to Kafka."
         if self._bridge.is_dead:
             return "The Kafka thread has ended; the process has to be started again."
+        found = [self._probe.trouble(), None if self.options.tokens is None else self.options.tokens.problem]
         trouble = self._lanes.trouble()
-        return None if trouble is None else f"The last message could not be stored: {trouble}"
+        if trouble is not None:
+            found.append(f"The last message could not be stored: {trouble}")
+        for sources in self._inboxes.values():
+            for source in sources:
+                found += source.damages()
+        return " ".join(text for text in found if text is not None) or None
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
         self._refuse_if_closed()
         await self._bridge.call(self._ensure, topics)
         self._topics.update({spec.name: spec.partitions for spec in topics})
+        self._compacted.update(spec.name for spec in topics if spec.is_compacted)
 
     async def _know(self, topics: Collection[str]) -> None:
         """Look for topics that this process has not made or checked itself."""
@@ -168,6 +189,9 @@ class KafkaTransport(Transport):
             if partition is None:
                 if record.key is not None:
                     partition = partition_of(record.key, counted)
+                elif record.topic in self._compacted:
+                    # Kafka would refuse the whole batch, with the records of others in it.
+                    raise Unavailable(f"The topic {record.topic} is compacted: it takes no record without a key.")
                 else:
                     # One partition for all of a call: fewer batches.
                     anywhere = self._next() if anywhere < 0 else anywhere
@@ -185,7 +209,7 @@ class KafkaTransport(Transport):
         self._bridge.to_loop(self._lanes.submit, append)
 
     def _size_of(self, record: Outgoing) -> int:
-        size = len(record.value) + len(record.key or b"")
+        size = len(record.value or b"") + len(record.key or b"")
         for name, value in record.headers:
             size += len(name) + len(value)
         if size > self.options.max_record_bytes:
@@ -273,11 +297,11 @@ class KafkaTransport(Transport):
 
     @asynccontextmanager
     async def _reading(self, inbox: Inbox, sources: Sequence[Source]) -> AsyncGenerator[None]:
-        self._inboxes.add(inbox)
+        self._inboxes[inbox] = sources
         try:
             yield
         finally:
-            self._inboxes.discard(inbox)
+            self._inboxes.pop(inbox, None)
             inbox.close()
             with anyio.CancelScope(shield=True):
                 for source in sources:

@@ -18,7 +18,16 @@ import anyio.lowlevel
 from attrs import define, field
 
 from fissile._clock import Clock
-from fissile._errors import CallError, Fault, MessageTooLarge, PositionLost, StartupFailed, TransportClosed, Unavailable
+from fissile._errors import (
+    CallError,
+    Fault,
+    InvalidMessage,
+    MessageTooLarge,
+    PositionLost,
+    StartupFailed,
+    TransportClosed,
+    Unavailable,
+)
 from fissile._parking import call_soon
 from fissile._partitioner import partition_of
 from fissile._settings import Settings
@@ -36,57 +45,13 @@ from fissile.abc import (
     TopicSpec,
     Transport,
 )
+from fissile.transports._memory_logs import CompactedLog, Log
 
 REVOKE_S = 5.0
 """As `Settings.kafka_revoke_s`, roughly: longer than the engine lets handlers finish."""
 
 _OVERHEAD_BYTES = 65_536
 """What key and headers may add to a message of the largest size: those of a dead letter have its traceback."""
-
-
-@define(eq=False)
-class _Log:
-    """One partition of one topic."""
-
-    name: Partition
-    retention_s: float
-    retention_bytes: int
-    records: deque[Record] = field(factory=deque[Record])
-    next_offset: int = 0
-    size_bytes: int = 0
-
-    @property
-    def first_offset(self) -> int:
-        """The offset of the first record kept."""
-        return self.records[0].offset if self.records else self.next_offset
-
-    def append(self, outgoing: Outgoing, timestamp_ms: int) -> int:
-        topic, partition = self.name
-        offset = self.next_offset
-        self.next_offset += 1
-        record = Record(topic, partition, offset, outgoing.key, outgoing.value, outgoing.headers, timestamp_ms)
-        self.records.append(record)
-        self.size_bytes += len(outgoing.value)
-        self._expire(timestamp_ms)
-        return offset
-
-    def _expire(self, now_ms: int) -> None:
-        oldest_ms = now_ms - self.retention_s * 1000
-        # The newest record always stays: a log that is too small for one record would lose it before anyone could read it.
-        while len(self.records) > 1 and (
-            self.records[0].timestamp_ms < oldest_ms or self.size_bytes > self.retention_bytes
-        ):
-            self.size_bytes -= len(self.records.popleft().value)
-
-    def slice(self, offset: int, count: int) -> list[Record]:
-        """Return up to so many records from an offset on; what is no longer kept is passed over."""
-        start = max(0, offset - self.first_offset)
-        if not self.records or offset >= self.next_offset:
-            return []
-        if start == 0 and offset < self.first_offset:
-            start = 0
-        end = min(len(self.records), start + count)
-        return [self.records[position] for position in range(start, end)]
 
 
 @define(eq=False)
@@ -116,7 +81,7 @@ class MemoryLog:
         self.revoke_s = revoke_s
         self.max_record_bytes = max_record_bytes
         self._retention_bytes = retention_bytes
-        self._topics: dict[str, list[_Log]] = {}
+        self._topics: dict[str, list[Log]] = {}
         self._groups: dict[str, _Group] = {}
         self._listeners: dict[str, set[Callable[[], None]]] = {}
         self._generation = 0
@@ -125,8 +90,9 @@ class MemoryLog:
         """Create a topic, or check the one that is there."""
         logs = self._topics.get(spec.name)
         if logs is None:
+            kind = CompactedLog if spec.is_compacted else Log
             self._topics[spec.name] = [
-                _Log((spec.name, number), spec.retention_s, self._retention_bytes) for number in range(spec.partitions)
+                kind((spec.name, number), spec.retention_s, self._retention_bytes) for number in range(spec.partitions)
             ]
         elif len(logs) != spec.partitions:
             fault = Fault(
@@ -136,7 +102,7 @@ class MemoryLog:
             )
             raise StartupFailed((fault,))
 
-    def logs(self, topic: str) -> list[_Log]:
+    def logs(self, topic: str) -> list[Log]:
         """Return the partitions of a topic."""
         try:
             return self._topics[topic]
@@ -149,7 +115,8 @@ class MemoryLog:
             size = _size_of(record)
             if size > self.max_record_bytes:
                 raise MessageTooLarge(record.topic, size, self.max_record_bytes)
-            self.logs(record.topic)
+            if record.key is None and isinstance(self.logs(record.topic)[0], CompactedLog):
+                raise InvalidMessage(record.topic, "the topic keeps the last record of each key, and this one has none")
         now_ms = int(self.clock.now().timestamp() * 1000)
         stored: list[tuple[int, int]] = []
         for record in records:
@@ -216,7 +183,7 @@ class MemoryLog:
             member.tell(Assigned(self._generation, dict(share)))
 
     @staticmethod
-    def _start(group: _Group, start: Start, log: _Log) -> int:
+    def _start(group: _Group, start: Start, log: Log) -> int:
         committed = group.committed.get(log.name)
         if committed is None:
             committed = group.committed[log.name] = log.first_offset if start == "earliest" else log.next_offset
@@ -225,7 +192,7 @@ class MemoryLog:
 
 def _size_of(record: Outgoing) -> int:
     headers = sum(len(name) + len(value) for name, value in record.headers)
-    return len(record.value) + len(record.key or b"") + headers
+    return len(record.value or b"") + len(record.key or b"") + headers
 
 
 @define(eq=False)
@@ -370,7 +337,7 @@ class _Reader(Reader):
             if self.closed:
                 raise TransportClosed("This reader was closed.")
             for (topic, number), position in self.positions.items():
-                first = self.log.logs(topic)[number].first_offset
+                first = self.log.logs(topic)[number].lost_before
                 if position < first:
                     raise PositionLost(f"{topic}[{number}] begins at {first} now; {position} has expired.")
             records = _fetch(self.log, self.positions, (), self.batch)
@@ -451,7 +418,7 @@ class MemoryTransport(Transport):
             wanted = start if isinstance(start, str) else start.get(partition, "latest")
             if wanted == "latest":
                 begins[partition] = log.next_offset
-            elif wanted == "earliest" or not log.first_offset <= int(wanted) <= log.next_offset:
+            elif wanted == "earliest" or not log.lost_before <= int(wanted) <= log.next_offset:
                 begins[partition] = log.first_offset
             else:
                 begins[partition] = int(wanted)

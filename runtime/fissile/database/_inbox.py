@@ -1,0 +1,133 @@
+"""The inbox and the fence: what has taken effect, and who may still commit. SQL that runs inside a handler's last transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from fissile._bus import Scheduled
+from fissile._requests import DECLARED
+from fissile.abc import Headers, Outgoing
+
+DONE = "done"
+"""The outcome of an event, which has no reply."""
+
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+_encode_headers = msgspec.msgpack.Encoder().encode
+decode_headers = msgspec.msgpack.Decoder(Headers).decode
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a message came to: a row of the inbox.
+
+    Attributes:
+        digest: Of the message, to tell a repeat from another message of the same id.
+        name: `replied`, `declared:<error>` or `done`.
+        body: The reply, or the error, encoded.
+    """
+
+    digest: bytes
+    name: str
+    body: bytes
+
+
+class Repeated(Exception):
+    """Raised inside a transaction whose message has been handled meanwhile."""
+
+
+class Fenced(Exception):
+    """Raised inside a transaction whose partition has gone to another process."""
+
+
+def digest_of(message: Any) -> bytes:
+    """Return a digest of a message, the same for equal messages."""
+    return blake2b(_canonical(message), digest_size=16).digest()
+
+
+class Statements:
+    """The runtime's own statements, in the words of one database's driver: each runs in microseconds, without SQLAlchemy's compiler.
+
+    Args:
+        dialect: `sqlite` or `postgresql`.
+    """
+
+    def __init__(self, dialect: str) -> None:
+        mark = "?" if dialect == "sqlite" else "%s"
+
+        def sql(text: str) -> str:
+            return text if mark == "?" else text.replace("%", "%%").replace("?", mark)
+
+        self.find_outcome = sql("SELECT digest, outcome, body FROM fissile_inbox WHERE handler = ? AND message_id = ?")
+        self.add_outcome = sql(
+            "INSERT INTO fissile_inbox (handler, message_id, digest, outcome, body, at_ms) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (handler, message_id) DO NOTHING"
+        )
+        self._forget_error = sql(
+            f"DELETE FROM fissile_inbox WHERE handler = ? AND message_id = ? AND outcome LIKE '{DECLARED}%'"  # noqa: S608 -- constants
+        )
+        self.forget_outcomes = sql(
+            "DELETE FROM fissile_inbox WHERE (handler, message_id) IN "
+            "(SELECT handler, message_id FROM fissile_inbox WHERE at_ms < ? ORDER BY at_ms LIMIT 1000)"
+        )
+        self.add_outgoing = sql(
+            "INSERT INTO fissile_outbox (topic, record_key, body, headers, due_ms) VALUES (?, ?, ?, ?, ?)"
+        )
+        self.claim = sql(
+            'INSERT INTO fissile_fence ("partition", epoch) VALUES (?, 1) '
+            'ON CONFLICT ("partition") DO UPDATE SET epoch = fissile_fence.epoch + 1 RETURNING epoch'
+        )
+        share = " FOR SHARE" if dialect == "postgresql" else ""
+        self.epoch = sql(f'SELECT epoch FROM fissile_fence WHERE "partition" = ?{share}')  # noqa: S608 -- a constant
+
+    def outcome(self, connection: Connection, handler: str, message_id: str) -> Outcome | None:
+        """Return what a message has come to, if it has been handled."""
+        row = connection.exec_driver_sql(self.find_outcome, (handler, message_id)).fetchone()
+        return None if row is None else Outcome(bytes(row[0]), row[1], bytes(row[2]))
+
+    def record(self, connection: Connection, handler: str, message_id: str, outcome: Outcome, now_ms: int) -> None:
+        """Write what a message has come to.
+
+        Raises:
+            Repeated: It has been handled meanwhile.
+        """
+        row = (handler, message_id, outcome.digest, outcome.name, outcome.body, now_ms)
+        if connection.exec_driver_sql(self.add_outcome, row).rowcount != 1:
+            raise Repeated
+
+    def forget_error(self, connection: Connection, handler: str, message_id: str) -> None:
+        """Forget that a message has come to a declared error, to record what it comes to now."""
+        connection.exec_driver_sql(self._forget_error, (handler, message_id))
+
+    def keep(self, connection: Connection, outgoing: Sequence[Outgoing | Scheduled]) -> None:
+        """Write what is to be sent."""
+        rows = [_row(each) for each in outgoing]
+        if len(rows) == 1:
+            connection.exec_driver_sql(self.add_outgoing, rows[0])
+        elif rows:
+            connection.exec_driver_sql(self.add_outgoing, rows)
+
+    def raise_epoch(self, connection: Connection, partition: str) -> int:
+        """Take a partition over from whoever had it; return the new epoch."""
+        return int(connection.exec_driver_sql(self.claim, (partition,)).scalar_one())
+
+    def check_epoch(self, connection: Connection, partition: str, epoch: int) -> None:
+        """Make sure that a partition is still ours, until the end of the transaction.
+
+        Raises:
+            Fenced: It is another's.
+        """
+        row = connection.exec_driver_sql(self.epoch, (partition,)).fetchone()
+        if row is None or row[0] != epoch:
+            raise Fenced
+
+
+def _row(outgoing: Outgoing | Scheduled) -> tuple[Any, ...]:
+    if isinstance(outgoing, Scheduled):
+        record, due_ms = outgoing.record, outgoing.due_ms
+    else:
+        record, due_ms = outgoing, None
+    return (record.topic, record.key, record.value or b"", _encode_headers(record.headers), due_ms)

@@ -1,0 +1,103 @@
+"""The rows of the outbox: SQL, in the words of one database's driver."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+from sqlalchemy import Connection
+
+from fissile.abc import Outgoing
+from fissile.database._inbox import decode_headers
+
+BATCH_ROWS = 500
+BATCH_BYTES = 4 * 1024 * 1024
+"""How much of the outbox is in memory at a time; a single row may be larger."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row of the outbox.
+
+    Attributes:
+        seq: Its number.
+        record: What is to be sent.
+    """
+
+    seq: int
+    record: Outgoing
+
+
+class OutboxStatements:
+    """What the relay says to the database.
+
+    Args:
+        dialect: `sqlite` or `postgresql`.
+    """
+
+    def __init__(self, dialect: str) -> None:
+        if dialect == "sqlite":
+            mark, any_of = "?", "IN (SELECT value FROM json_each(?))"
+        else:
+            mark, any_of = "%s", "= ANY(%s)"
+        self._takes_json = dialect == "sqlite"
+        self._waiting = f"SELECT seq, length(body) FROM fissile_outbox WHERE due_ms IS NULL ORDER BY seq LIMIT {mark}"  # noqa: S608 -- constants, as below
+        self._due = (
+            f"SELECT seq, length(body) FROM fissile_outbox WHERE due_ms <= {mark} ORDER BY due_ms, seq LIMIT {mark}"  # noqa: S608
+        )
+        self._rows = f"SELECT seq, topic, record_key, body, headers FROM fissile_outbox WHERE seq {any_of}"  # noqa: S608
+        self._next_due = f"SELECT min(due_ms) FROM fissile_outbox WHERE due_ms > {mark}"  # noqa: S608
+        self._delete = f"DELETE FROM fissile_outbox WHERE seq {any_of}"  # noqa: S608
+        self._postpone = f"UPDATE fissile_outbox SET due_ms = {mark} WHERE seq {any_of}"  # noqa: S608
+
+    def read(self, connection: Connection, known: Collection[int], now_ms: int) -> tuple[list[Row], int | None]:
+        """Read what is to be sent next, in order.
+
+        Args:
+            connection: The connection.
+            known: Rows that are on their way, or sent and not deleted yet.
+            now_ms: The time.
+
+        Returns:
+            The rows, and when the next scheduled one is due.
+        """
+        limit = len(known) + BATCH_ROWS
+        found = [
+            *connection.exec_driver_sql(self._waiting, (limit,)),
+            *connection.exec_driver_sql(self._due, (now_ms, limit)),
+        ]
+        wanted: list[int] = []
+        size_bytes = 0
+        for seq, length in found:
+            if seq in known:
+                continue
+            size_bytes += length
+            if wanted and (size_bytes > BATCH_BYTES or len(wanted) == BATCH_ROWS):
+                break
+            wanted.append(seq)
+        rows: list[Row] = []
+        if wanted:
+            by_seq = {row[0]: row for row in connection.exec_driver_sql(self._rows, (self._list(wanted),))}
+            rows = [_row(by_seq[seq]) for seq in wanted if seq in by_seq]
+        next_due: int | None = connection.exec_driver_sql(self._next_due, (now_ms,)).scalar_one()
+        return rows, next_due
+
+    def delete(self, connection: Connection, seqs: Sequence[int]) -> None:
+        """Delete rows that were sent."""
+        connection.exec_driver_sql(self._delete, (self._list(seqs),))
+
+    def postpone(self, connection: Connection, seqs: Sequence[int], due_ms: int) -> None:
+        """Try rows again later, that cannot be sent and must not hold up the others."""
+        connection.exec_driver_sql(self._postpone, (due_ms, self._list(seqs)))
+
+    def _list(self, seqs: Sequence[int]) -> str | list[int]:
+        return msgspec.json.encode(list(seqs)).decode() if self._takes_json else list(seqs)
+
+
+def _row(row: Sequence[object]) -> Row:
+    seq, topic, key, body, headers = row
+    assert isinstance(seq, int)
+    assert isinstance(topic, str)
+    return Row(
+        seq,
+        Outgoing(topic, None if key is None else bytes(key), bytes(body), decode_headers(bytes(headers))),  # type: ignore[call-overload]  # of the columns' types
+    )

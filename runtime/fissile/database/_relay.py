@@ -1,0 +1,220 @@
+"""The relay: moves what was committed from a module's outbox to the log, in order per key, after a crash too.
+
+One replica of the module does it, the one that holds the lease. It reads in order, appends in order, and deletes a row when the log has it: a
+crash in between sends it twice with the same id, which the inbox of the receiver sees through. On a log that forgets everything at a stop, a
+row is kept until every module that reads the topic has committed it.
+
+It is woken by each commit of its own process, and looks once a second for those of others and for what has become due.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Collection
+
+import anyio
+import anyio.lowlevel
+
+from fissile._clock import Clock
+from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Overloaded, TransportClosed, Unavailable
+from fissile._storage import Committed
+from fissile.abc import Transport
+from fissile.database._errors import DatabaseUnavailable
+from fissile.database._inbox import Statements
+from fissile.database._lease import Lease
+from fissile.database._outbox import BATCH_ROWS, OutboxStatements, Row
+from fissile.database._schedules import Schedules
+from fissile.database._store import Store
+
+_logger = logging.getLogger("fissile.outbox")
+
+_POLL_S = 1.0
+_DELETE_S = 0.25
+"""How long a row that was sent may stand, in seconds. Deleting each at once would cost a commit per message."""
+
+_KNOWN_ROWS = 5000
+"""How many rows may be sent and not deleted: on a log that forgets, subscribers that do not keep up hold back the relay."""
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_SET_ASIDE_S = 3600.0
+_CLEAN_S = 60.0
+
+
+class Relay:
+    """The relay of one module.
+
+    Args:
+        store: The module's database.
+        lease: Tells whether this process is the one that relays.
+        clock: The time.
+        schedules: What becomes due again and again.
+        inbox_s: How long the inbox remembers, in seconds.
+    """
+
+    def __init__(self, store: Store, lease: Lease, clock: Clock, schedules: Schedules, inbox_s: float) -> None:
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._schedules = schedules
+        self._inbox_s = inbox_s
+        self._outbox = OutboxStatements(store.dialect)
+        self._inbox = Statements(store.dialect)
+        self._news = anyio.Event()
+        self._known: set[int] = set()
+        self._sent: deque[tuple[int, str, int, int]] = deque()
+        self._done: list[int] = []
+        self._deleted_s = 0.0
+        self._cleaned_s = 0.0
+        self._trouble: str | None = None
+
+    def wake(self) -> None:
+        """Tell that something was committed."""
+        self._news.set()
+
+    def check(self) -> str | None:
+        """Return what keeps it from sending, or None."""
+        return self._trouble
+
+    async def run(self, transport: Transport, topics: Collection[str], committed: Committed | None) -> None:
+        """Send until cancelled.
+
+        Args:
+            transport: The log.
+            topics: The topics that the log has.
+            committed: See `OpenStorage.relay`.
+        """
+        self._known.clear()
+        self._sent.clear()
+        self._done.clear()
+        failures = 0
+        try:
+            while True:
+                self._news = anyio.Event()
+                try:
+                    wait_s = await self._round(transport, topics, committed) if await self._lease.hold() else _POLL_S
+                except (CallError, TransportClosed, DatabaseUnavailable) as error:
+                    failures += 1
+                    self._trouble = f"the outbox cannot be sent: {error}"
+                    _logger.warning("%s: %s", self._store.module, self._trouble)
+                    await self._clock.sleep(min(_FIRST_PAUSE_S * 2.0**failures, _LONGEST_PAUSE_S))
+                else:
+                    failures, self._trouble = 0, None
+                    if wait_s > 0.0:
+                        await self._wait(wait_s)
+        finally:
+            with anyio.move_on_after(1.0, shield=True):
+                await self._leave()
+
+    async def _leave(self) -> None:
+        try:
+            if self._done:
+                await self._delete()
+            await self._lease.release()
+        except DatabaseUnavailable as error:
+            _logger.debug("%s: the outbox was left as it is: %s", self._store.module, error)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a commit, but not longer than so many seconds of the runtime's clock."""
+        if self._news.is_set():
+            await anyio.lowlevel.checkpoint()
+            return
+        async with anyio.create_task_group() as tasks:
+
+            async def until(time_s: float) -> None:
+                await self._clock.sleep(time_s)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(until, seconds)
+            await self._news.wait()
+            tasks.cancel_scope.cancel()
+
+    async def _round(self, transport: Transport, topics: Collection[str], committed: Committed | None) -> float:
+        """Send what is there; return how long to wait for more, in seconds."""
+        now = self._clock.now().timestamp()
+        wait_s = await self._schedules.tick(now)
+        rows: list[Row] = []
+        if len(self._known) < _KNOWN_ROWS:
+            known, now_ms = frozenset(self._known), int(now * 1000)
+            rows, due_ms = await self._store.read(lambda connection: self._outbox.read(connection, known, now_ms))
+            if due_ms is not None:
+                wait_s = min(wait_s, max(0.001, due_ms / 1000 - now))
+        if rows:
+            await self._send(transport, rows, topics, is_volatile=committed is not None)
+        if committed is not None:
+            self._collect(committed)
+        if self._done and (len(self._done) >= BATCH_ROWS or self._clock.monotonic() - self._deleted_s >= _DELETE_S):
+            await self._delete()
+        await self._clean(now)
+        if rows:
+            return 0.0
+        return min(wait_s, _DELETE_S if self._known else _POLL_S)
+
+    async def _send(self, transport: Transport, rows: list[Row], topics: Collection[str], *, is_volatile: bool) -> None:
+        """Store rows in the log, all in order. If that fails in the middle, all of them are sent again: twice is seen through, a gap not."""
+        unknown = [row for row in rows if row.record.topic not in topics]
+        if unknown:
+            await self._set_aside(unknown, "no module of the application declares the topic")
+            rows = [row for row in rows if row.record.topic in topics]
+        try:
+            stored = await transport.append([row.record for row in rows])
+        except MessageTooLarge as error:
+            large = [row for row in rows if (row.record.topic == error.message_name)] if len(rows) == 1 else []
+            if large:
+                await self._set_aside(large, str(error))
+                return
+            for row in rows:  # one of them; the others go
+                await self._send(transport, [row], topics, is_volatile=is_volatile)
+            return
+        except (Unavailable, DeadlineExceeded, Overloaded):
+            raise
+        for row, (partition, offset) in zip(rows, stored, strict=True):
+            self._known.add(row.seq)
+            if is_volatile:
+                self._sent.append((row.seq, row.record.topic, partition, offset))
+            else:
+                self._done.append(row.seq)
+
+    async def _set_aside(self, rows: list[Row], why: str) -> None:
+        """Keep rows that cannot be sent from holding up those behind them; they are tried again in an hour."""
+        for row in rows:
+            _logger.error(
+                "%s: row %d of fissile_outbox cannot be sent to %s: %s. It is kept, and tried again in an hour.",
+                self._store.module,
+                row.seq,
+                row.record.topic,
+                why,
+            )
+        seqs = [row.seq for row in rows]
+        due_ms = int((self._clock.now().timestamp() + _SET_ASIDE_S) * 1000)
+        await self._store.run(lambda connection: self._outbox.postpone(connection, seqs, due_ms))
+
+    def _collect(self, committed: Committed) -> None:
+        """Find what every subscriber has committed, on a log that would forget it."""
+        kept: deque[tuple[int, str, int, int]] = deque()
+        for entry in self._sent:
+            seq, topic, partition, offset = entry
+            reached = committed(topic, partition)
+            if reached is not None and reached > offset:
+                self._done.append(seq)
+            else:
+                kept.append(entry)
+        self._sent = kept
+
+    async def _delete(self) -> None:
+        done = self._done
+        await self._store.run(lambda connection: self._outbox.delete(connection, done))
+        self._known.difference_update(done)
+        self._done = []
+        self._deleted_s = self._clock.monotonic()
+
+    async def _clean(self, now: float) -> None:
+        """Forget what the inbox has remembered long enough, a little at a time."""
+        if self._clock.monotonic() - self._cleaned_s < _CLEAN_S:
+            return
+        oldest_ms = int((now - self._inbox_s) * 1000)
+        forgotten = await self._store.run(
+            lambda connection: connection.exec_driver_sql(self._inbox.forget_outcomes, (oldest_ms,)).rowcount
+        )
+        if forgotten < 1000:
+            self._cleaned_s = self._clock.monotonic()

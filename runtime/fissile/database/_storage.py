@@ -1,0 +1,147 @@
+"""A module's database in a running process: what joins the store, the inbox, the outbox and the fence to the runtime."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from fissile._bus import Bus, Queries, Scheduled
+from fissile._handler import Handler
+from fissile._local import ForbiddenCalls
+from fissile._process import Lifespan
+from fissile._storage import Call, Committed, Effects, SagaContext, StorageContext
+from fissile.abc import Outgoing, Transport
+from fissile.database._database import Database, Transaction
+from fissile.database._dialect import Target
+from fissile.database._fences import Fences
+from fissile.database._inbox import Statements
+from fissile.database._lease import open_lease
+from fissile.database._migrations import migrate, prepare
+from fissile.database._relay import Relay
+from fissile.database._sagas import Sagas
+from fissile.database._schedules import Schedules
+from fissile.database._schema import Schema
+from fissile.database._store import Store
+from fissile.database._unit import Once, each, encode, none
+
+
+class ModuleStorage:
+    """The database of one module, open.
+
+    Args:
+        context: What it was opened with.
+        store: The connections.
+    """
+
+    def __init__(self, context: StorageContext, store: Store) -> None:
+        self.module = context.module
+        self.store = store
+        self.statements = Statements(store.dialect)
+        self.fences = Fences(store, self.statements)
+        self.database = Database(self)
+        self.sagas = Sagas(self, context)
+        self._context = context
+        self._relay = Relay(
+            store,
+            open_lease(store, "relay", uuid.uuid4().hex),
+            context.environment.clock,
+            Schedules(store, context.module, context.schedules, context.routes),
+            context.settings.inbox_retention_s,
+        )
+
+    @property
+    def values(self) -> Mapping[Any, Any]:
+        """What handlers and workers take as parameters."""
+        return {Database: self.database, Sagas: self.sagas}
+
+    def now_ms(self) -> int:
+        """Return the time in milliseconds since 1970."""
+        return int(self._context.environment.clock.now().timestamp() * 1000)
+
+    def around(self, handler: Handler, name: str, effects: Effects, call: Call) -> Call:
+        """See `OpenStorage`."""
+        if effects == "once":
+            once = Once(self, handler, name, call)
+            return self._telling(once) if self._context.sagas else once
+        return each(self, handler, call) if effects == "each" else none(self, call)
+
+    def _telling(self, call: Call) -> Call:
+        """Let the sagas know when a handler's effects have been committed."""
+
+        async def handle(message: Any, bus: Queries) -> Any:
+            try:
+                return await call(message, bus)
+            finally:
+                self.sagas.committed()
+
+        return handle
+
+    async def keep(self, records: list[Outgoing | Scheduled]) -> None:
+        """See `OpenStorage`."""
+        await self.store.run(lambda connection: self.statements.keep(connection, records))
+        self.wake()
+
+    def wake(self) -> None:
+        """Tell the relay that something was committed."""
+        self._relay.wake()
+
+    @asynccontextmanager
+    async def transaction(self, bus: Queries | None = None) -> AsyncGenerator[Transaction]:
+        """Open a transaction that commits at the end of its block.
+
+        Args:
+            bus: The bus of the handler that opens it; one of the module's own where there is none.
+        """
+        sender = bus or Bus(self._context.routes)
+        outgoing: list[Outgoing | Scheduled] = []
+        opened = await self.store.begin()
+        forbids = ForbiddenCalls(f"a transaction of {self.module} is open")
+        try:
+            try:
+                yield Transaction(opened.run, lambda *what: outgoing.append(encode(sender, *what)))
+            finally:
+                forbids.end()
+        except BaseException:
+            await opened.rollback()
+            raise
+        with anyio.CancelScope(shield=True):
+            if outgoing:
+                await opened.commit(lambda connection: self.statements.keep(connection, outgoing))
+                self.wake()
+            else:
+                await opened.commit()
+
+    async def relay(self, transport: Transport, topics: Collection[str], committed: Committed | None) -> None:
+        """See `OpenStorage`."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.store.watch)
+            await self._relay.run(transport, topics, committed)
+
+    async def run_sagas(self, context: SagaContext, lifespan: Lifespan) -> None:
+        """See `OpenStorage`."""
+        await self.sagas.run(context, lifespan, uuid.uuid4().hex)
+
+    def check(self) -> str | None:
+        """See `OpenStorage`."""
+        return self.store.check() or self._relay.check()
+
+
+@asynccontextmanager
+async def open_storage(schema: Schema, context: StorageContext) -> AsyncGenerator[ModuleStorage]:
+    """Open a module's database; see `Schema.open`."""
+    target = Target.of(context.module, context.settings, folder=context.root or Path(), application=context.application)
+    async with Store(target, context.settings) as store:
+        await _prepare(store, schema, context)
+        yield ModuleStorage(context, store)
+
+
+async def _prepare(store: Store, schema: Schema, context: StorageContext) -> None:
+    if context.settings.database_migrate and not context.is_dev:
+        await migrate(store, schema)
+    else:
+        await prepare(store, schema, applies=context.is_dev)

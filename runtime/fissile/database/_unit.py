@@ -1,0 +1,312 @@
+"""The unit of work of a handler: its effects, what it publishes, and the record that its message was handled, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+from attrs import define, field
+from sqlalchemy import Connection
+
+from fissile._bus import Queries, Scheduled, schedule
+from fissile._delivery.lifecycle import State
+from fissile._errors import IdReused, InvalidMessage, PartitionLost
+from fissile._handler import Handler, only_leaf
+from fissile._local import ForbiddenCalls
+from fissile._messages import DeclaredError
+from fissile._requests import DECLARED, REPLIED, outcome_name
+from fissile._storage import Call, Effects
+from fissile.abc import Outgoing
+from fissile.database._database import Transaction, current_unit, no_effects
+from fissile.database._errors import CommitUnknown, DatabaseUnavailable
+from fissile.database._inbox import DONE, Fenced, Outcome, Repeated, digest_of
+from fissile.database._store import StoreTransaction
+
+if TYPE_CHECKING:
+    from fissile._delivery.lifecycle import Delivery
+    from fissile.database._storage import ModuleStorage
+
+T = TypeVar("T")
+
+_LOOK_AGAIN_S = (0.1, 0.3, 1.0)
+"""When to look whether a transaction has happened whose commit was cut off, in seconds."""
+
+
+class Unit:
+    """What becomes of the transactions of one handler; see `Effects`.
+
+    Args:
+        storage: The module's database.
+        bus: The bus of the message.
+        effects: What becomes of them.
+    """
+
+    __slots__ = ("_bus", "_effects", "_forbids", "_open", "_savepoints", "_storage")
+
+    def __init__(self, storage: ModuleStorage, bus: Queries, effects: Effects) -> None:
+        self._storage = storage
+        self._bus = bus
+        self._effects = effects
+        self._open: StoreTransaction | None = None
+        self._forbids: ForbiddenCalls | None = None
+        self._savepoints = 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Transaction]:
+        """Open a transaction, or go on with the one that the handler has open; see `Database.transaction`."""
+        if self._effects == "none":
+            raise no_effects("No transaction was opened")
+        if self._effects == "each":
+            async with self._storage.transaction(self._bus) as transaction:
+                yield transaction
+            return
+        kept = len(self._bus._outgoing or ())
+        if self._open is None:
+            self._open = opened = await self._storage.store.begin()
+            self._forbids = ForbiddenCalls(
+                f"a transaction of {self._storage.module} is open, and stays open until its handler ends"
+            )
+            savepoint = None
+        else:
+            opened = self._open
+            self._savepoints += 1
+            savepoint = f"fissile_{self._savepoints}"
+            await opened.run(lambda connection: connection.exec_driver_sql(f"SAVEPOINT {savepoint}"))
+        try:
+            yield Transaction(opened.run, self._keep)
+        except BaseException:
+            if self._bus._outgoing:
+                del self._bus._outgoing[kept:]
+            if savepoint is None:
+                await self.roll_back()
+            elif opened.is_open:
+                with anyio.CancelScope(shield=True):
+                    await opened.run(
+                        lambda connection: connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
+                    )
+            raise
+
+    def _keep(self, kind: str, message: Any, message_id: str | None, at: datetime | None) -> None:
+        self._bus._keep(encode(self._bus, kind, message, message_id, at))
+
+    async def roll_back(self) -> None:
+        """Undo what the handler has done. It has then nothing open, and may begin anew."""
+        opened, self._open = self._open, None
+        self._allow_calls()
+        if opened is not None:
+            await opened.rollback()
+
+    async def commit(self, last: Any) -> None:
+        """Do the last step of the handler's transaction and commit it, or do the step in a transaction of its own."""
+        opened, self._open = self._open, None
+        self._allow_calls()
+        with anyio.CancelScope(shield=True):
+            if opened is None:
+                await self._storage.store.run(last)
+            else:
+                await opened.commit(last)
+
+    def _allow_calls(self) -> None:
+        if self._forbids is not None:
+            self._forbids.end()
+            self._forbids = None
+
+
+def encode(
+    bus: Queries, kind: str, message: object, message_id: str | None, at: datetime | None
+) -> Outgoing | Scheduled:
+    """Turn an event or a command into a record, to be sent at once or later."""
+    routes = bus._routes
+    cls: type[Any] = type(message)
+    record = routes.events[cls](bus, message) if kind == "events" else routes.sends[cls](bus, message, message_id)
+    return record if at is None else schedule(record, at)
+
+
+# --- around a handler ------------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Once:
+    """Handles each message of one handler once, whatever is delivered again.
+
+    Args:
+        storage: The module's database.
+        handler: The handler.
+        name: What its messages are known by in the inbox.
+        call: Runs the handler.
+    """
+
+    storage: ModuleStorage
+    handler: Handler
+    name: str
+    call: Call
+    _running: dict[str, anyio.Event | None] = field(factory=dict[str, "anyio.Event | None"], init=False)
+
+    async def __call__(self, message: Any, bus: Queries) -> Any:
+        """Handle a message, or return what it came to before."""
+        is_new = _is_new(bus)
+        message_id = bus._message_id()
+        digest = digest_of(message)
+        while message_id in self._running:  # a repeat of what is still running waits for it
+            event = self._running[message_id] = self._running[message_id] or anyio.Event()
+            await event.wait()
+            is_new = False
+        self._running[message_id] = None
+        try:
+            outcome = None if is_new else await self._look_up(message_id)
+            if outcome is not None and not _is_tried_again(outcome, digest, bus):
+                return self._repeat(outcome, digest, message_id, bus)
+            return await self._handle(message, bus, message_id, digest)
+        finally:
+            waited_for = self._running.pop(message_id)
+            if waited_for is not None:
+                waited_for.set()
+
+    async def _handle(self, message: Any, bus: Queries, message_id: str, digest: bytes) -> Any:
+        unit = Unit(self.storage, bus, "once")
+        current_unit.set(unit)
+        try:
+            epoch = await self._claim(bus._delivery)
+            reply = await self.call(message, bus)
+            outcome = Outcome(digest, DONE if self.handler.kind == "event" else REPLIED, self.handler.cross(reply))
+        except BaseException as error:
+            await unit.roll_back()
+            bus._outgoing = None
+            leaf = only_leaf(error)
+            if not isinstance(leaf, DeclaredError) or type(leaf) not in self.handler.errors:
+                raise
+            await checkpoint_if_cancelled()
+            # The answer is kept as a reply is: a repeat gets this error, even if it would succeed by now.
+            outcome = Outcome(digest, outcome_name(leaf), self.handler.errors[type(leaf)].encode(leaf))
+            first = await self._finish(unit, bus, message_id, outcome, await self._claim(bus._delivery))
+            if first is not None:
+                return self._repeat(first, digest, message_id, bus)
+            raise
+        first = await self._finish(unit, bus, message_id, outcome, epoch)
+        return reply if first is None else self._repeat(first, digest, message_id, bus)
+
+    async def _finish(
+        self, unit: Unit, bus: Queries, message_id: str, outcome: Outcome, epoch: tuple[str, int] | None
+    ) -> Outcome | None:
+        """Commit the unit with its outcome; return the first outcome if somebody else was faster."""
+        storage, statements, now_ms = self.storage, self.storage.statements, self.storage.now_ms()
+        outgoing, bus._outgoing = bus._outgoing or (), None
+        delivery = bus._delivery
+        if delivery is not None and delivery.state is State.ABANDONED:
+            await unit.roll_back()
+            raise self._lost(delivery)
+
+        def last(connection: Connection) -> None:
+            if epoch is not None:
+                statements.check_epoch(connection, *epoch)
+            statements.keep(connection, outgoing)
+            if delivery is not None and delivery.retried is not None:
+                statements.forget_error(connection, self.name, message_id)
+            statements.record(connection, self.name, message_id, outcome, now_ms)
+
+        try:
+            await unit.commit(last)
+        except Repeated:
+            return await self._look_up(message_id)
+        except Fenced:
+            assert delivery is not None
+            storage.fences.forget(delivery.owner)
+            raise self._lost(delivery) from None
+        except CommitUnknown:
+            return await self._find_out(message_id)
+        if outgoing:
+            storage.wake()
+        return None
+
+    def _lost(self, delivery: Delivery) -> PartitionLost:
+        record = delivery.record
+        return PartitionLost(
+            f"{record.topic}[{record.partition}] has gone to another process, which handles {self.handler.name}; nothing was changed here"
+        )
+
+    async def _find_out(self, message_id: str) -> Outcome | None:
+        """Look whether a transaction has happened whose commit was cut off.
+
+        Raises:
+            DatabaseUnavailable: It has not, or that cannot be found out now.
+        """
+        for pause_s in _LOOK_AGAIN_S:
+            await anyio.sleep(pause_s)
+            try:
+                outcome = await self._look_up(message_id)
+            except DatabaseUnavailable:
+                continue
+            if outcome is None:
+                break
+            self.storage.wake()
+            return outcome
+        target = self.storage.store.target
+        raise DatabaseUnavailable(self.storage.module, str(target), "it was lost during a commit, which is not there")
+
+    async def _claim(self, delivery: Delivery | None) -> tuple[str, int] | None:
+        return None if delivery is None else await self.storage.fences.claim(delivery.owner)
+
+    async def _look_up(self, message_id: str) -> Outcome | None:
+        statements, name = self.storage.statements, self.name
+        return await self.storage.store.read(lambda connection: statements.outcome(connection, name, message_id))
+
+    def _repeat(self, outcome: Outcome, digest: bytes, message_id: str, bus: Queries) -> Any:
+        """Return, or raise, what the message came to the first time."""
+        bus._outgoing = None
+        if outcome.digest != digest:
+            raise IdReused(self.handler.name, message_id)
+        if outcome.name == DONE:
+            return None
+        if outcome.name == REPLIED:
+            return self.handler.reply.decode(outcome.body)
+        wanted = outcome.name.removeprefix(DECLARED)
+        for cls, codec in self.handler.errors.items():
+            if cls.__name__ == wanted:
+                raise codec.decode(outcome.body)
+        raise InvalidMessage(
+            self.handler.name,
+            f"it came to the error {wanted!r} when it was handled, which its contract no longer declares",
+        )
+
+
+def _is_tried_again(outcome: Outcome, digest: bytes, bus: Queries) -> bool:
+    """Tell whether a person has decided that a command which came to a declared error is to be handled anew: a dead letter is tried again."""
+    delivery = bus._delivery
+    is_retry = delivery is not None and delivery.retried is not None
+    return is_retry and outcome.digest == digest and outcome.name.startswith(DECLARED)
+
+
+def _is_new(bus: Queries) -> bool:
+    """Tell whether the id of a message is made for this very call, so that nobody can have used it before."""
+    parent = bus._parent
+    return bus._id is None and bus._delivery is None and parent is not None and parent._handler is None
+
+
+def each(storage: ModuleStorage, handler: Handler, call: Call) -> Call:
+    """Let each transaction of a handler stand for itself; what the handler publishes besides is kept when it succeeds."""
+
+    async def handle(message: Any, bus: Queries) -> Any:
+        current_unit.set(Unit(storage, bus, "each"))
+        reply = await call(message, bus)
+        if bus._outgoing:
+            handler.cross(reply)  # a handler whose reply cannot be sent has failed, and publishes nothing
+            outgoing, bus._outgoing = bus._outgoing, None
+            with anyio.CancelScope(shield=True):
+                await storage.keep(outgoing)
+        return reply
+
+    return handle
+
+
+def none(storage: ModuleStorage, call: Call) -> Call:
+    """Let a query's handler read only."""
+
+    async def handle(message: Any, bus: Queries) -> Any:
+        current_unit.set(Unit(storage, bus, "none"))
+        return await call(message, bus)
+
+    return handle
