@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import gateway, local_call, startup
+from benchmarks import delivery, gateway, local_call, startup
 from benchmarks._report import table, write
 from benchmarks._rows import ROOT, Row
 
@@ -17,6 +17,7 @@ GROUPS = {
     "local-call": (local_call.rows, 300),
     "gateway": (gateway.rows, 15),
     "startup": (startup.rows, 15),
+    "delivery": (delivery.rows, 9),
 }
 """By name: what measures the rows, and in how many rounds."""
 KAFKA = "kafka"

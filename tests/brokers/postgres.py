@@ -144,7 +144,8 @@ def _in_docker() -> str | None:
 
 
 @cache
-def _server_url() -> str | None:
+def server_url() -> str | None:
+    """Return the URL of a server for this process, or None if there is none to be had."""
     given = os.environ.get("FISSILE_TEST_POSTGRES")
     if given:
         return given
@@ -180,7 +181,7 @@ def skip_or_fail(reason: str) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> str:
     """The URL of a server, of a user that may create databases and roles."""
-    url = _server_url()
+    url = server_url()
     if url is None:
         skip_or_fail(
             "there is no PostgreSQL: no FISSILE_TEST_POSTGRES, no Docker with its image, no /usr/lib/postgresql"

@@ -1,0 +1,1 @@
+"""A module with a database, for the rows of delivery."""
