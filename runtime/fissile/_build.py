@@ -190,7 +190,7 @@ class Builder:
         self.remote: Remote | None = None
         if transport.shared or is_loopback:
             partition = SystemRandom().randrange(settings.reply_partitions)
-            self.remote = Remote(transport, self.encoder, partition, environment.ids.new)
+            self.remote = Remote(transport, self.encoder, partition, environment.ids.new, settings.partitions)
         self._codecs: dict[type, Codec[Any]] = {}
 
     def codec(self, message: type) -> Codec[Any]:

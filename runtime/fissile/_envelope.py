@@ -6,7 +6,7 @@ headers. What CloudEvents has no name for is called `fissile-*`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -114,6 +114,22 @@ def key_bytes(name: str, key: Callable[[Any], str], message: Any) -> bytes:
         return encoded
     except Exception as error:  # noqa: BLE001 -- the developer's function may raise anything
         raise InvalidMessage(name, f"its key cannot be made ({type(error).__name__}: {error})") from None
+
+
+def by_name(headers: Headers) -> dict[str, bytes]:
+    """Return the headers of a record by name; the first of a name counts, as in `header`."""
+    return dict(reversed(headers))
+
+
+def text(headers: Mapping[str, bytes], name: str) -> str | None:
+    """Return the text of a header, or None if there is none or it is no text."""
+    value = headers.get(name)
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def header(headers: Headers, name: str) -> str | None:

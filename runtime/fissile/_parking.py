@@ -7,6 +7,7 @@ replies at a time has one of these per reply.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVarTuple
 
 import sniffio
@@ -34,8 +35,8 @@ class Parked(Protocol):
 class _AsyncioParked:
     __slots__ = ("_future",)
 
-    def __init__(self, future: asyncio.Future[Any]) -> None:
-        self._future = future
+    def __init__(self, create_future: Callable[[], asyncio.Future[Any]]) -> None:
+        self._future = create_future()
 
     def set(self, value: Any) -> None:
         if not self._future.done():
@@ -83,8 +84,7 @@ def parking() -> Callable[[], Parked]:
     import asyncio
 
     # Looked up once: on Python 3.11 asking for the running loop is a system call.
-    create_future = asyncio.get_running_loop().create_future
-    return lambda: _AsyncioParked(create_future())
+    return partial(_AsyncioParked, asyncio.get_running_loop().create_future)
 
 
 def loop_time() -> Callable[[], float]:

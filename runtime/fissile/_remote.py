@@ -8,7 +8,8 @@ table, and one sweeper for the deadlines of all (to 50 ms).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from math import inf
 from typing import Any
 
@@ -96,20 +97,24 @@ class Remote:
         encoder: Makes the headers of messages.
         partition: The partition of replies that this process reads.
         new_id: Makes correlations.
+        partitions: How many partitions requests are spread over.
     """
 
     transport: Transport
     encoder: Encoder
     partition: int
     new_id: Callable[[], str]
+    partitions: int
     is_listening: bool = field(default=False, init=False)
-    sweeper: Sweeper[bytes] = field(init=False)
+    sweeper: Sweeper = field(init=False)
     time: Callable[[], float] = field(factory=loop_time, init=False)
     is_cancelled: Callable[[], bool] = field(factory=cancellation_test, init=False)
     _cancelled_class: type[BaseException] = field(factory=anyio.get_cancelled_exc_class, init=False)
     _reply_to: tuple[str, bytes] = field(init=False)
     _new_parked: Callable[[], Parked] = field(factory=parking, init=False)
-    _waiting: dict[bytes, Parked] = field(factory=dict[bytes, Parked], init=False)
+    # With each call its deadline, where it is ours to keep; infinite where a scope around the caller keeps it.
+    _waiting: dict[bytes, tuple[Parked, float]] = field(factory=dict[bytes, tuple[Parked, float]], init=False)
+    _turns: Iterator[int] = field(init=False)
     _replies: int = field(default=0, init=False)
     _late: int = field(default=0, init=False)
     _expired: int = field(default=0, init=False)
@@ -117,6 +122,7 @@ class Remote:
 
     def __attrs_post_init__(self) -> None:
         self.sweeper = Sweeper(self._expire)
+        self._turns = cycle(range(self.partitions))
         self._reply_to = reply_to_header(REPLIES_TOPIC, self.partition)
 
     async def run(self) -> None:
@@ -133,15 +139,18 @@ class Remote:
                         self._hand_over(record)
         finally:
             self.is_listening = False
-            for parked in self._waiting.values():
+            for parked, _ in self._waiting.values():
                 # The request was sent and its reply can no longer come here: it may have happened.
                 parked.set(DeadlineExceeded("The reply can no longer be received. It may have happened."))
 
-    def _expire(self, correlation: bytes) -> None:
-        parked = self._waiting.get(correlation)
-        if parked is not None:
-            self._expired += 1
-            parked.set(_EXPIRED)
+    def _expire(self, now: float) -> float:
+        earliest = inf
+        for parked, deadline in self._waiting.values():
+            if deadline <= now:
+                parked.set(_EXPIRED)
+            elif deadline < earliest:
+                earliest = deadline
+        return earliest
 
     def statistics(self) -> RemoteStatistics:
         """Return what the calls have come to."""
@@ -169,18 +178,21 @@ class Remote:
             self._reply_to,
             deadline - self.time(),
         )
-        parked = self._waiting[correlation] = self._new_parked()
+        parked = self._new_parked()
+        self._waiting[correlation] = (parked, deadline if sweeps else inf)
         if sweeps:
-            self.sweeper.add(deadline, correlation)
+            self.sweeper.note(deadline)
 
         def stored(result: Stored | CallError) -> None:
             if isinstance(result, Unavailable):
                 parked.set(result)  # not sent, so it did not happen; what may have been stored may still be answered
 
+        # Where nothing has to be in order, the partitions take turns: as many requests in each as in any other.
+        partition = next(self._turns) if target.order_key is None else None
         outcome: Any = _EXPIRED
         try:
             try:
-                self.transport.append_nowait([Outgoing(target.topic, key, data, headers)], stored)
+                self.transport.append_nowait([Outgoing(target.topic, key, data, headers, partition)], stored)
             except TransportClosed as error:
                 raise Unavailable(f"{target.name} was not called: {error} It did not happen.") from None
             outcome = await parked.wait()
@@ -189,32 +201,32 @@ class Remote:
             raise
         finally:
             del self._waiting[correlation]
-            if sweeps:
-                self.sweeper.discard(deadline, correlation)
             if outcome is _EXPIRED:
-                self._send_cancellation(target, key, correlation)
+                self._send_cancellation(target, key, partition, correlation)
         if isinstance(outcome, CallError):
             raise outcome
+        if outcome is _EXPIRED:
+            self._expired += 1
         return outcome
 
-    def _send_cancellation(self, target: Target, key: bytes, correlation: bytes) -> None:
+    def _send_cancellation(self, target: Target, key: bytes, partition: int | None, correlation: bytes) -> None:
+        # The same key and partition, hence behind the request.
+        cancellation = Outgoing(target.topic, key, b"", cancel_headers(correlation), partition)
         try:
-            # The same key, hence the same partition, hence behind the request.
-            self.transport.append_nowait([Outgoing(target.topic, key, b"", cancel_headers(correlation))], _ignore)
+            self.transport.append_nowait([cancellation], _ignore)
         except (CallError, TransportClosed) as error:
             _logger.debug("a cancellation of %s could not be sent: %s", target.name, error)
 
     def _hand_over(self, record: Record) -> None:
-        parked: Parked | None = None
         for name, value in record.headers:
             if name == CORRELATION:
-                parked = self._waiting.get(value)
+                waiting = self._waiting.get(value)
+                if waiting is not None:
+                    self._replies += 1
+                    waiting[0].set(record)
+                    return
                 break
-        if parked is None:
-            self._late += 1
-        else:
-            self._replies += 1
-            parked.set(record)
+        self._late += 1
 
 
 _EXPIRED = object()
@@ -266,8 +278,8 @@ def remote_route(target: Target, remote: Remote, gate: Gate, *, default_timeout_
 
 def _read_outcome(target: Target, record: Record) -> Any:
     """Return the reply in a record, or raise the error in it."""
-    outcome = header(record.headers, OUTCOME) or ""
     failure: DeclaredError | CallError
+    outcome = header(record.headers, OUTCOME) or ""
     if outcome == REPLIED:
         try:
             return target.reply.decode(record.value)

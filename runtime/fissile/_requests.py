@@ -7,14 +7,15 @@ a moment, since the clocks of two machines differ; the time that the request spe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from fissile._bus import Queries
-from fissile._envelope import header
 from fissile._errors import CallError, HandlerFailed, InvalidMessage
-from fissile.abc import Headers, Record
+from fissile.abc import Headers
 
 REPLIES_TOPIC = "replies"
 """The topic of replies: an answer goes nowhere else, whatever a request asks for."""
@@ -50,19 +51,17 @@ _encode_chain = msgspec.json.Encoder().encode
 _decode_chain = msgspec.json.Decoder(tuple[Link, ...]).decode
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A request whose caller waits, as it was read from a log.
 
     Attributes:
         correlation: What the reply has to carry.
-        topic: The topic of the reply.
         partition: The partition of the reply.
         budget_s: How long the caller waits, counted from when the request was stored, in seconds.
         chain: The handlers up the chain, the first one first.
     """
 
-    correlation: str
-    topic: str
+    correlation: bytes
     partition: int
     budget_s: float
     chain: tuple[Link, ...]
@@ -89,25 +88,31 @@ def cancel_headers(correlation: bytes) -> Headers:
     return ((CANCEL, correlation),)
 
 
-def read_request(record: Record) -> Request | None:
-    """Return the request in a record; None if nobody waits for an answer, or the address makes no sense."""
-    correlation, address = header(record.headers, CORRELATION), header(record.headers, REPLY_TO)
-    if correlation is None or address is None:
+def read_request(headers: Mapping[str, bytes]) -> Request | None:
+    """Return the request in the headers of a record; None if nobody waits for an answer, or the address makes no sense."""
+    correlation, address, budget_ms = headers.get(CORRELATION), headers.get(REPLY_TO), headers.get(BUDGET_MS)
+    if correlation is None or address is None or budget_ms is None:
         return None
-    topic, _, partition = address.rpartition("/")
-    budget_ms = header(record.headers, BUDGET_MS) or ""
-    if topic != REPLIES_TOPIC or not partition.isdecimal() or len(partition) > 6:
-        return None
-    if not budget_ms.isdecimal() or len(budget_ms) > 12:
+    partition = _partition_in(address)
+    if partition is None or not budget_ms.isdigit() or len(budget_ms) > 12:
         return None
     chain: tuple[Link, ...] = ()
-    encoded = header(record.headers, CHAIN)
+    encoded = headers.get(CHAIN)
     if encoded is not None:
         try:
             chain = _decode_chain(encoded)
         except (msgspec.MsgspecError, RecursionError):
             return None
-    return Request(correlation, topic, int(partition), int(budget_ms) / 1000, chain)
+    return Request(correlation, partition, int(budget_ms) / 1000, chain)
+
+
+@lru_cache(maxsize=1024)
+def _partition_in(address: bytes) -> int | None:
+    """Return the partition of replies that an address names, or None if it is none of ours; there are few, and each is read at every call."""
+    topic, _, partition = address.rpartition(b"/")
+    if topic != REPLIES_TOPIC.encode() or not partition.isdigit() or len(partition) > 6:
+        return None
+    return int(partition)
 
 
 def chain_of(bus: Queries) -> tuple[Link, ...]:

@@ -14,9 +14,8 @@ from fissile._errors import Fault
 from fissile.abc import Outgoing, Transport
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from contextvars import Context
+    from pathlib import Path
 
     from fissile._handler import Handler
     from fissile._messages import DeclaredError

@@ -1,52 +1,41 @@
-"""Deadlines by the thousand: a wheel of 50 ms, and one task that turns it.
+"""Deadlines by the thousand: one task that looks after all of them, to 50 ms.
 
-A timer or a scope for each would cost more than the call that it bounds.
+A timer or a scope for each would cost more than the call that it bounds; so would an entry in a wheel, since hardly a deadline ever comes.
+What waits is in a table anyway. It is looked through only when the earliest deadline that was noted may have come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from math import inf
 
 import anyio
-
-T = TypeVar("T")
 
 SWEEP_S = 0.05
 
 
-class Sweeper(Generic[T]):
-    """Calls a function for each thing whose deadline has passed, up to 50 ms late.
+class Sweeper:
+    """Has what waits looked through when a deadline may have passed, up to 50 ms late.
 
     Args:
-        expire: Takes a thing whose deadline has passed and which was not discarded before.
+        expire: Takes the time, on the event loop's clock in seconds; ends what has a deadline up to then, and returns the earliest of the
+            deadlines that are left, or infinity.
     """
 
-    def __init__(self, expire: Callable[[T], None]) -> None:
+    def __init__(self, expire: Callable[[float], float]) -> None:
         self._expire = expire
-        self._buckets: dict[int, dict[T, None]] = {}
+        self._earliest = inf
 
-    def add(self, deadline: float, thing: T) -> None:
-        """Note a deadline, on the event loop's clock in seconds."""
-        number = int(deadline / SWEEP_S) + 1
-        bucket = self._buckets.get(number)
-        if bucket is None:
-            bucket = self._buckets[number] = {}
-        bucket[thing] = None
-
-    def discard(self, deadline: float, thing: T) -> None:
-        """Forget a thing that is done: at thousands a second, what waits for a deadline in half a minute is a heap of its own."""
-        bucket = self._buckets.get(int(deadline / SWEEP_S) + 1)
-        if bucket is not None:
-            bucket.pop(thing, None)
+    def note(self, deadline: float) -> None:
+        """Note a deadline, on the event loop's clock in seconds. Whether what it bounds still waits then, `expire` sees."""
+        if deadline < self._earliest:
+            self._earliest = deadline
 
     async def run(self) -> None:
-        """Turn the wheel until cancelled."""
-        last = int(anyio.current_time() / SWEEP_S) - 1
+        """Look until cancelled."""
         while True:
-            now = int(anyio.current_time() / SWEEP_S)
-            for number in range(last + 1, now + 1):
-                for thing in self._buckets.pop(number, ()):
-                    self._expire(thing)
-            last = now
+            now = anyio.current_time()
+            if self._earliest <= now:
+                self._earliest = inf
+                self._earliest = self._expire(now)
             await anyio.sleep(SWEEP_S)

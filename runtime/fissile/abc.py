@@ -42,7 +42,7 @@ class TopicSpec(msgspec.Struct, frozen=True):
     is_compacted: bool = False
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A record to be stored: in the partition named, else in that of its key (murmur2, as Kafka's clients have it), else in any.
 
     A value of None says, in a compacted topic, that the key is to be forgotten (a tombstone); it is read as an empty value.
@@ -59,7 +59,7 @@ class Outgoing(msgspec.Struct, frozen=True):
         return dict(self.headers)
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A record as it stands in a log. Offsets of a partition rise, with gaps."""
 
     topic: str

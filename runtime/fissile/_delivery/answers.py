@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fissile._bus import Bus, Queries, Routes
 from fissile._delivery.lifecycle import Delivery
-from fissile._envelope import header
+from fissile._envelope import text
 from fissile._errors import HandlerFailed, InvalidMessage
 from fissile._messages import DeclaredError
 from fissile._requests import (
@@ -13,6 +13,7 @@ from fissile._requests import (
     INVALID,
     OUTCOME,
     REPLIED,
+    REPLIES_TOPIC,
     Link,
     Request,
     encode_failure,
@@ -20,16 +21,18 @@ from fissile._requests import (
 )
 from fissile.abc import Outgoing, Record
 
+_REPLIED = (OUTCOME, REPLIED.encode())
+
 
 def answer(request: Request, outcome: str, body: bytes) -> Outgoing:
     """Return the record that carries an outcome to the caller."""
-    headers = ((CORRELATION, request.correlation.encode()), (OUTCOME, outcome.encode()))
-    return Outgoing(request.topic, None, body, headers, request.partition)
+    headers = ((CORRELATION, request.correlation), (OUTCOME, outcome.encode()))
+    return Outgoing(REPLIES_TOPIC, None, body, headers, request.partition)
 
 
 def answer_reply(request: Request, reply: bytes) -> Outgoing:
     """Return the record of a reply."""
-    return answer(request, REPLIED, reply)
+    return Outgoing(REPLIES_TOPIC, None, reply, ((CORRELATION, request.correlation), _REPLIED), request.partition)
 
 
 def answer_invalid(request: Request, error: InvalidMessage) -> Outgoing:
@@ -48,24 +51,24 @@ def answer_failure(request: Request, delivery: Delivery, failure: Exception) -> 
 
 def bus_of(delivery: Delivery) -> Queries:
     """Make the bus of a delivery's handler: its chain goes on where that of the sender was."""
-    record, handler, request = delivery.record, delivery.subscription.handler, delivery.request
-    depth = header(record.headers, "fissile-depth") or ""
+    record, headers, handler, request = delivery.record, delivery.headers, delivery.subscription.handler, delivery.request
+    depth = headers.get("fissile-depth", b"")
     return handler.bus_type(
         handler.routes,
-        _sender(header(record.headers, "fissile-caller"), () if request is None else request.chain),
+        _sender(text(headers, "fissile-caller"), () if request is None else request.chain),
         handler,
         _deadline=delivery.deadline,
-        _depth=(int(depth) if depth.isdecimal() and len(depth) < 6 else 0) + 1,
-        _id=message_id(record),
+        _depth=(int(depth) if depth.isdigit() and len(depth) < 6 else 0) + 1,
+        _id=text(headers, "ce_id") or place_of(record),
         _key=(record.key or b"").decode(errors="replace") if delivery.subscription.ordered else None,
         _attempt=delivery.failures + 1 + (0 if delivery.retried is None else delivery.retried.attempts),
         _delivery=delivery,
     )
 
 
-def message_id(record: Record) -> str:
-    """Return the id of the message in a record; one that follows from its place if it has none."""
-    return header(record.headers, "ce_id") or f"{record.topic}/{record.partition}/{record.offset}"
+def place_of(record: Record) -> str:
+    """Return the id of a message that has none; it follows from the place of its record."""
+    return f"{record.topic}/{record.partition}/{record.offset}"
 
 
 _senders: dict[str | None, Bus] = {}

@@ -40,9 +40,9 @@ from fissile._errors import (
 )
 from fissile._handler import only_leaf
 from fissile._messages import DeclaredError
+from fissile._parking import loop_time
 from fissile._requests import INVALID, Request
 from fissile._retry import Retry
-from fissile._sweeper import Sweeper
 from fissile.abc import Outgoing, Stored, Transport
 
 _logger = logging.getLogger("fissile.delivery")
@@ -81,17 +81,16 @@ class Attempts:
     settling: list[anyio.Event] = field(factory=list[anyio.Event], init=False)
     tasks: anyio.abc.TaskGroup | None = field(default=None, init=False)
     workers: Workers = field(init=False)
-    sweeper: Sweeper[Delivery] = field(init=False)
+    time: Callable[[], float] = field(factory=loop_time, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.workers = Workers(self.worker_limit, self.handle)
-        self.sweeper = Sweeper(Delivery.give_up)
 
     def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begin anew, in this task group."""
         self.tasks = tasks
         self.workers.start(tasks)
-        tasks.start_soon(self.sweeper.run)
+        tasks.start_soon(self.workers.sweeper.run)
 
     async def until_settled(self, states: list[PartitionState]) -> None:
         """Wait until nothing of some partitions is being handled."""
@@ -107,7 +106,7 @@ class Attempts:
         state.handling += 1
         settles_later = False
         try:
-            if delivery.is_given_up or delivery.deadline <= anyio.current_time():
+            if delivery.is_given_up or delivery.deadline <= self.time():
                 self.expired += 1
                 self._finish(delivery, Step.SUCCEEDED)
             elif delivery.request is not None:
@@ -124,8 +123,6 @@ class Attempts:
                 self._finish(delivery, Step.SUCCEEDED)
             raise
         finally:
-            if delivery.request is not None:
-                self.sweeper.discard(delivery.deadline, delivery)
             if not settles_later:
                 self._settle(state)
 
@@ -140,7 +137,6 @@ class Attempts:
     async def _answer(self, delivery: Delivery, request: Request) -> Outgoing | None:
         """Run the handler; return the answer, or None where another process gives it."""
         handler = delivery.subscription.handler
-        self.sweeper.add(delivery.deadline, delivery)
         if self.repeats and delivery.subscription.bears_repeats:
             await self._rehearse(delivery)
         bus = bus_of(delivery)
@@ -195,7 +191,10 @@ class Attempts:
     # An event, or a command that nobody waits for: it is tried again, and given up to the dead letters.
 
     async def _deliver(self, delivery: Delivery) -> None:
-        error = await self._refusal(delivery) or await self._attempt(delivery)
+        error = None
+        if self.held is not None or delivery.is_orphan:
+            error = await self._refusal(delivery)
+        error = error or await self._attempt(delivery)
         if delivery.state is State.ABANDONED:
             return
         if error is None:
@@ -239,8 +238,15 @@ class Attempts:
     async def _run(self, delivery: Delivery, message: Any, bus: Queries) -> bytes:
         """Run the handler within its bounds; raises whatever it raises."""
         handler = delivery.subscription.handler
+        slots = handler.slots
         try:
-            if handler.order_key is None:
+            if handler.order_key is None and slots.free > 0:
+                slots.free -= 1
+                try:
+                    reply = await handler.run(message, bus)
+                finally:
+                    slots.release()
+            elif handler.order_key is None:
                 reply = await self._run_in_slot(delivery, message, bus)
             else:
                 # First the turn, then the slot, as a local call has it: the other way round the two could wait for each other.

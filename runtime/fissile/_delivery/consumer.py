@@ -22,7 +22,7 @@ from fissile._delivery.held_keys import HeldKeys
 from fissile._delivery.lifecycle import Delivery
 from fissile._delivery.partition import PartitionState
 from fissile._delivery.subscription import Subscription
-from fissile._envelope import header
+from fissile._envelope import by_name, text
 from fissile._errors import Unavailable
 from fissile._requests import CANCEL, CORRELATION, Request, read_request
 from fissile.abc import Assigned, Member, Partition, Record, Revoked, Start, Transport
@@ -104,7 +104,9 @@ class Consumer:
 
     assigned: bool = field(default=False, init=False)
     _partitions: dict[Partition, PartitionState] = field(factory=dict[Partition, PartitionState], init=False)
-    _requests: dict[str, Delivery] = field(factory=dict[str, Delivery], init=False)
+    _requests: dict[bytes, Delivery] = field(factory=dict[bytes, Delivery], init=False)
+    _epoch: float = field(default=0.0, init=False)
+    """What the event loop's clock told, or would have, in 1970: it turns the time of a record into one of that clock."""
     _attempts: Attempts = field(init=False)
     _handlers: dict[tuple[str, str], list[Subscription]] = field(
         factory=dict[tuple[str, str], list[Subscription]], init=False
@@ -199,50 +201,54 @@ class Consumer:
         elif isinstance(news, Revoked):
             await self._let_go(member)
         elif not self._draining.is_set():
+            self._epoch = self._attempts.time() - self.environment.clock.now().timestamp()
             for record in news:
                 state = self._partitions[record.topic, record.partition]
                 if state.in_hand < self.settings.window:
                     self._take_record(state, record)
                 else:
-                    self._give_up_if_cancelled(record)
+                    self._give_up_if_cancelled(by_name(record.headers))
                     state.backlog.append(record)
                 if state.in_hand >= self.settings.window and not state.paused:
                     state.paused = True
                     self._pauses += 1
                     member.pause([state.partition])
 
-    def _give_up_if_cancelled(self, record: Record) -> bool:
-        given_up = header(record.headers, CANCEL)
+    def _give_up_if_cancelled(self, headers: Mapping[str, bytes]) -> bool:
+        given_up = headers.get(CANCEL)
         if given_up is not None and given_up in self._requests:
             self._requests[given_up].give_up()
         return given_up is not None
 
     def _take_record(self, state: PartitionState, record: Record) -> None:
-        if self._give_up_if_cancelled(record):
-            state.add(record, [])
+        headers = by_name(record.headers)
+        if self._give_up_if_cancelled(headers):
+            state.add(record, ())
             return
-        if record.topic == self.requests_topic and header(record.headers, RETRY_OF) is not None:
+        if RETRY_OF in headers and record.topic == self.requests_topic:
             letter = read(self.module, record)
             if letter is not None:
-                self._take_retry(state, record, letter)
+                self._take_retry(state, record, headers, letter)
                 return
-        name = header(record.headers, "ce_type") or ""
-        request = read_request(record)
-        is_unreadable = request is None and header(record.headers, CORRELATION) is not None
+        name = text(headers, "ce_type") or ""
+        request = read_request(headers)
+        is_unreadable = request is None and CORRELATION in headers
         if name not in self.known[record.topic] or is_unreadable:
             # Not begun: a command whose caller waits must not run as one that nobody waits for, and is tried again.
-            deliveries = state.add(record, [(self.unknown, None)])
+            deliveries = state.add(record, [(self.unknown, None)], headers)
             if request is not None:
                 self._attempts.refuse(request, f"{self.module} handles no {name!r}")
         elif request is not None:
-            deliveries = self._take_request(state, record, request, self.requests[name])
+            deliveries = self._take_request(state, record, headers, request)
         else:
             found = self.subscriptions.get((record.topic, name), ())
-            deliveries = state.add(record, [(one, record.key if one.ordered else None) for one in found])
+            deliveries = state.add(record, [(one, record.key if one.ordered else None) for one in found], headers)
         for delivery in deliveries:
             state.begin(delivery)
 
-    def _take_retry(self, state: PartitionState, record: Record, letter: DeadLetter) -> None:
+    def _take_retry(
+        self, state: PartitionState, record: Record, headers: Mapping[str, bytes], letter: DeadLetter
+    ) -> None:
         """Take a dead letter that is retried in hand, for the one handler that had given it up, whatever topic it came from."""
         found: Sequence[Subscription] = self._handlers.get((letter.handler, letter.name), ())
         if not found and letter.handler == self.unknown.name:
@@ -251,7 +257,8 @@ class Consumer:
         is_orphan = not found
         if is_orphan:
             found = (msgspec.structs.replace(self.unknown, name=letter.handler),)
-        for delivery in state.add(record, [(one, record.key if one.ordered else None) for one in found]):
+        subscriptions = [(one, record.key if one.ordered else None) for one in found]
+        for delivery in state.add(record, subscriptions, headers):
             delivery.retried, delivery.is_orphan = letter, is_orphan
             state.begin(delivery)
 
@@ -272,20 +279,21 @@ class Consumer:
             self._member.resume([state.partition])
 
     def _take_request(
-        self, state: PartitionState, record: Record, request: Request, subscription: Subscription
+        self, state: PartitionState, record: Record, headers: Mapping[str, bytes], request: Request
     ) -> list[Delivery]:
+        subscription = self.requests[text(headers, "ce_type") or ""]
         key = record.key if subscription.ordered else None
         name = subscription.handler.name
         if key is not None and any(
             link.name == name and link.key == key.decode(errors="replace") for link in request.chain
         ):
             key = None  # a handler up its own chain holds the turn and waits for it
-        deliveries = state.add(record, [(subscription, key)])
+        deliveries = state.add(record, [(subscription, key)], headers)
         # What the request has spent in the log is taken off what its caller waits.
-        age_s = max(0.0, self.environment.clock.now().timestamp() - record.timestamp_ms / 1000)
+        stored_at = min(self._epoch + record.timestamp_ms / 1000, self._attempts.time())
         for delivery in deliveries:
             delivery.request = request
-            delivery.deadline = anyio.current_time() + request.budget_s - age_s
+            delivery.deadline = stored_at + request.budget_s
             self._requests[request.correlation] = delivery
         return deliveries
 

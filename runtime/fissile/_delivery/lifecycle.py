@@ -16,9 +16,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from attrs import define
+import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     import anyio
@@ -41,6 +42,8 @@ class State(Enum):
     DONE = "done"
     ABANDONED = "abandoned"
 
+    __hash__ = object.__hash__  # Enum's own is written in Python, and is asked for at each step of each delivery
+
 
 class Step(Enum):
     """What happens to a delivery."""
@@ -53,6 +56,8 @@ class Step(Enum):
     DUE = "its pause is over"
     BURIED = "its dead letter is stored"
     REVOKED = "its partition went to another member"
+
+    __hash__ = object.__hash__
 
 
 TABLE: dict[State, dict[Step, State]] = {
@@ -75,8 +80,7 @@ class IllegalStep(AssertionError):
     """Raised when a delivery is asked to do what its state does not allow: a bug of fissile."""
 
 
-@define(eq=False)
-class Delivery:
+class Delivery(msgspec.Struct, eq=False):
     """One record on its way to one handler.
 
     Attributes:
@@ -84,6 +88,7 @@ class Delivery:
         subscription: The handler, with its policies.
         lane: Where it queues.
         owner: The partition that it is of.
+        headers: The record's headers by name.
         request: Who waits for an answer, if anyone does.
         deadline: When that caller stops waiting, on the event loop's clock.
         state: Where it stands.
@@ -100,6 +105,7 @@ class Delivery:
     subscription: Subscription
     lane: Lane
     owner: PartitionState
+    headers: Mapping[str, bytes]
     request: Request | None = None
     deadline: float = float("inf")
     state: State = State.QUEUED

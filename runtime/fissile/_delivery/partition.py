@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
 
 LaneKey = tuple["Subscription", bytes]
 
+_NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
+
 
 @define(eq=False)
 class Lane:
-    """The deliveries of one key to one handler; the first is the one that may run.
-
-    A delivery without a key has a lane of its own, which nobody shares.
-    """
+    """The deliveries of one key to one handler; the first is the one that may run."""
 
     key: LaneKey | None
     deliveries: deque[Delivery] = field(factory=deque[Delivery])
+
+
+_FREE = Lane(None)
+"""Stands for the lane of a delivery without a key, which waits for nobody."""
 
 
 @define(eq=False)
@@ -52,13 +56,22 @@ class PartitionState:
     """What has arrived beyond the window: a batch may be larger than what is left of it."""
     next_offset: int | None = field(default=None, init=False)
     _lanes: dict[LaneKey, Lane] = field(factory=dict[LaneKey, Lane], init=False)
-    _keyless: dict[Delivery, None] = field(factory=dict[Delivery, None], init=False)
-    # Offsets have gaps (compaction, transactions), so the lowest unfinished one is found in a queue, not by counting.
-    _open: deque[list[int]] = field(factory=deque[list[int]], init=False)
-    _remaining: dict[int, list[int]] = field(factory=dict[int, list[int]], init=False)
+    # By the offset of their record, the first one first. Offsets have gaps (compaction, transactions), so the lowest unfinished one cannot
+    # be found by counting.
+    _open: dict[int, list[Delivery]] = field(factory=dict[int, "list[Delivery]"], init=False)
 
-    def add(self, record: Record, subscriptions: list[tuple[Subscription, bytes | None]]) -> list[Delivery]:
+    def add(
+        self,
+        record: Record,
+        subscriptions: Sequence[tuple[Subscription, bytes | None]],
+        headers: Mapping[str, bytes] = _NO_HEADERS,
+    ) -> list[Delivery]:
         """Take a record in hand, for each of the subscriptions with the key that orders it there.
+
+        Args:
+            record: The record.
+            subscriptions: The subscriptions and keys.
+            headers: Its headers by name.
 
         Returns:
             The deliveries, each of which `begin` has to be told of.
@@ -66,44 +79,41 @@ class PartitionState:
         self.next_offset = record.offset + 1
         if not subscriptions:
             return []
-        entry = [record.offset, len(subscriptions)]
-        self._open.append(entry)
-        self._remaining[record.offset] = entry
-        self.in_hand += 1
         deliveries: list[Delivery] = []
         for subscription, key in subscriptions:
-            lane = self._lane(subscription, key)
-            delivery = Delivery(record, subscription, lane, self)
-            lane.deliveries.append(delivery)
-            if lane.key is None:
-                self._keyless[delivery] = None
+            lane = _FREE if key is None else self._lane(subscription, key)
+            delivery = Delivery(record, subscription, lane, self, headers)
+            if lane is not _FREE:
+                lane.deliveries.append(delivery)
             deliveries.append(delivery)
+        self._open[record.offset] = deliveries
+        self.in_hand += 1
         return deliveries
 
     def begin(self, delivery: Delivery) -> None:
         """Let a delivery have its turn, unless others of its key are before it."""
-        if delivery.lane.deliveries[0] is delivery:
+        lane = delivery.lane
+        if lane is _FREE or lane.deliveries[0] is delivery:
             self._give_turn(delivery)
 
     def finish(self, delivery: Delivery) -> None:
         """Note that a delivery is done: the next of its key has its turn, and the watermark may rise."""
         assert delivery.state is State.DONE, delivery
         lane = delivery.lane
-        assert lane.deliveries[0] is delivery, delivery
-        lane.deliveries.popleft()
-        if lane.deliveries:
-            self._give_turn(lane.deliveries[0])
-        elif lane.key is None:
-            del self._keyless[delivery]
+        if lane is not _FREE:
+            assert lane.deliveries[0] is delivery, delivery
+            lane.deliveries.popleft()
+            if lane.deliveries:
+                self._give_turn(lane.deliveries[0])
+            elif lane.key is not None:
+                del self._lanes[lane.key]
+        offset = delivery.record.offset
+        unfinished = self._open[offset]
+        if len(unfinished) > 1:
+            self._open[offset] = [other for other in unfinished if other is not delivery]
         else:
-            del self._lanes[lane.key]
-        entry = self._remaining[delivery.record.offset]
-        entry[1] -= 1
-        if entry[1] == 0:
-            del self._remaining[delivery.record.offset]
+            del self._open[offset]
             self.in_hand -= 1
-            while self._open and self._open[0][1] == 0:
-                self._open.popleft()
 
     def revoke(self) -> None:
         """Drop what has not begun; what is being handled may finish, and then still counts."""
@@ -126,14 +136,12 @@ class PartitionState:
 
     def watermark(self) -> int | None:
         """Return the offset to commit: the lowest unfinished one, or the next to come; None before the first record."""
-        return self._open[0][0] if self._open else self.next_offset
+        return next(iter(self._open), self.next_offset)
 
     def _all(self) -> list[Delivery]:
-        return [delivery for lane in self._lanes.values() for delivery in lane.deliveries] + list(self._keyless)
+        return [delivery for deliveries in self._open.values() for delivery in deliveries]
 
-    def _lane(self, subscription: Subscription, key: bytes | None) -> Lane:
-        if key is None:
-            return Lane(None)
+    def _lane(self, subscription: Subscription, key: bytes) -> Lane:
         lane = self._lanes.get((subscription, key))
         if lane is None:
             lane = self._lanes[subscription, key] = Lane((subscription, key))

@@ -204,7 +204,10 @@ def _conclude(context: Context, application: Application, changes: Changes | Non
     output = context.output
     output.say()
     if changes is None:
-        output.say("There is no broker to compare with: set FISSILE_BUS=kafka://host:port.")
+        if application.settings.bus.startswith("sqlite:"):
+            output.say("The log is a file, whose topics the processes make and change by themselves.")
+        else:
+            output.say("There is no broker to compare with: set FISSILE_BUS=kafka://host:port.")
     elif not changes:
         output.say("No changes are pending.")
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Connection
 
-from fissile._bus import Bus
+from fissile._bus import Bus, Queries
 from fissile._contract import Topic
 from fissile._module import SagaDeclaration
 from fissile._process import Lifespan
@@ -105,7 +105,7 @@ class Sagas:
         self._declarations = context.sagas
         self._codecs = Codecs(context.name_of, context.settings.max_message_bytes)
         self._worker: SagaWorker | None = None
-        self._has_news = False
+        self._news: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Sagas of {self._storage.module}>"
@@ -175,7 +175,7 @@ class Sagas:
         run, now_ms = self._context.environment.ids.new(), self._storage.now_ms()
         async with self._storage.database.transaction() as tx:
             await tx.run(lambda connection: start(connection, declaration.name, saga_id, run, what, now_ms))
-        self._has_news = True
+        self._news.append(message_id)
         return saga_id
 
     async def _collect(self, topic: Topic[Any], event: Any, message_id: str) -> None:
@@ -193,12 +193,14 @@ class Sagas:
             return add_event(connection, topic.name, key, what, now_ms)
 
         async with self._storage.database.transaction() as tx:
-            self._has_news = await tx.run(work) or self._has_news
+            is_awaited = await tx.run(work)
+        if is_awaited:
+            self._news.append(message_id)
 
-    def committed(self) -> None:
-        """Note that a handler's effects have been committed."""
-        if self._has_news:
-            self._has_news = False
+    def committed(self, bus: Queries) -> None:
+        """Note that a handler has come to its end: what it did is committed, or undone."""
+        if self._news and (message_id := bus._message_id()) in self._news:
+            self._news.remove(message_id)
             self.wake()
 
     def wake(self) -> None:

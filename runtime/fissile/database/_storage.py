@@ -77,7 +77,7 @@ class ModuleStorage:
             try:
                 return await call(message, bus)
             finally:
-                self.sagas.committed()
+                self.sagas.committed(bus)
 
         return handle
 

@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Unavailable
 from fissile.abc import Outgoing, Stored
 from fissile.transports._kafka_bridge import Bridge, forget
@@ -22,7 +24,7 @@ _TROUBLE_S = 10.0
 """How long a failure to store something is told, in seconds."""
 
 
-class Append:
+class Append(msgspec.Struct, eq=False):
     """One call of `append_nowait`.
 
     Attributes:
@@ -30,27 +32,19 @@ class Append:
         partitions: The partition of each.
         done: Who is told.
         size_bytes: What the records take in the buffer.
+        left: Of how many it is not known yet what became of them.
         at: When it reached the loop, on its clock; None before.
     """
 
-    __slots__ = ("_failure", "_is_unknown", "_left", "_places", "at", "done", "partitions", "records", "size_bytes")
-
-    def __init__(
-        self,
-        records: Sequence[Outgoing],
-        partitions: Sequence[int],
-        done: Callable[[Stored | CallError], None],
-        size_bytes: int,
-    ) -> None:
-        self.records = records
-        self.partitions = partitions
-        self.done = done
-        self.size_bytes = size_bytes
-        self.at: float | None = None
-        self._left = len(records)
-        self._places: list[tuple[int, int]] | None = None  # most appends have one record, and need no such list
-        self._failure: CallError | None = None
-        self._is_unknown = False
+    records: Sequence[Outgoing]
+    partitions: Sequence[int]
+    done: Callable[[Stored | CallError], None]
+    size_bytes: int
+    left: int
+    at: float | None = None
+    _places: list[tuple[int, int]] | None = None  # most appends have one record, and need no such list
+    _failure: CallError | None = None
+    _is_unknown: bool = False
 
     @property
     def has_failed(self) -> bool:
@@ -63,15 +57,15 @@ class Append:
             self._places = [(0, 0)] * len(self.records)
         self._places[index] = (self.partitions[index], offset)
         self._is_unknown = True  # if another of them fails
-        self._left -= 1
-        return not self._left
+        self.left -= 1
+        return not self.left
 
     def failed(self, error: CallError) -> bool:
         """Note why a record is not stored, or may not be; tell whether that was the last to be known of."""
         self._is_unknown = self._is_unknown or isinstance(error, DeadlineExceeded)
         self._failure = self._failure or error
-        self._left -= 1
-        return not self._left
+        self.left -= 1
+        return not self.left
 
     def outcome(self) -> Stored | CallError:
         """Return what `done` is told: "not stored" only if none is."""
@@ -84,6 +78,9 @@ class Append:
 
 Entry = tuple[Append, int]
 """A record: its append, and its place there."""
+
+Told = tuple[Append, Stored | CallError]
+"""What became of an append."""
 
 
 class Lane:
@@ -114,8 +111,7 @@ class Lanes:
         bridge: To home.
         producers: Who sends.
         options: Bounds.
-        finish: Called at home with each append and its outcome.
-
+        finish: Called at home with appends and their outcomes.
     """
 
     def __init__(
@@ -123,7 +119,7 @@ class Lanes:
         bridge: Bridge,
         producers: Producers,
         options: Options,
-        finish: Callable[[Append, Stored | CallError], None],
+        finish: Callable[[Sequence[Told]], None],
     ) -> None:
         self._trouble: tuple[str, float] | None = None
         self._bridge = bridge
@@ -138,7 +134,7 @@ class Lanes:
         """Put the records of an append into their lanes."""
         append.at = self._bridge.loop.time()
         if not append.records:
-            self._bridge.loop.call_soon(self._tell, append)
+            self._bridge.loop.call_soon(self._bridge.to_home, self._finish, [(append, append.outcome())])
         for index, record in enumerate(append.records):
             place = (record.topic, append.partitions[index])
             lane = self._lanes.get(place)
@@ -264,26 +260,22 @@ class Lanes:
         batch.close()
         return batch
 
-    def _tell(self, append: Append) -> None:
-        self._bridge.to_home(self._finish, append, append.outcome())
-
     def _stored(self, entries: list[Entry], first: int) -> None:
         self._trouble = None
-        # -1: the broker knows that it has stored the batch before, and no longer where (DuplicateSequenceNumber).
-        to_home, finish = self._bridge.to_home, self._finish
+        told: list[Told] = []
         for number, (append, index) in enumerate(entries):
+            # -1: the broker knows that it has stored the batch before, and no longer where (DuplicateSequenceNumber).
             offset = first + number if first >= 0 else -1
             if len(append.records) == 1:
-                to_home(finish, append, ((append.partitions[0], offset),))
+                told.append((append, ((append.partitions[0], offset),)))
             elif append.stored(index, offset):
-                self._tell(append)
+                told.append((append, append.outcome()))
+        self._bridge.to_home(self._finish, told)
 
     def _fail(self, entries: list[Entry], error: CallError) -> None:
         if entries:
             self._trouble = (str(error), time.monotonic())
-        for append, _ in entries:
-            if append.failed(error):
-                self._tell(append)
+        self._bridge.to_home(self._finish, [(append, append.outcome()) for append, _ in entries if append.failed(error)])
 
 
 async def _settled(future: asyncio.Future[Place], seconds: float) -> None:

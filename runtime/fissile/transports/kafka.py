@@ -28,7 +28,7 @@ from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_direct import DirectSource, KafkaReader
 from fissile.transports._kafka_group import GroupSource, KafkaMember
 from fissile.transports._kafka_inbox import Inbox
-from fissile.transports._kafka_lanes import Append, Lanes
+from fissile.transports._kafka_lanes import Append, Lanes, Told
 from fissile.transports._kafka_library import Clients, library, security_context, within
 from fissile.transports._kafka_options import RECORD_BYTES, Options, options_of
 from fissile.transports._kafka_probe import Probe
@@ -112,7 +112,7 @@ class KafkaTransport(Transport):
                     await self._until_told()  # what was given up is on its way home
             await self._bridge.stop()
             for append in tuple(self._open):
-                self._finish(append, _lost(append))
+                self._finish([(append, _lost(append))])
 
     async def _until_told(self) -> None:
         if self._open:
@@ -128,7 +128,7 @@ class KafkaTransport(Transport):
     def _died(self) -> None:
         """The thread has ended: nobody may wait for it any longer."""
         for append in tuple(self._open):
-            self._finish(append, _lost(append))
+            self._finish([(append, _lost(append))])
         for inbox in tuple(self._inboxes):
             inbox.fail(Unavailable(f"{inbox.name} has failed: the Kafka thread has ended."), at_once=True)
 
@@ -203,7 +203,7 @@ class KafkaTransport(Transport):
             raise Overloaded(
                 f"{self._open_bytes} bytes wait to be stored in Kafka (setting FISSILE_KAFKA_BUFFER_BYTES)."
             )
-        append = Append(records, partitions, done, size_bytes)
+        append = Append(records, partitions, done, size_bytes, len(records))
         self._open.add(append)
         self._open_bytes += size_bytes
         self._bridge.to_loop(self._lanes.submit, append)
@@ -222,15 +222,16 @@ class KafkaTransport(Transport):
         except KeyError:
             raise Unavailable(f"The log has no topic {topic}. Topics are made when the application starts.") from None
 
-    def _finish(self, append: Append, outcome: Stored | CallError) -> None:
-        if append not in self._open:
-            return
-        self._open.discard(append)
-        self._open_bytes -= append.size_bytes
-        try:
-            append.done(outcome)
-        except Exception:
-            _logger.exception("what was to be told of a stored message has failed")
+    def _finish(self, told: Sequence[Told]) -> None:
+        for append, outcome in told:
+            if append not in self._open:
+                continue
+            self._open.discard(append)
+            self._open_bytes -= append.size_bytes
+            try:
+                append.done(outcome)
+            except Exception:
+                _logger.exception("what was to be told of a stored message has failed")
         if not self._open and self._all_told is not None:
             self._all_told.set()
 

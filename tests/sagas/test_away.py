@@ -1,0 +1,40 @@
+"""A database that cannot be written for a while: no failed attempt, nothing lost, and the saga goes on when it can."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from pathlib import Path
+
+import anyio
+import pytest
+
+from fissile.database import Saga
+from tests.sagas.shop import Charge, Place, Placed, Refund, Shop, checkout, ended, running, until, write_note
+
+
+async def test_a_database_that_is_away_for_a_while_is_no_failed_attempt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop(gate=anyio.Event())
+
+    async def function(order: Placed, saga: Saga) -> None:
+        await saga.execute(Charge(order.id), undo=Refund(order.id))
+        await saga.transaction(write_note, order.id)
+
+    async with running(shop, checkout(function), tmp_path, database_lock_s=0.1) as app:
+        await app.bus.execute(Place("A1"))
+        await until(lambda: shop.running == 1)
+        other = sqlite3.connect(tmp_path / "orders.sqlite3", isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            assert shop.gate is not None
+            shop.gate.set()
+            with caplog.at_level(logging.WARNING, "fissile.sagas"):
+                await until(lambda: "waits for the database" in caplog.text)
+            other.execute("ROLLBACK")
+        finally:
+            other.close()
+        found = await ended(app, "A1")
+    assert (found.status, found.error) == ("completed", None)
+    assert shop.names == ["charge A1"]
