@@ -13,6 +13,7 @@ from attrs import frozen
 
 from fissile._app import App
 from fissile._application import Application
+from fissile._garbage import collect_less
 from fissile._health import answering
 from fissile._logging import adopt_structlog, set_up_logging
 from fissile._settings import Settings
@@ -99,6 +100,7 @@ async def _run(
         async with answering(app) as started:
 
             def up(announcements: tuple[str, ...]) -> None:
+                collect_less()
                 started()
                 ready(announcements)
 

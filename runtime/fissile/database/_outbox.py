@@ -49,8 +49,17 @@ class OutboxStatements:
         self._delete = f"DELETE FROM fissile_outbox WHERE seq {any_of}"  # noqa: S608
         self._postpone = f"UPDATE fissile_outbox SET due_ms = {mark} WHERE seq {any_of}"  # noqa: S608
 
-    def read(self, connection: Connection, known: Collection[int], now_ms: int) -> tuple[list[Row], int | None]:
+    def read(self, connection: Connection, known: Collection[int]) -> list[Row]:
         """Read what is to be sent next, in order.
+
+        Args:
+            connection: The connection.
+            known: Rows that are on their way, or sent and not deleted yet.
+        """
+        return self._read(connection, known, self._waiting, ())
+
+    def read_due(self, connection: Connection, known: Collection[int], now_ms: int) -> tuple[list[Row], int | None]:
+        """Read what was scheduled and is due.
 
         Args:
             connection: The connection.
@@ -58,13 +67,14 @@ class OutboxStatements:
             now_ms: The time.
 
         Returns:
-            The rows, and when the next scheduled one is due.
+            The rows, and when the next one after them is due.
         """
-        limit = len(known) + BATCH_ROWS
-        found = [
-            *connection.exec_driver_sql(self._waiting, (limit,)),
-            *connection.exec_driver_sql(self._due, (now_ms, limit)),
-        ]
+        rows = self._read(connection, known, self._due, (now_ms,))
+        return rows, connection.exec_driver_sql(self._next_due, (now_ms,)).scalar_one()
+
+    def _read(self, connection: Connection, known: Collection[int], sql: str, parameters: tuple[int, ...]) -> list[Row]:
+        # First the numbers and the sizes, so that not more is fetched than shall be in memory.
+        found = connection.exec_driver_sql(sql, (*parameters, len(known) + BATCH_ROWS))
         wanted: list[int] = []
         size_bytes = 0
         for seq, length in found:
@@ -74,12 +84,10 @@ class OutboxStatements:
             if wanted and (size_bytes > BATCH_BYTES or len(wanted) == BATCH_ROWS):
                 break
             wanted.append(seq)
-        rows: list[Row] = []
-        if wanted:
-            by_seq = {row[0]: row for row in connection.exec_driver_sql(self._rows, (self._list(wanted),))}
-            rows = [_row(by_seq[seq]) for seq in wanted if seq in by_seq]
-        next_due: int | None = connection.exec_driver_sql(self._next_due, (now_ms,)).scalar_one()
-        return rows, next_due
+        if not wanted:
+            return []
+        by_seq = {row[0]: row for row in connection.exec_driver_sql(self._rows, (self._list(wanted),))}
+        return [_row(by_seq[seq]) for seq in wanted if seq in by_seq]
 
     def delete(self, connection: Connection, seqs: Sequence[int]) -> None:
         """Delete rows that were sent."""

@@ -10,16 +10,18 @@ It is woken by each commit of its own process, and looks once a second for those
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
-import anyio.lowlevel
+from sqlalchemy import Connection
 
-from fissile._clock import Clock
+from fissile._bus import Scheduled
+from fissile._clock import Clock, SystemClock
 from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Overloaded, TransportClosed, Unavailable
 from fissile._storage import Committed
-from fissile.abc import Transport
+from fissile.abc import Outgoing, Transport
 from fissile.database._errors import DatabaseUnavailable
 from fissile.database._inbox import Statements
 from fissile.database._lease import Lease
@@ -30,6 +32,7 @@ from fissile.database._store import Store
 _logger = logging.getLogger("fissile.outbox")
 
 _POLL_S = 1.0
+_BREATH_S = 0.003
 _DELETE_S = 0.25
 """How long a row that was sent may stand, in seconds. Deleting each at once would cost a commit per message."""
 
@@ -67,9 +70,16 @@ class Relay:
         self._deleted_s = 0.0
         self._cleaned_s = 0.0
         self._trouble: str | None = None
+        self._looks_at_s = 0.0  # when to look again for what has become due, in seconds since 1970
 
-    def wake(self) -> None:
-        """Tell that something was committed."""
+    def wake(self, outgoing: Sequence[Outgoing | Scheduled] = ()) -> None:
+        """Tell that something was committed.
+
+        Args:
+            outgoing: What it was.
+        """
+        if any(isinstance(each, Scheduled) for each in outgoing):
+            self._looks_at_s = 0.0
         self._news.set()
 
     def check(self) -> str | None:
@@ -90,6 +100,7 @@ class Relay:
         failures = 0
         try:
             while True:
+                begun = anyio.current_time()
                 self._news = anyio.Event()
                 try:
                     wait_s = await self._round(transport, topics, committed) if await self._lease.hold() else _POLL_S
@@ -102,6 +113,8 @@ class Relay:
                     failures, self._trouble = 0, None
                     if wait_s > 0.0:
                         await self._wait(wait_s)
+                    # Under load the commits of a moment make one round.
+                    await anyio.sleep(max(0.0, begun + _BREATH_S - anyio.current_time()))
         finally:
             with anyio.move_on_after(1.0, shield=True):
                 await self._leave()
@@ -116,8 +129,9 @@ class Relay:
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a commit, but not longer than so many seconds of the runtime's clock."""
-        if self._news.is_set():
-            await anyio.lowlevel.checkpoint()
+        if isinstance(self._clock, SystemClock):  # the task group below costs as much as a round
+            with anyio.move_on_after(seconds):
+                await self._news.wait()
             return
         async with anyio.create_task_group() as tasks:
 
@@ -135,10 +149,7 @@ class Relay:
         wait_s = await self._schedules.tick(now)
         rows: list[Row] = []
         if len(self._known) < _KNOWN_ROWS:
-            known, now_ms = frozenset(self._known), int(now * 1000)
-            rows, due_ms = await self._store.read(lambda connection: self._outbox.read(connection, known, now_ms))
-            if due_ms is not None:
-                wait_s = min(wait_s, max(0.001, due_ms / 1000 - now))
+            rows = await self._store.read(self._find(now))
         if rows:
             await self._send(transport, rows, topics, is_volatile=committed is not None)
         if committed is not None:
@@ -146,9 +157,24 @@ class Relay:
         if self._done and (len(self._done) >= BATCH_ROWS or self._clock.monotonic() - self._deleted_s >= _DELETE_S):
             await self._delete()
         await self._clean(now)
-        if rows:
+        if len(rows) >= BATCH_ROWS // 2:
             return 0.0
-        return min(wait_s, _DELETE_S if self._known else _POLL_S)
+        return min(wait_s, max(0.001, self._looks_at_s - now), _DELETE_S if self._known else _POLL_S)
+
+    def _find(self, now: float) -> Callable[[Connection], list[Row]]:
+        """Return what finds the rows to be sent: those that wait and, when it is time to look, those that are due."""
+        known, now_ms = frozenset(self._known), int(now * 1000)
+
+        def find(connection: Connection) -> list[Row]:
+            rows = self._outbox.read(connection, known)
+            if now >= self._looks_at_s:
+                due, next_ms = self._outbox.read_due(connection, known, now_ms)
+                rows += due
+                # Another replica may schedule something meanwhile, so it is looked at every second anyway.
+                self._looks_at_s = min(now + _POLL_S, math.inf if next_ms is None else next_ms / 1000)
+            return rows
+
+        return find
 
     async def _send(self, transport: Transport, rows: list[Row], topics: Collection[str], *, is_volatile: bool) -> None:
         """Store rows in the log, all in order. If that fails in the middle, all of them are sent again: twice is seen through, a gap not."""

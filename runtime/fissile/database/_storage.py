@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,11 @@ class ModuleStorage:
     async def keep(self, records: list[Outgoing | Scheduled]) -> None:
         """See `OpenStorage`."""
         await self.store.run(lambda connection: self.statements.keep(connection, records))
-        self.wake()
+        self.wake(records)
 
-    def wake(self) -> None:
+    def wake(self, outgoing: Sequence[Outgoing | Scheduled] = ()) -> None:
         """Tell the relay that something was committed."""
-        self._relay.wake()
+        self._relay.wake(outgoing)
 
     @asynccontextmanager
     async def transaction(self, bus: Queries | None = None) -> AsyncGenerator[Transaction]:
@@ -112,7 +112,7 @@ class ModuleStorage:
         with anyio.CancelScope(shield=True):
             if outgoing:
                 await opened.commit(lambda connection: self.statements.keep(connection, outgoing))
-                self.wake()
+                self.wake(outgoing)
             else:
                 await opened.commit()
 

@@ -219,7 +219,7 @@ class Once:
         except CommitUnknown:
             return await self._find_out(message_id)
         if outgoing:
-            storage.wake()
+            storage.wake(outgoing)
         return None
 
     def _lost(self, delivery: Delivery) -> PartitionLost:
@@ -242,7 +242,7 @@ class Once:
                 continue
             if outcome is None:
                 break
-            self.storage.wake()
+            self.storage.wake()  # the commit was there after all
             return outcome
         target = self.storage.store.target
         raise DatabaseUnavailable(self.storage.module, str(target), "it was lost during a commit, which is not there")
