@@ -169,7 +169,12 @@ async def after(clock: ManualClock, seconds: float, condition: Callable[[], obje
         clock.advance(seconds / 200)
         await settle()
         await anyio.sleep(0.002)
-    await until(condition)
+
+    def holds_a_moment_later() -> bool:
+        clock.advance(0.3)  # what it waits for may take several turns, each with a pause of its own
+        return bool(condition())
+
+    await until(holds_a_moment_later)
 
 
 async def test_what_is_scheduled_is_sent_when_it_is_due_and_not_before(settings: Settings) -> None:

@@ -76,6 +76,13 @@ class Statements:
         self.add_outgoing = sql(
             "INSERT INTO fissile_outbox (topic, record_key, body, headers, due_ms) VALUES (?, ?, ?, ?, ?)"
         )
+        # On PostgreSQL each statement is a round trip, so the commonest case, one event and the outcome, is one.
+        self._add_both = None
+        if dialect == "postgresql":
+            self._add_both = (
+                "WITH kept AS (INSERT INTO fissile_outbox (topic, record_key, body, headers, due_ms) VALUES (%s, %s, %s, %s, %s)) "  # noqa: S608 -- constants
+                + self.add_outcome
+            )
         self.claim = sql(
             'INSERT INTO fissile_fence ("partition", epoch) VALUES (?, 1) '
             'ON CONFLICT ("partition") DO UPDATE SET epoch = fissile_fence.epoch + 1 RETURNING epoch'
@@ -101,6 +108,28 @@ class Statements:
     def forget_error(self, connection: Connection, handler: str, message_id: str) -> None:
         """Forget that a message has come to a declared error, to record what it comes to now."""
         connection.exec_driver_sql(self._forget_error, (handler, message_id))
+
+    def finish(
+        self,
+        connection: Connection,
+        outgoing: Sequence[Outgoing | Scheduled],
+        handler: str,
+        message_id: str,
+        outcome: Outcome,
+        now_ms: int,
+    ) -> None:
+        """Write what is to be sent, and what a message has come to.
+
+        Raises:
+            Repeated: It has been handled meanwhile.
+        """
+        if self._add_both is None or len(outgoing) != 1:
+            self.keep(connection, outgoing)
+            self.record(connection, handler, message_id, outcome, now_ms)
+            return
+        row = (*_row(outgoing[0]), handler, message_id, outcome.digest, outcome.name, outcome.body, now_ms)
+        if connection.exec_driver_sql(self._add_both, row).rowcount != 1:
+            raise Repeated
 
     def keep(self, connection: Connection, outgoing: Sequence[Outgoing | Scheduled]) -> None:
         """Write what is to be sent."""

@@ -32,7 +32,11 @@ from fissile.database._store import Store
 _logger = logging.getLogger("fissile.outbox")
 
 _POLL_S = 1.0
-_BREATH_S = 0.003
+_SHARE = 4
+"""A round begins at the earliest when that many times the duration of the last one have passed since it began: under load the commits of a
+moment make one round, and handlers have most of the time."""
+
+_LONGEST_BREATH_S = 0.02
 _DELETE_S = 0.25
 """How long a row that was sent may stand, in seconds. Deleting each at once would cost a commit per message."""
 
@@ -111,10 +115,10 @@ class Relay:
                     await self._clock.sleep(min(_FIRST_PAUSE_S * 2.0**failures, _LONGEST_PAUSE_S))
                 else:
                     failures, self._trouble = 0, None
+                    breath_s = min(_LONGEST_BREATH_S, _SHARE * (anyio.current_time() - begun))
                     if wait_s > 0.0:
                         await self._wait(wait_s)
-                    # Under load the commits of a moment make one round.
-                    await anyio.sleep(max(0.0, begun + _BREATH_S - anyio.current_time()))
+                        await anyio.sleep(max(0.0, begun + breath_s - anyio.current_time()))
         finally:
             with anyio.move_on_after(1.0, shield=True):
                 await self._leave()

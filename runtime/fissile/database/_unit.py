@@ -203,10 +203,9 @@ class Once:
         def last(connection: Connection) -> None:
             if epoch is not None:
                 statements.check_epoch(connection, *epoch)
-            statements.keep(connection, outgoing)
             if delivery is not None and delivery.retried is not None:
                 statements.forget_error(connection, self.name, message_id)
-            statements.record(connection, self.name, message_id, outcome, now_ms)
+            statements.finish(connection, outgoing, self.name, message_id, outcome, now_ms)
 
         try:
             await unit.commit(last)
