@@ -103,9 +103,10 @@ def _as_in_containers(application: Application) -> Application:
 
 def _common(settings: Settings, *, uses_kafka: bool) -> Tree:
     """What all processes have in common. Their user has no rights beyond its own, and nothing to write to but /tmp."""
+    needed = (["kafka"] if uses_kafka else []) + (["postgres"] if settings.database.startswith("postgres") else [])
     return {
         "env_file": [".env", OVERRIDE],
-        "depends_on": {"kafka": {"condition": "service_healthy"}} if uses_kafka else {},
+        "depends_on": {service: {"condition": "service_healthy"} for service in needed},
         "init": True,
         "restart": "unless-stopped",
         "stop_grace_period": f"{math.ceil(settings.drain_s) + _LONGER_THAN_DRAIN_S}s",

@@ -164,6 +164,15 @@ def test_what_a_process_needs_of_its_container_is_merged_into_its_service(shop: 
     assert "ghostscript" not in service(text, "front")
 
 
+def test_where_modules_have_their_tables_in_postgresql_processes_wait_for_it(shop: Path) -> None:
+    assert "postgres:" not in generated(shop)
+    with (shop / ".docker/.override.env").open("a") as override:
+        override.write("\nFISSILE_DATABASE=postgresql://shop:shop@postgres/shop\n")
+    text = generated(shop)
+    assert "    postgres:\n      condition: service_healthy\n" in text
+    assert "shop:shop" not in text, "passwords stay in the environment"
+
+
 def test_a_table_for_a_process_that_is_not_there_is_a_fault(shop: Path) -> None:
     (shop / ".docker/services.toml").write_text('[bakc]\nmem_limit = "1g"\n')
     done = fissile("export", "compose", cwd=shop)
