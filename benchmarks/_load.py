@@ -14,6 +14,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from fissile._garbage import collect_less
+
 Order = Callable[..., Awaitable[Mapping[str, Any]]]
 """What a program does when it is told to. Any: what it is told, and what it tells, as JSON has it."""
 
@@ -85,6 +87,7 @@ async def obey(orders: Mapping[str, Order]) -> None:
     Args:
         orders: What can be done, by name.
     """
+    collect_less()  # as in production; the floors likewise
     tell({"ready": True})
     while line := await anyio.to_thread.run_sync(sys.stdin.readline):
         said: dict[str, Any] = json.loads(line)

@@ -116,8 +116,7 @@ async def measure(settings: Settings, floor_url: str, rounds: int) -> dict[str, 
     pairs: dict[str, list[tuple[float, float]]] = {**{f"{count} at once": [] for count in AT_ONCE}, "latency": []}
     subscriber = Subscriber(None)
     floor = Floor(floor_url)
-    async with App([shop(), ledger(subscriber.told)], settings=settings) as app:
-        subscriber.bus = app.bus
+    async with App([shop()], settings=settings) as app:
 
         async def place(name: str) -> None:
             await app.bus.execute(Place(name))
@@ -127,6 +126,9 @@ async def measure(settings: Settings, floor_url: str, rounds: int) -> dict[str, 
                 pair = (await rate(place, count), await rate(floor.place, count))
                 if number:
                     pairs[f"{count} at once"].append(pair)
+    async with App([shop(), ledger(subscriber.told)], settings=settings) as app:
+        subscriber.bus = app.bus
+        for number in range(rounds + 1):
             pair = (await subscriber.latency_ms(40), await p50_ms(floor.place, 40))
             if number:
                 pairs["latency"].append(pair)

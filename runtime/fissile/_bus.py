@@ -267,7 +267,11 @@ class Bus(Queries):
         keep = self._routes.keep
         name = record.headers_by_name()["ce_type"].decode()
         if keep is None:
-            who = f"the module {self._routes.caller!r} has no database" if self._routes.caller else "it is sent from outside of all modules"
+            who = (
+                f"the module {self._routes.caller!r} has no database"
+                if self._routes.caller
+                else "it is sent from outside of all modules"
+            )
             raise CallRefused(
                 f"{name} was not scheduled: {who}, and there is nowhere to keep it until then. "
                 "Declare one, Module(contract, database=Schema(metadata)), or send a command to a module that has one."

@@ -47,9 +47,10 @@ class _AsyncioParked:
 
 
 class _TrioParked:
-    __slots__ = ("_is_set", "_task", "_value")
+    __slots__ = ("_is_set", "_lowlevel", "_task", "_value")
 
-    def __init__(self) -> None:
+    def __init__(self, lowlevel: Any) -> None:  # Any: the module trio.lowlevel, imported where Trio runs
+        self._lowlevel = lowlevel
         self._task: trio.lowlevel.Task | None = None
         self._is_set = False
         self._value: Any = None
@@ -59,28 +60,27 @@ class _TrioParked:
             return
         self._is_set, self._value = True, value
         if self._task is not None:
-            import trio
-
             task, self._task = self._task, None
-            trio.lowlevel.reschedule(task)
+            self._lowlevel.reschedule(task)
 
     async def wait(self) -> Any:
-        import trio
-
-        def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
-            self._task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
         if not self._is_set:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(abort)
+            self._task = self._lowlevel.current_task()
+            await self._lowlevel.wait_task_rescheduled(self._abort)
         return self._value
+
+    def _abort(self, _: Callable[[], object]) -> trio.lowlevel.Abort:
+        self._task = None
+        succeeded: trio.lowlevel.Abort = self._lowlevel.Abort.SUCCEEDED
+        return succeeded
 
 
 def parking() -> Callable[[], Parked]:
     """Return what makes a `Parked` of the running event loop."""
     if sniffio.current_async_library() == "trio":
-        return _TrioParked
+        import trio
+
+        return partial(_TrioParked, trio.lowlevel)
     import asyncio
 
     # Looked up once: on Python 3.11 asking for the running loop is a system call.
@@ -108,3 +108,14 @@ def call_soon(function: Callable[[*Arguments], object], *arguments: *Arguments) 
         import asyncio
 
         asyncio.get_running_loop().call_soon(function, *arguments)
+
+
+def posting() -> Callable[..., object]:
+    """Return what calls a function in the running event loop from another thread; it raises RuntimeError once the loop has ended."""
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon  # its RunFinishedError is a RuntimeError
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon_threadsafe

@@ -20,7 +20,7 @@ from attrs import define, field
 
 from fissile._bounds import Gate
 from fissile._bus import Queries, Route
-from fissile._cancellation import cancellation_test
+from fissile._cancellation import cancellation_test, deadline_test
 from fissile._codec import Codec, ErrorCodec
 from fissile._envelope import Encoder, header, key_bytes
 from fissile._errors import CallError, DeadlineExceeded, HandlerFailed, InvalidMessage, TransportClosed, Unavailable
@@ -45,6 +45,10 @@ from fissile._sweeper import Sweeper
 from fissile.abc import Outgoing, Record, Stored, Transport
 
 _logger = logging.getLogger("fissile.remote")
+
+REPLIES_AT_A_TIME = 128
+"""How many callers are woken before the event loop has a turn, in which what they call next is sent. With more at a time, caller and callee
+work by turns instead of side by side: with 512 calls in flight that takes a fifth of the rate."""
 
 
 class RemoteStatistics(msgspec.Struct, frozen=True):
@@ -109,6 +113,7 @@ class Remote:
     sweeper: Sweeper = field(init=False)
     time: Callable[[], float] = field(factory=loop_time, init=False)
     is_cancelled: Callable[[], bool] = field(factory=cancellation_test, init=False)
+    scope_deadline: Callable[[], float] = field(factory=deadline_test, init=False)
     _cancelled_class: type[BaseException] = field(factory=anyio.get_cancelled_exc_class, init=False)
     _reply_to: tuple[str, bytes] = field(init=False)
     _new_parked: Callable[[], Parked] = field(factory=parking, init=False)
@@ -132,7 +137,9 @@ class Remote:
             Unavailable: The replies can no longer be read; those who wait are told, and the next run reads anew.
         """
         try:
-            async with self.transport.read([(REPLIES_TOPIC, self.partition)], "latest") as reader:
+            async with self.transport.read(
+                [(REPLIES_TOPIC, self.partition)], "latest", batch=REPLIES_AT_A_TIME
+            ) as reader:
                 self.is_listening = True
                 while True:
                     for record in await reader.receive():
@@ -246,12 +253,12 @@ def remote_route(target: Target, remote: Remote, gate: Gate, *, default_timeout_
         default_timeout_s: The deadline of a chain whose caller has none, in seconds.
         depth_limit: How many calls may be nested.
     """
-    is_cancelled = remote.is_cancelled
+    is_cancelled, scope_deadline = remote.is_cancelled, remote.scope_deadline
 
     async def call(bus: Queries, message: Any, message_id: str | None) -> Any:
         deadline, sweeps = bus._deadline, False
         if deadline == inf:  # it starts a chain
-            deadline = anyio.current_effective_deadline()
+            deadline = scope_deadline()
             if deadline == inf:
                 deadline, sweeps = remote.time() + default_timeout_s, True
         if is_refused(bus, depth_limit):

@@ -96,19 +96,25 @@ class Settings:
         "Where modules keep their tables: sqlite:///folder (one file per module), or postgresql://user:password@host/database.",
     )
     database_prefix: str = setting(
-        "", "What the names of schemas, roles and files begin with, so that applications and environments can share a server."
+        "",
+        "What the names of schemas, roles and files begin with, so that applications and environments can share a server.",
     )
     database_migrate: bool = setting(
-        default=False, help="Whether missing migrations are applied at start, as `fissile dev` does; otherwise the start refuses."
+        default=False,
+        help="Whether missing migrations are applied at start, as `fissile dev` does; otherwise the start refuses.",
     )
-    database_connections: int = setting(10, "How many connections a module has to PostgreSQL; on SQLite one writes and four read.")
+    database_connections: int = setting(
+        10, "How many connections a module has to PostgreSQL; on SQLite one writes and four read."
+    )
     database_threads: int = setting(16, "How many statements of a module run at a time, each in a worker thread.")
     inbox_retention_s: float = setting(
         7 * 86_400.0, "How long a module with a database remembers which messages it has handled, in seconds."
     )
     database_lock_s: float = setting(10.0, "How long a statement waits for a lock or a connection, in seconds.")
     database_connect_s: float = setting(5.0, "How long a connection to the database may take, in seconds.")
-    sagas_running: int = setting(100, "How many sagas of a module run at a time in a process; those that wait are not counted.")
+    sagas_running: int = setting(
+        100, "How many sagas of a module run at a time in a process; those that wait are not counted."
+    )
     saga_steps: int = setting(1000, "How many steps a saga may have.")
     saga_claim_s: float = setting(
         5.0, "After which silence of a process its sagas are gone on with by others, in seconds."

@@ -20,9 +20,7 @@ from tests.faults.proxy import Damage, Proxy, proxied
 pytestmark = [pytest.mark.timeout(600), on("asyncio", "trio")]
 
 AWAY_S = 10.0 if IS_FULL else 4.0
-# A half-open network is noticed twice, one after the other: by the consumer, two seconds after its session, and by the producer of replies,
-# which may have had nothing to send until then, after the deadline of an append.
-QUICK = attrs.evolve(SETTINGS, kafka_append_s=2.0, kafka_revoke_s=1.0)
+QUICK = attrs.evolve(SETTINGS, kafka_revoke_s=1.0)
 
 
 @pytest.fixture

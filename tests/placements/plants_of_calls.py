@@ -390,12 +390,13 @@ def commands_of_one_key_overlap_in_one_process(patch: Patch) -> None:
 @plant(8, "loopback", "kind='overlap'", seen_in="happened", shows="'in a', 'in b'")
 def commands_of_one_key_overlap_in_the_log(patch: Patch) -> None:
     patch.setattr(bounds.Turns, "turn", _no_turn)
-    original = partition.PartitionState._lane
+    original = partition.PartitionState.add
 
-    def lane(self: Any, subscription: Any, key: Any) -> Any:
-        return original(self, subscription, None if subscription.handler.kind == "command" else key)
+    def add(self: Any, record: Any, subscriptions: Any, *more: Any) -> Any:
+        free = [(one, None if one.handler.kind == "command" else key) for one, key in subscriptions]
+        return original(self, record, free, *more)
 
-    patch.setattr(partition.PartitionState, "_lane", lane)
+    patch.setattr(partition.PartitionState, "add", add)
 
 
 @plant(8, "local", "'again:word'", shows="nothing came")

@@ -51,7 +51,12 @@ def answer_failure(request: Request, delivery: Delivery, failure: Exception) -> 
 
 def bus_of(delivery: Delivery) -> Queries:
     """Make the bus of a delivery's handler: its chain goes on where that of the sender was."""
-    record, headers, handler, request = delivery.record, delivery.headers, delivery.subscription.handler, delivery.request
+    record, headers, handler, request = (
+        delivery.record,
+        delivery.headers,
+        delivery.subscription.handler,
+        delivery.request,
+    )
     depth = headers.get("fissile-depth", b"")
     return handler.bus_type(
         handler.routes,

@@ -12,6 +12,7 @@ from math import inf
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import msgspec
 from attrs import define, field
 
@@ -111,6 +112,7 @@ class Consumer:
     _handlers: dict[tuple[str, str], list[Subscription]] = field(
         factory=dict[tuple[str, str], list[Subscription]], init=False
     )
+    _overfull: dict[PartitionState, None] = field(factory=dict[PartitionState, None], init=False)
     _tasks: anyio.abc.TaskGroup | None = field(default=None, init=False)
     _draining: anyio.Event = field(factory=anyio.Event, init=False)
     _deadline: float = field(default=inf, init=False)
@@ -143,6 +145,7 @@ class Consumer:
         """
         self._partitions.clear()
         self._requests.clear()
+        self._overfull.clear()
         async with self.transport.join(self.group, self.topics) as member, anyio.create_task_group() as tasks:
             self._member, self._tasks = member, tasks
             self._attempts.start(tasks)
@@ -152,6 +155,7 @@ class Consumer:
                 if self._attempts.held is not None:
                     tasks.start_soon(self._attempts.held.follow)
                 while True:
+                    await self._hold_back(member)
                     await self._take(member, await member.receive())
             finally:
                 self.assigned = False
@@ -206,13 +210,26 @@ class Consumer:
                 state = self._partitions[record.topic, record.partition]
                 if state.in_hand < self.settings.window:
                     self._take_record(state, record)
-                else:
+                    continue
+                if record.topic == self.requests_topic:
                     self._give_up_if_cancelled(by_name(record.headers))
-                    state.backlog.append(record)
-                if state.in_hand >= self.settings.window and not state.paused:
-                    state.paused = True
-                    self._pauses += 1
-                    member.pause([state.partition])
+                self._overfull[state] = None
+                state.backlog.append(record)
+
+    async def _hold_back(self, member: Member) -> None:
+        """Pause the partitions of which more than another window has come: a pause costs a round trip, and the next records are at hand."""
+        if not self._overfull:
+            return
+        # A turn for the workers: handlers that do not suspend are through with it after that.
+        await anyio.lowlevel.checkpoint()
+        for state in tuple(self._overfull):
+            if state.paused or state.revoked or not state.backlog:
+                del self._overfull[state]
+            elif len(state.backlog) > self.settings.window:
+                del self._overfull[state]
+                state.paused = True
+                self._pauses += 1
+                member.pause([state.partition])
 
     def _give_up_if_cancelled(self, headers: Mapping[str, bytes]) -> bool:
         given_up = headers.get(CANCEL)
@@ -239,7 +256,7 @@ class Consumer:
             if request is not None:
                 self._attempts.refuse(request, f"{self.module} handles no {name!r}")
         elif request is not None:
-            deliveries = self._take_request(state, record, headers, request)
+            deliveries = self._take_request(state, record, headers, request, self.requests[name])
         else:
             found = self.subscriptions.get((record.topic, name), ())
             deliveries = state.add(record, [(one, record.key if one.ordered else None) for one in found], headers)
@@ -279,9 +296,13 @@ class Consumer:
             self._member.resume([state.partition])
 
     def _take_request(
-        self, state: PartitionState, record: Record, headers: Mapping[str, bytes], request: Request
+        self,
+        state: PartitionState,
+        record: Record,
+        headers: Mapping[str, bytes],
+        request: Request,
+        subscription: Subscription,
     ) -> list[Delivery]:
-        subscription = self.requests[text(headers, "ce_type") or ""]
         key = record.key if subscription.ordered else None
         name = subscription.handler.name
         if key is not None and any(

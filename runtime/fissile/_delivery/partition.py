@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import msgspec
 from attrs import define, field
 
 from fissile._delivery.lifecycle import Delivery, State, Step
@@ -20,15 +21,14 @@ LaneKey = tuple["Subscription", bytes]
 _NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
 
 
-@define(eq=False)
-class Lane:
+class Lane(msgspec.Struct, eq=False):
     """The deliveries of one key to one handler; the first is the one that may run."""
 
     key: LaneKey | None
-    deliveries: deque[Delivery] = field(factory=deque[Delivery])
+    deliveries: deque[Delivery]
 
 
-_FREE = Lane(None)
+_FREE = Lane(None, deque())
 """Stands for the lane of a delivery without a key, which waits for nobody."""
 
 
@@ -144,7 +144,7 @@ class PartitionState:
     def _lane(self, subscription: Subscription, key: bytes) -> Lane:
         lane = self._lanes.get((subscription, key))
         if lane is None:
-            lane = self._lanes[subscription, key] = Lane((subscription, key))
+            lane = self._lanes[subscription, key] = Lane((subscription, key), deque())
         return lane
 
     def _give_turn(self, delivery: Delivery) -> None:

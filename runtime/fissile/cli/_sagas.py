@@ -191,7 +191,9 @@ def _each(
         if target.dialect == "sqlite" and not target.file.exists():
             continue  # nothing has run yet, and to look makes no file
         try:
-            done: Sequence[T] = run_async(_use, application.settings, target, application.settings, function, int(writes))
+            done: Sequence[T] = run_async(
+                _use, application.settings, target, application.settings, function, int(writes)
+            )
         except DatabaseUnavailable as error:
             cure = "Where databases are is the setting FISSILE_DATABASE; `fissile config` shows it."
             raise CommandFailed(f"{str(error)[:1].upper()}{str(error)[1:]}.", cure, code=Exit.UNAVAILABLE) from error

@@ -100,9 +100,9 @@ async def _run(
         async with answering(app) as started:
 
             def up(announcements: tuple[str, ...]) -> None:
-                collect_less()
                 started()
                 ready(announcements)
+                collect_less()
 
             await app.run(on_ready=up, stop=stop, force=force)
 

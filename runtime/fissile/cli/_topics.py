@@ -45,7 +45,9 @@ def topics(
         if context.as_json:
             context.output.json({"created": [], "altered": []})
         else:
-            context.output.say("Nothing to decide: all topics are in the file; processes make and change them by themselves.")
+            context.output.say(
+                "Nothing to decide: all topics are in the file; processes make and change them by themselves."
+            )
         return Exit.OK
     changes = find_changes(application, topology)
     if changes.differ:

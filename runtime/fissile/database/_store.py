@@ -89,6 +89,7 @@ class Store:
         self._readers.close()
         self._writers.close()
         self._dialect.dispose()
+        self._threads.close()
 
     # --- transactions ------------------------------------------------------------------------------------------------
 

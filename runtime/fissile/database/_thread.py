@@ -7,13 +7,20 @@ cancelled the statement is interrupted, and the caller waits until the thread ha
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context, copy_context
 from math import inf
-from threading import Lock
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter, get_cancelled_exc_class
+from anyio.lowlevel import checkpoint_if_cancelled
+from sniffio import current_async_library_cvar
+
+from fissile._parking import Parked, parking, posting
 
 T = TypeVar("T")
 
@@ -75,17 +82,20 @@ class Job(Generic[T]):
 
 
 class Threads:
-    """Worker threads under a limit of their own.
+    """Worker threads of a store's own. A hop to one costs half of a hop through `anyio.to_thread`, and a transaction is two or three.
 
     Args:
-        count: How many jobs run at a time.
+        count: How many jobs run at a time; a thread is started when it is first needed.
     """
 
     def __init__(self, count: int) -> None:
-        self._limiter = CapacityLimiter(count)
-        self._stoppers = CapacityLimiter(
-            inf
-        )  # a job that is to be stopped holds a thread already: no limit may stand in the way
+        self._count = count
+        self._threads: list[Thread] = []
+        self._busy = 0
+        self._jobs: SimpleQueue[tuple[Job[Any], Context, Parked] | None] = SimpleQueue()
+        self._new_parked = parking()
+        self._post = posting()
+        self._stoppers = CapacityLimiter(inf)  # a job to be stopped holds a thread already: no limit may be in the way
         self._cancelled = get_cancelled_exc_class()
 
     async def run(self, job: Job[T]) -> T:
@@ -95,22 +105,64 @@ class Threads:
         it has happened.
         """
         try:
-            return await anyio.to_thread.run_sync(job.work, abandon_on_cancel=True, limiter=self._limiter)
+            return await self._hand_over(job)
         except self._cancelled:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(job.stop, limiter=self._stoppers)
+            await self._stop(job)
             raise
 
     async def finish(self, job: Job[T]) -> T:
         """Run a job that is not to be interrupted once it has begun; a cancellation waits for its end."""
-        shield = anyio.CancelScope(shield=True)
         try:
-            # A thread that was begun with `abandon_on_cancel=False` would be abandoned all the same by a native cancellation of asyncio's,
-            # which no scope holds off.
-            with shield:
-                return await anyio.to_thread.run_sync(job.work, abandon_on_cancel=True, limiter=self._limiter)
-            raise AssertionError("nothing cancels the shield")
-        except self._cancelled:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(job.stop, limiter=self._stoppers)
+                return await self._hand_over(job)
+            raise AssertionError("nothing cancels the shield")
+        except self._cancelled:  # a native cancellation of asyncio's, which no scope holds off
+            await self._stop(job)
             raise
+
+    def close(self) -> None:
+        """Let the threads end, and wait for that; no job is under way any more."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    async def _hand_over(self, job: Job[T]) -> T:
+        await checkpoint_if_cancelled()
+        parked = self._new_parked()
+        self._busy += 1
+        if self._busy > len(self._threads) < self._count:
+            thread = Thread(target=self._work, name="fissile database", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        context = copy_context()
+        context.run(current_async_library_cvar.set, None)  # no event loop runs in a worker thread
+        self._jobs.put((job, context, parked))
+        succeeded, value = await parked.wait()
+        if not succeeded:
+            try:
+                raise value
+            finally:
+                del value  # it refers to this frame
+        result: T = value
+        return result
+
+    def _work(self) -> None:
+        while (given := self._jobs.get()) is not None:
+            job, context, parked = given
+            try:
+                outcome = True, context.run(job.work)
+            except BaseException as error:  # noqa: BLE001 -- raised in the task that waits
+                outcome = False, error
+            with suppress(RuntimeError):  # the event loop has ended; nobody waits
+                self._post(self._done, parked, outcome)
+            del given, job, context, parked, outcome  # nothing is kept until the next job
+
+    def _done(self, parked: Parked, outcome: tuple[bool, Any]) -> None:
+        self._busy -= 1
+        parked.set(outcome)
+
+    async def _stop(self, job: Job[Any]) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(job.stop, limiter=self._stoppers)

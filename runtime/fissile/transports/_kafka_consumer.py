@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fissile.abc import Headers, Partition
+from fissile.abc import Partition
 from fissile.transports._kafka_bridge import forget
 from fissile.transports._kafka_damage import Damage, guard
 from fissile.transports._kafka_library import Clients, disconnect, library, within
@@ -34,7 +34,7 @@ class Raw(Protocol):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 class Rebalances(Protocol):
@@ -84,6 +84,10 @@ class Consumer:
             max_partition_fetch_bytes=max(1024 * 1024, options.max_record_bytes),
             fetch_max_bytes=16 * 1024 * 1024,
         )
+
+    def connections(self) -> Iterable[Any]:  # Any: the library has no types
+        """Return its connections to brokers."""
+        return tuple(self._raw._client._conns.values())
 
     async def start(self) -> None:
         """Connect.

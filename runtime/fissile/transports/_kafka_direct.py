@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-import anyio.lowlevel
 from attrs import define
 
 from fissile._errors import PositionLost, Unavailable
@@ -81,7 +80,7 @@ class KafkaReader(Reader):
     ends: Mapping[Partition, int]
 
     async def receive(self) -> Sequence[Record]:
-        await anyio.lowlevel.checkpoint()  # before anything is taken: a cancelled call must not have taken it
+        await self.inbox.checkpoint()
         while True:
             taken = self.inbox.take()
             if isinstance(taken, list):

@@ -275,7 +275,7 @@ class KafkaMember(Member):
         if self._to_hand_over is not None:
             self.bridge.to_loop(self.source.hand_over, self._to_hand_over)
             self._generation = self._to_hand_over = None
-        await anyio.lowlevel.checkpoint()  # before anything is taken: a cancelled call must not have taken it
+        await self.inbox.checkpoint()
         while True:
             taken = self.inbox.take()
             if taken is not None:

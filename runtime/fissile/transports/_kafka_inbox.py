@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
-import anyio
+import anyio.lowlevel
 from attrs import define, field, frozen
 
 from fissile._errors import TransportClosed
+from fissile._parking import Parked, parking
 from fissile.abc import Assigned, Partition, Record, Revoked, Status
 from fissile.transports._kafka_options import READ_AHEAD_BYTES
 
@@ -74,7 +75,8 @@ class Inbox:
     _silent_s: float = 0.0
     _told_at: float = field(factory=monotonic)
     _error: Exception | None = None
-    _changed: anyio.Event | None = None
+    _changed: Parked | None = None
+    _new_parked: Callable[[], Parked] = field(factory=parking)
 
     # --- what the loop sends -----------------------------------------------------------------------------------------
 
@@ -148,7 +150,7 @@ class Inbox:
 
     def _wake(self) -> None:
         if self._changed is not None:
-            self._changed.set()
+            self._changed.set(None)
             self._changed = None
 
     # --- what home does ----------------------------------------------------------------------------------------------
@@ -193,8 +195,16 @@ class Inbox:
 
     async def wait(self) -> None:
         """Wait until there may be something to take. One task may."""
-        changed = self._changed = anyio.Event()
+        changed = self._changed = self._new_parked()
         await changed.wait()
+
+    async def checkpoint(self) -> None:
+        """Be the checkpoint of a call that finds something to take at once; one that waits has its own.
+
+        It comes before anything is taken: a cancelled call must not have taken it.
+        """
+        if self._items or self._error is not None or self.is_closed:
+            await anyio.lowlevel.checkpoint()
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Set records of these partitions aside."""

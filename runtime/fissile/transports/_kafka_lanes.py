@@ -34,6 +34,7 @@ class Append(msgspec.Struct, eq=False):
         size_bytes: What the records take in the buffer.
         left: Of how many it is not known yet what became of them.
         at: When it reached the loop, on its clock; None before.
+        failure: Why a record of it is not stored, or may not be: then none that follows it in its partition is to be.
     """
 
     records: Sequence[Outgoing]
@@ -42,14 +43,9 @@ class Append(msgspec.Struct, eq=False):
     size_bytes: int
     left: int
     at: float | None = None
+    failure: CallError | None = None
     _places: list[tuple[int, int]] | None = None  # most appends have one record, and need no such list
-    _failure: CallError | None = None
     _is_unknown: bool = False
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a record of it is not stored, or may not be: then none that follows it in its partition is to be."""
-        return self._failure is not None
 
     def stored(self, index: int, offset: int) -> bool:
         """Note where a record is; tell whether that was the last to be known of."""
@@ -63,17 +59,17 @@ class Append(msgspec.Struct, eq=False):
     def failed(self, error: CallError) -> bool:
         """Note why a record is not stored, or may not be; tell whether that was the last to be known of."""
         self._is_unknown = self._is_unknown or isinstance(error, DeadlineExceeded)
-        self._failure = self._failure or error
+        self.failure = self.failure or error
         self.left -= 1
         return not self.left
 
     def outcome(self) -> Stored | CallError:
         """Return what `done` is told: "not stored" only if none is."""
-        if self._failure is None:
+        if self.failure is None:
             return self._places or []
-        if self._is_unknown and not isinstance(self._failure, DeadlineExceeded):
-            return DeadlineExceeded(f"Some of the records may be stored. {self._failure}")
-        return self._failure
+        if self._is_unknown and not isinstance(self.failure, DeadlineExceeded):
+            return DeadlineExceeded(f"Some of the records may be stored. {self.failure}")
+        return self.failure
 
 
 Entry = tuple[Append, int]
@@ -244,20 +240,20 @@ class Lanes:
     @staticmethod
     def _fill(producer: Producer, lane: Lane, entries: list[Entry], skipped: list[Entry]) -> Batch:
         batch = producer.new_batch()
-        queue = lane.queue
+        add, queue = batch.add, lane.queue
         now_ms = int(
             time.time() * 1000
         )  # of the machine, whatever clock a test owns: Kafka expires records by it, and refuses future ones
         while queue:
             append, index = queue[0]
-            if append.has_failed:
+            if append.failure is not None:
                 skipped.append(queue.popleft())
                 continue
             record = append.records[index]
-            if batch.append(timestamp=now_ms, key=record.key, value=record.value, headers=list(record.headers)) is None:
+            if add(len(entries), now_ms, record.key, record.value, list(record.headers)) is None:
                 break
             entries.append(queue.popleft())
-        batch.close()
+        batch.close(len(entries))
         return batch
 
     def _stored(self, entries: list[Entry], first: int) -> None:
@@ -275,7 +271,9 @@ class Lanes:
     def _fail(self, entries: list[Entry], error: CallError) -> None:
         if entries:
             self._trouble = (str(error), time.monotonic())
-        self._bridge.to_home(self._finish, [(append, append.outcome()) for append, _ in entries if append.failed(error)])
+        self._bridge.to_home(
+            self._finish, [(append, append.outcome()) for append, _ in entries if append.failed(error)]
+        )
 
 
 async def _settled(future: asyncio.Future[Place], seconds: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -30,6 +30,10 @@ class Client(Protocol):
 
     async def stop(self, seconds: float) -> None:
         """Disconnect, within a bound. Raises nothing."""
+        ...
+
+    def connections(self) -> Iterable[Any]:  # Any: the library has no types
+        """Return its connections to brokers."""
         ...
 
 
@@ -170,6 +174,28 @@ class Clients:
             await client.stop(seconds)
         finally:
             self._open.discard(client)
+
+    def close_silent(self, since: float) -> int:
+        """Close the connections on which no broker has answered since a moment; their clients open others when they need them.
+
+        A network that loses everything tells nobody: each request on such a connection waits for its own end, one after the other.
+
+        Args:
+            since: The moment, on the clock of `time.monotonic`.
+
+        Returns:
+            How many there were.
+        """
+        reason = library("aiokafka.conn").CloseReason.CONNECTION_BROKEN
+        silent = [
+            connection
+            for client in tuple(self._open)
+            for connection in client.connections()
+            if connection.connected() and connection._last_action < since
+        ]
+        for connection in silent:
+            connection.close(reason=reason)
+        return len(silent)
 
     def in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:  # Any: as above
         """Run something that nobody waits for before the end."""

@@ -9,6 +9,8 @@ It belongs in the loop (see `_kafka_bridge.py`).
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ from fissile.transports._kafka_options import Options, milliseconds
 
 if TYPE_CHECKING:
     import ssl
+
+_logger = logging.getLogger("fissile.kafka")
 
 _EVERY_S = 1.0
 _ONE_S = 1.0
@@ -45,6 +49,10 @@ class _Client:
             KafkaError: It does not answer.
         """
         await self.raw.send(self.raw.get_random_node(), library("aiokafka.protocol.admin").ApiVersionRequest())
+
+    def connections(self) -> Iterable[Any]:  # Any: the library has no types
+        """Return its connections to brokers."""
+        return tuple(self.raw._conns.values())
 
     async def stop(self, seconds: float) -> None:  # noqa: ARG002 -- the bound is in there
         """Disconnect, within a bound. Raises nothing."""
@@ -96,6 +104,10 @@ class Probe:
                 self._failures += 1
                 await self._drop()  # the next may find other nodes
             else:
+                if self._failures:
+                    closed = self._clients.close_silent(self._answered_at)
+                    if closed:
+                        _logger.warning("Kafka answers again; %d connections that have been silent were closed", closed)
                 self._failures, self._answered_at = 0, monotonic()
 
     async def _ask(self) -> None:

@@ -21,7 +21,8 @@ _logger = logging.getLogger("fissile.kafka")
 _POLL_S = 1.0
 PULSE_S = 1.0
 """How often a source is looked after, in seconds."""
-_CHUNK_RECORDS = 2000
+_CHUNK_RECORDS = 500
+"""How many records are moved home at a time. More would be out of the processor's caches by the time home looks at them."""
 _AGAIN_S = 10.0
 """After how long a batch that cannot be read is tried again, in seconds: another copy may have become the leader."""
 _STOP_S = 5.0
@@ -33,7 +34,7 @@ def _headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     for _, value in headers:
         if value is None:
             return tuple((name, value or b"") for name, value in headers)
-    return headers  # type: ignore[return-value]  # the loop has seen that none is None
+    return tuple(headers)  # type: ignore[arg-type]  # the loop has seen that none is None
 
 
 class Source:
@@ -115,6 +116,9 @@ class Source:
                 continue
             if found:
                 self._send_home(found)
+                if sum(map(len, found.values())) >= _CHUNK_RECORDS:
+                    # A turn for home: there is more to take, and so nothing else to wait for here.
+                    await asyncio.sleep(0)
             for damage in self.consumer.take_damages():
                 self.on_damage(damage)
 

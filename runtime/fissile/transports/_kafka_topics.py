@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,10 @@ class Admin:
     def __init__(self, options: Options, context: ssl.SSLContext | None) -> None:
         # Any: the library has no types
         self.raw: Any = library("aiokafka.admin").AIOKafkaAdminClient(**options.client(), ssl_context=context)
+
+    def connections(self) -> Iterable[Any]:  # Any: the library has no types
+        """Return its connections to brokers."""
+        return tuple(self.raw._client._conns.values())
 
     async def stop(self, seconds: float) -> None:
         """Disconnect, within a bound. Raises nothing."""

@@ -56,6 +56,7 @@ class KafkaTransport(Transport):
     _clients: Clients = field(init=False, repr=False)
     _producers: Producers = field(init=False, repr=False)
     _lanes: Lanes = field(init=False, repr=False)
+    _submit: Callable[[Append], None] = field(init=False, repr=False)
     _probe: Probe = field(init=False, repr=False)
     _park: Callable[[], Parked] = field(init=False, repr=False)
     _topics: dict[str, int] = field(factory=dict[str, int], init=False, repr=False)
@@ -90,6 +91,9 @@ class KafkaTransport(Transport):
     async def _connect(self) -> None:
         self._producers = Producers(self.options, self._context, self._clients)
         self._lanes = Lanes(self._bridge, self._producers, self.options, self._finish)
+        self._submit = self._lanes.submit
+        if self._bridge.is_apart:  # else there is nothing to cross
+            self._submit = lambda append: self._bridge.to_loop(self._lanes.submit, append)
         self._probe = Probe(self.options, self._context, self._clients)
         try:
             await self._producers.get()
@@ -179,13 +183,14 @@ class KafkaTransport(Transport):
     # --- storing -----------------------------------------------------------------------------------------------------
 
     def append_nowait(self, records: Sequence[Outgoing], done: Callable[[Stored | CallError], None]) -> None:
-        self._refuse_if_closed()
+        if self._is_closed or self._bridge.is_dead:
+            self._refuse_if_closed()
         partitions: list[int] = []
         size_bytes = 0
-        anywhere = -1
+        anywhere, topics = -1, self._topics
         for record in records:
             size_bytes += self._size_of(record)
-            partition, counted = record.partition, self._partitions_of(record.topic)
+            partition, counted = record.partition, topics.get(record.topic) or self._partitions_of(record.topic)
             if partition is None:
                 if record.key is not None:
                     partition = partition_of(record.key, counted)
@@ -206,7 +211,7 @@ class KafkaTransport(Transport):
         append = Append(records, partitions, done, size_bytes, len(records))
         self._open.add(append)
         self._open_bytes += size_bytes
-        self._bridge.to_loop(self._lanes.submit, append)
+        self._submit(append)
 
     def _size_of(self, record: Outgoing) -> int:
         size = len(record.value or b"") + len(record.key or b"")

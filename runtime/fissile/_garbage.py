@@ -1,0 +1,19 @@
+"""What a process that serves tells Python's garbage collector."""
+
+from __future__ import annotations
+
+import gc
+
+ALLOCATIONS = 20_000
+"""After so many objects more than have gone, the youngest are looked through."""
+
+
+def collect_less() -> None:
+    """Have the garbage collector look seldom, and only at what is made from now on.
+
+    What an application imports and opens at its start stays for good; and of what a message leaves behind, nearly all goes by itself, without
+    the collector. By default it looks every 700 objects: with some hundred messages in hand that takes a tenth of the time of a process.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(ALLOCATIONS, 10, 10)
