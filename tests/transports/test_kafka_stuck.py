@@ -10,13 +10,13 @@ from typing import Any
 import anyio
 import pytest
 
-from fissile._errors import PositionLost, Unavailable
+from fissile._errors import DeadlineExceeded, PositionLost, Unavailable
 from fissile.abc import Member, Reader
 from fissile.transports._kafka_direct import KafkaReader
 from fissile.transports._kafka_group import KafkaMember
 from fissile.transports.kafka import KafkaTransport
 from tests.brokers.processes import BrokerProcess
-from tests.transports.helpers import assigned, kafka, numbers, opened, record, some, until, without_uvloop
+from tests.transports.helpers import PATIENCE_S, assigned, numbers, opened, record, some, until, without_uvloop
 
 STUCK_S = 1.5
 
@@ -141,11 +141,24 @@ async def test_who_is_silent_for_too_long_is_given_up(own_apache_kafka: BrokerPr
                 await _fails(member, "no answer for")
         finally:
             own_apache_kafka.go_on()
+        await until_it_serves(transport)
         async with (
-            kafka(own_apache_kafka.server, transport.options.prefix) as another,
+            opened(own_apache_kafka.server, partitions=1, prefix=transport.options.prefix) as another,
             another.join("g", {"t": "earliest"}) as member,
         ):
             await assigned(member)
+
+
+async def until_it_serves(transport: KafkaTransport) -> None:
+    """Wait until a broker that was frozen leads its partitions again: it may have fenced itself."""
+    with anyio.fail_after(PATIENCE_S):
+        while True:
+            try:
+                await transport.append([record(0, partition=0)])
+            except (Unavailable, DeadlineExceeded):
+                await anyio.sleep(0.05)
+            else:
+                return
 
 
 @without_uvloop
