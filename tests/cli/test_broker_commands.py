@@ -133,11 +133,13 @@ def test_a_topic_that_keeps_records_otherwise_is_pending_and_changed(
 
 def plan_that_ends_with(code: int, folder: Path, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Return what `plan` says when the broker has taken over a change, which it answers before it has."""
+    told = ""
     for _ in range(20):
         planned = fissile("plan", cwd=folder, **settings)
         if planned.returncode == code:
             return planned
-    pytest.fail(f"it never ended with {code}: {planned.stdout}{planned.stderr}")
+        told = planned.stdout + planned.stderr
+    pytest.fail(f"it never ended with {code}: {told}")
 
 
 def test_the_plan_names_processes_groups_and_the_calls_that_become_remote(
