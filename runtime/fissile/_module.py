@@ -319,7 +319,7 @@ class Module:
 
         Args:
             name: The schedule's name, unique in its module.
-            expression: When: five fields as cron has them, such as `0 3 * * *`.
+            expression: When: five fields as cron has them, such as `0 3 * * *`; six begin with the second.
             command: The command, the same each time.
             time_zone: Where the clock hangs that the expression speaks of, such as `Europe/Berlin`.
         """

@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 import msgspec
 
-from fissile._errors import CallError
+from fissile._errors import CallError, InvalidMessage
 
 Headers = tuple[tuple[str, bytes], ...]
 Partition = tuple[str, int]
@@ -54,9 +54,21 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
     partition: int | None = None
 
+    def size_bytes(self) -> int:
+        """Return what its key, its value and its headers take."""
+        size = len(self.value or b"") + len(self.key or b"")
+        for name, value in self.headers:
+            size += len(name) + len(value)
+        return size
+
     def headers_by_name(self) -> dict[str, bytes]:
         """Return the headers as a dictionary; the last of a name wins."""
         return dict(self.headers)
+
+
+def no_key(topic: str) -> InvalidMessage:
+    """Say that a record cannot be stored in a compacted topic."""
+    return InvalidMessage(topic, "the topic keeps the last record of each key, and this one has none")
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -230,6 +242,7 @@ class Transport(ABC):
 
         Raises:
             MessageTooLarge: A record is larger than the log takes.
+            InvalidMessage: A record has no key, and its topic is compacted.
             Overloaded: The buffer of what is being stored is full.
             TransportClosed: The transport is closed, or closing.
             Unavailable: The log has no such topic.

@@ -266,3 +266,19 @@ def test_a_schedule_that_cannot_be_understood_is_a_fault_at_start(tmp_path: Path
     (first, second) = App([module]).check()
     assert "'0 3 * *'" in first.what
     assert "two schedules that are called 'nightly'" in second.what
+
+
+async def test_more_than_a_batch_that_is_due_at_once_goes_without_waiting_for_the_next_look(settings: Settings) -> None:
+    hooks, clock = Hooks(), ManualClock()
+
+    async def later(bus: Bus) -> None:
+        for number in range(12):  # four of them are a batch
+            await bus.send_after(3600.0, Note(f"{number}".ljust(1_000_000)))
+
+    hooks.after = later
+    async with app_on(clock, hooks, settings) as app:
+        await app.bus.execute(Place("a"))
+        await after(clock, 10, lambda: hooks.seen)
+        await anyio.sleep(0.1)  # the relay has come to rest, until the clock moves
+        clock.advance(3600)
+        await until(lambda: len(hooks.noted) == 12)  # the clock stands still again

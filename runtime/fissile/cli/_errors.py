@@ -67,6 +67,8 @@ def describe(error: BaseException) -> tuple[str, tuple[str, ...]]:
         )
     if isinstance(root, CallError):
         return str(root), ()
+    if isinstance(root, Postponed):
+        return f"{_sentence(root)}.", ("Start it, or see FISSILE_DATABASE, and run this again.",)
     return f"{type(root).__name__}: {root}", (REPORT,)
 
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import anyio
 from sqlalchemy import Connection
 
 from fissile._bus import Scheduled
 from fissile._clock import Clock, SystemClock
-from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Overloaded, TransportClosed, Unavailable
+from fissile._errors import CallError, MessageTooLarge, TransportClosed
 from fissile._storage import Committed
 from fissile.abc import Outgoing, Transport
 from fissile.database._errors import DatabaseUnavailable
@@ -153,7 +153,7 @@ class Relay:
         wait_s = await self._schedules.tick(now)
         rows: list[Row] = []
         if len(self._known) < _KNOWN_ROWS:
-            rows = await self._store.read(self._find(now))
+            rows = await self._find(now)
         if rows:
             await self._send(transport, rows, topics, is_volatile=committed is not None)
         if committed is not None:
@@ -161,24 +161,30 @@ class Relay:
         if self._done and (len(self._done) >= BATCH_ROWS or self._clock.monotonic() - self._deleted_s >= _DELETE_S):
             await self._delete()
         await self._clean(now)
-        if len(rows) >= BATCH_ROWS // 2:
-            return 0.0
+        if len(rows) >= BATCH_ROWS // 2 or (rows and self._looks_at_s <= now):
+            return 0.0  # there may be more of them than are read at a time
         return min(wait_s, max(0.001, self._looks_at_s - now), _DELETE_S if self._known else _POLL_S)
 
-    def _find(self, now: float) -> Callable[[Connection], list[Row]]:
-        """Return what finds the rows to be sent: those that wait and, when it is time to look, those that are due."""
+    async def _find(self, now: float) -> list[Row]:
+        """Read the rows to be sent: those that wait and, when it is time to look, those that are due."""
         known, now_ms = frozenset(self._known), int(now * 1000)
 
-        def find(connection: Connection) -> list[Row]:
+        def find(connection: Connection) -> tuple[list[Row], float]:
             rows = self._outbox.read(connection, known)
-            if now >= self._looks_at_s:
-                due, next_ms = self._outbox.read_due(connection, known, now_ms)
-                rows += due
-                # Another replica may schedule something meanwhile, so it is looked at every second anyway.
-                self._looks_at_s = min(now + _POLL_S, math.inf if next_ms is None else next_ms / 1000)
-            return rows
+            if not looks:
+                return rows, math.inf
+            due, next_ms = self._outbox.read_due(connection, known, now_ms)
+            if due:
+                return rows + due, now
+            # Another replica may schedule something meanwhile, so it is looked at every second anyway.
+            return rows, min(now + _POLL_S, math.inf if next_ms is None else next_ms / 1000)
 
-        return find
+        looks = now >= self._looks_at_s
+        if looks:
+            self._looks_at_s = now + _POLL_S
+        rows, looks_at_s = await self._store.read(find)
+        self._looks_at_s = min(self._looks_at_s, looks_at_s)  # something may have been scheduled meanwhile
+        return rows
 
     async def _send(self, transport: Transport, rows: list[Row], topics: Collection[str], *, is_volatile: bool) -> None:
         """Store rows in the log, all in order. If that fails in the middle, all of them are sent again: twice is seen through, a gap not."""
@@ -186,18 +192,17 @@ class Relay:
         if unknown:
             await self._set_aside(unknown, "no module of the application declares the topic")
             rows = [row for row in rows if row.record.topic in topics]
+        if not rows:
+            return
         try:
             stored = await transport.append([row.record for row in rows])
         except MessageTooLarge as error:
-            large = [row for row in rows if (row.record.topic == error.message_name)] if len(rows) == 1 else []
-            if large:
-                await self._set_aside(large, str(error))
-                return
-            for row in rows:  # one of them; the others go
-                await self._send(transport, [row], topics, is_volatile=is_volatile)
+            if len(rows) == 1:
+                await self._set_aside(rows, str(error))
+            else:
+                for row in rows:  # one of them is; the others go
+                    await self._send(transport, [row], topics, is_volatile=is_volatile)
             return
-        except (Unavailable, DeadlineExceeded, Overloaded):
-            raise
         for row, (partition, offset) in zip(rows, stored, strict=True):
             self._known.add(row.seq)
             if is_volatile:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -29,8 +29,6 @@ from fissile.database._store import StoreTransaction
 if TYPE_CHECKING:
     from fissile._delivery.lifecycle import Delivery
     from fissile.database._storage import ModuleStorage
-
-T = TypeVar("T")
 
 _LOOK_AGAIN_S = (0.1, 0.3, 1.0)
 """When to look whether a transaction has happened whose commit was cut off, in seconds."""
@@ -100,7 +98,7 @@ class Unit:
         if opened is not None:
             await opened.rollback()
 
-    async def commit(self, last: Any) -> None:
+    async def commit(self, last: Callable[[Connection], None]) -> None:
         """Do the last step of the handler's transaction and commit it, or do the step in a transaction of its own."""
         opened, self._open = self._open, None
         self._allow_calls()

@@ -9,8 +9,8 @@ from attrs import define
 
 from fissile._errors import PositionLost, Unavailable
 from fissile.abc import Partition, Reader, Record, Start, Status
+from fissile.transports._inbox import Inbox
 from fissile.transports._kafka_damage import Damage
-from fissile.transports._kafka_inbox import Inbox
 from fissile.transports._kafka_library import kafka_error, partition_of, within
 from fissile.transports._kafka_source import Source
 

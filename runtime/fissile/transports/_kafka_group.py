@@ -13,10 +13,10 @@ from attrs import define
 
 from fissile._errors import Unavailable
 from fissile.abc import Assigned, Member, Partition, Record, Revoked, Start, Status
+from fissile.transports._inbox import Inbox
 from fissile.transports._kafka_bridge import Bridge
 from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_damage import Damage
-from fissile.transports._kafka_inbox import Inbox
 from fissile.transports._kafka_library import kafka_error, partition_of, within
 from fissile.transports._kafka_options import Options
 from fissile.transports._kafka_source import PULSE_S, Source

@@ -17,10 +17,6 @@ OVERHEAD_BYTES = 65_536
 """What key and headers may add to a message of the largest size: those of a dead letter have its traceback. As on the other transports."""
 BATCH_BYTES = 256 * 1024
 """The size of a batch. aiokafka's default of 16 KiB costs three quarters of the rate at 512 requests in flight."""
-READ_AHEAD_BYTES = 8 * 1024 * 1024
-"""How much a member or reader buffers."""
-RECORD_BYTES = 512
-"""What a record takes in memory besides its value; for the bounds of buffers."""
 
 
 def _masked(_: object) -> str:

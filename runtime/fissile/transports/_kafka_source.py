@@ -9,12 +9,12 @@ from time import monotonic
 
 from fissile._errors import Unavailable
 from fissile.abc import Headers, Partition, Record
+from fissile.transports._inbox import READ_AHEAD_BYTES, RECORD_BYTES, Chunk, Inbox, Pulse
 from fissile.transports._kafka_bridge import Bridge, forget
 from fissile.transports._kafka_consumer import Consumer, Raw
 from fissile.transports._kafka_damage import Damage
-from fissile.transports._kafka_inbox import Chunk, Inbox, Pulse
 from fissile.transports._kafka_library import kafka_error
-from fissile.transports._kafka_options import READ_AHEAD_BYTES, RECORD_BYTES, Options
+from fissile.transports._kafka_options import Options
 
 _logger = logging.getLogger("fissile.kafka")
 

@@ -12,7 +12,7 @@ from attrs import define, field
 from fissile._errors import CallError
 from fissile._parking import Parked
 from fissile.abc import Assigned, Member, Partition, Reader, Record, Revoked, Status
-from fissile.transports._kafka_inbox import Pulse
+from fissile.transports._inbox import Pulse
 from fissile.transports._sqlite_groups import Groups
 from fissile.transports._sqlite_reading import Reading, Seat, Source
 from fissile.transports._sqlite_writer import Job, Writer

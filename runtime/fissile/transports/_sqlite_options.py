@@ -11,10 +11,6 @@ from fissile._settings import Settings
 
 OVERHEAD_BYTES = 65_536
 """What key and headers may add to a message of the largest size: those of a dead letter have its traceback. As on the other transports."""
-RECORD_BYTES = 512
-"""What a record takes in memory besides its value; for the bounds of buffers."""
-READ_AHEAD_BYTES = 8 * 1024 * 1024
-"""How much a member or reader buffers."""
 
 _SCHEME = "sqlite:///"
 

@@ -19,12 +19,12 @@ from attrs import define, field
 from fissile._errors import PositionLost, Unavailable
 from fissile._parking import Parked
 from fissile.abc import Assigned, Partition, Revoked, Start
-from fissile.transports._kafka_inbox import Chunk, Inbox
+from fissile.transports._inbox import READ_AHEAD_BYTES, RECORD_BYTES, Chunk, Inbox
 from fissile.transports._sqlite_file import connect, is_busy
 from fissile.transports._sqlite_groups import HANDING_OVER, HOLDING, Groups
 from fissile.transports._sqlite_home import Home
 from fissile.transports._sqlite_log import ends_of, fetch, first_kept
-from fissile.transports._sqlite_options import READ_AHEAD_BYTES, RECORD_BYTES, Options
+from fissile.transports._sqlite_options import Options
 
 _logger = logging.getLogger("fissile.sqlite")
 

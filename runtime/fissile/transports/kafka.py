@@ -22,15 +22,15 @@ from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Overlo
 from fissile._parking import Parked, parking
 from fissile._partitioner import partition_of
 from fissile._settings import Settings
-from fissile.abc import Member, Outgoing, Partition, Reader, Start, Stored, TopicSpec, Transport
+from fissile.abc import Member, Outgoing, Partition, Reader, Start, Stored, TopicSpec, Transport, no_key
+from fissile.transports._inbox import RECORD_BYTES, Inbox
 from fissile.transports._kafka_bridge import Bridge, open_bridge
 from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_direct import DirectSource, KafkaReader
 from fissile.transports._kafka_group import GroupSource, KafkaMember
-from fissile.transports._kafka_inbox import Inbox
 from fissile.transports._kafka_lanes import Append, Lanes, Told
 from fissile.transports._kafka_library import Clients, library, security_context, within
-from fissile.transports._kafka_options import RECORD_BYTES, Options, options_of
+from fissile.transports._kafka_options import Options, options_of
 from fissile.transports._kafka_probe import Probe
 from fissile.transports._kafka_producer import Producers
 from fissile.transports._kafka_source import Source
@@ -196,7 +196,7 @@ class KafkaTransport(Transport):
                     partition = partition_of(record.key, counted)
                 elif record.topic in self._compacted:
                     # Kafka would refuse the whole batch, with the records of others in it.
-                    raise Unavailable(f"The topic {record.topic} is compacted: it takes no record without a key.")
+                    raise no_key(record.topic)
                 else:
                     # One partition for all of a call: fewer batches.
                     anywhere = self._next() if anywhere < 0 else anywhere
@@ -214,9 +214,7 @@ class KafkaTransport(Transport):
         self._submit(append)
 
     def _size_of(self, record: Outgoing) -> int:
-        size = len(record.value or b"") + len(record.key or b"")
-        for name, value in record.headers:
-            size += len(name) + len(value)
+        size = record.size_bytes()
         if size > self.options.max_record_bytes:
             raise MessageTooLarge(record.topic, size, self.options.max_record_bytes)
         return size + RECORD_BYTES

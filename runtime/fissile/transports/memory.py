@@ -21,7 +21,6 @@ from fissile._clock import Clock
 from fissile._errors import (
     CallError,
     Fault,
-    InvalidMessage,
     MessageTooLarge,
     PositionLost,
     StartupFailed,
@@ -44,6 +43,7 @@ from fissile.abc import (
     Stored,
     TopicSpec,
     Transport,
+    no_key,
 )
 from fissile.transports._memory_logs import CompactedLog, Log
 
@@ -112,11 +112,11 @@ class MemoryLog:
     def append(self, records: Sequence[Outgoing]) -> list[tuple[int, int]]:
         """Store records, all or none, and wake who waits for them."""
         for record in records:
-            size = _size_of(record)
+            size = record.size_bytes()
             if size > self.max_record_bytes:
                 raise MessageTooLarge(record.topic, size, self.max_record_bytes)
             if record.key is None and isinstance(self.logs(record.topic)[0], CompactedLog):
-                raise InvalidMessage(record.topic, "the topic keeps the last record of each key, and this one has none")
+                raise no_key(record.topic)
         now_ms = int(self.clock.now().timestamp() * 1000)
         stored: list[tuple[int, int]] = []
         for record in records:
@@ -188,11 +188,6 @@ class MemoryLog:
         if committed is None:
             committed = group.committed[log.name] = log.first_offset if start == "earliest" else log.next_offset
         return max(committed, log.first_offset)
-
-
-def _size_of(record: Outgoing) -> int:
-    headers = sum(len(name) + len(value) for name, value in record.headers)
-    return len(record.value or b"") + len(record.key or b"") + headers
 
 
 @define(eq=False)

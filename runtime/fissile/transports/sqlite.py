@@ -24,7 +24,6 @@ from fissile._errors import (
     CallError,
     DeadlineExceeded,
     FissileError,
-    InvalidMessage,
     MessageTooLarge,
     Overloaded,
     TransportClosed,
@@ -33,15 +32,15 @@ from fissile._errors import (
 from fissile._parking import Parked
 from fissile._partitioner import partition_of
 from fissile._settings import Settings
-from fissile.abc import Member, Outgoing, Partition, Reader, Start, Stored, TopicSpec, Transport
-from fissile.transports._kafka_inbox import Inbox
+from fissile.abc import Member, Outgoing, Partition, Reader, Start, Stored, TopicSpec, Transport, no_key
+from fissile.transports._inbox import RECORD_BYTES, Inbox
 from fissile.transports._sqlite_alive import Alive
 from fissile.transports._sqlite_file import not_stored
 from fissile.transports._sqlite_groups import Groups
 from fissile.transports._sqlite_home import Home
 from fissile.transports._sqlite_log import Append, Topic, ensure_topics, find_topics
 from fissile.transports._sqlite_members import Seats, SqliteMember, SqliteReader
-from fissile.transports._sqlite_options import RECORD_BYTES, Options, options_of
+from fissile.transports._sqlite_options import Options, options_of
 from fissile.transports._sqlite_reading import Reading, Seat, Source
 from fissile.transports._sqlite_writer import Job, Writer
 
@@ -210,9 +209,7 @@ class SqliteTransport(Transport):
             topic, partition = self._topic(record.topic), record.partition
             if topic.is_compacted:
                 if record.key is None:
-                    raise InvalidMessage(
-                        record.topic, "the topic keeps the last record of each key, and this one has none"
-                    )
+                    raise no_key(record.topic)
                 compacted += topic.logs
             if partition is None:
                 if record.key is not None:
@@ -231,9 +228,7 @@ class SqliteTransport(Transport):
         self._writer.submit(append)
 
     def _size_of(self, record: Outgoing) -> int:
-        size = len(record.value or b"") + len(record.key or b"")
-        for name, value in record.headers:
-            size += len(name) + len(value)
+        size = record.size_bytes()
         if size > self.options.max_record_bytes:
             raise MessageTooLarge(record.topic, size, self.options.max_record_bytes)
         return size + RECORD_BYTES

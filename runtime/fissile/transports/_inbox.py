@@ -16,7 +16,11 @@ from attrs import define, field, frozen
 from fissile._errors import TransportClosed
 from fissile._parking import Parked, parking
 from fissile.abc import Assigned, Partition, Record, Revoked, Status
-from fissile.transports._kafka_options import READ_AHEAD_BYTES
+
+READ_AHEAD_BYTES = 8 * 1024 * 1024
+"""How much a member or reader buffers."""
+RECORD_BYTES = 512
+"""What a record takes in memory besides its value; for the bounds of buffers."""
 
 
 @frozen
