@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
-from fissile._messages import Command, DeclaredError, Event, Query
+from fissile._messages import Command, DeclaredError, Event, Query, scopes_of
 from fissile._names import kebab_case
 
 E = TypeVar("E", bound=Event)
@@ -24,6 +24,7 @@ class Topic(Generic[E]):
         key: Gives the key of an event; events with equal keys are handled in the order of their publication.
         retention_s: How long an event is kept for subscribers that come late, in seconds.
         public: Whether the gateway offers it as a stream.
+        requires: The scopes that who reads the stream has to have, such as `runs:read`.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class Topic(Generic[E]):
         key: Callable[[E], str],
         retention_s: float = 7 * DAY_S,
         public: bool = True,
+        requires: str | tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.events = events
         self.key = key
         self.retention_s = retention_s
         self.public = public
+        self.required_scopes = scopes_of(requires)
         self.place = _caller_place()
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, ForwardRef, Generic, Protocol, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, ForwardRef, Generic, Literal, Protocol, Self, TypeVar, get_args, get_origin
 
 import attrs
 
@@ -65,15 +65,31 @@ class Request(Generic[R_co]):
 
     declared_errors: ClassVar[tuple[type[DeclaredError], ...]] = ()
     public: ClassVar[bool] = True
+    required_scopes: ClassVar[tuple[str, ...]] = ()
+    gateway_timeout_s: ClassVar[float | None] = None
 
     def __init_subclass__(
-        cls, *, raises: tuple[type[DeclaredError], ...] | None = None, public: bool | None = None
+        cls,
+        *,
+        raises: tuple[type[DeclaredError], ...] | None = None,
+        public: bool | None = None,
+        requires: str | tuple[str, ...] | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         super().__init_subclass__()
         if raises is not None:
             cls.declared_errors = raises
         if public is not None:
             cls.public = public
+        if requires is not None:
+            cls.required_scopes = scopes_of(requires)
+        if timeout_s is not None:
+            cls.gateway_timeout_s = timeout_s
+
+
+def scopes_of(requires: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the scopes that a contract names, one or several."""
+    return (requires,) if isinstance(requires, str) else tuple(requires)
 
 
 class Command(Request[R_co]):
@@ -84,11 +100,15 @@ class Command(Request[R_co]):
         key: The name of a field, or a function of the command. Commands with equal keys are handled one after the other; commands
             without a key in no particular order.
         public: Whether the gateway offers it; other modules may call it in any case.
+        requires: The scopes that its caller has to have, such as `runs:write`.
+        timeout_s: How long the gateway waits for it, in seconds; its setting for requests unless told.
+        idempotency_key: Whether a client of the gateway may send an `Idempotency-Key`, or has to.
     """
 
     __slots__ = ()
 
     order_key: ClassVar[str | Callable[[Any], str] | None] = None
+    needs_idempotency_key: ClassVar[bool] = False
 
     def __init_subclass__(
         cls,
@@ -96,10 +116,15 @@ class Command(Request[R_co]):
         raises: tuple[type[DeclaredError], ...] | None = None,
         key: str | Callable[[Any], str] | None = None,  # Any: the subclass itself, which has no name here
         public: bool | None = None,
+        requires: str | tuple[str, ...] | None = None,
+        timeout_s: float | None = None,
+        idempotency_key: Literal["accepted", "required"] | None = None,
     ) -> None:
-        super().__init_subclass__(raises=raises, public=public)
+        super().__init_subclass__(raises=raises, public=public, requires=requires, timeout_s=timeout_s)
         if key is not None:
             cls.order_key = key if isinstance(key, str) else staticmethod(key)
+        if idempotency_key is not None:
+            cls.needs_idempotency_key = idempotency_key == "required"
 
     @classmethod
     def _as_command(cls) -> tuple[Self, R_co]:
@@ -113,9 +138,27 @@ class Query(Request[R_co]):
     Args (of the class statement):
         raises: The declared errors that may come back.
         public: Whether the gateway offers it; other modules may ask it in any case.
+        requires: The scopes that its caller has to have, such as `runs:read`.
+        timeout_s: How long the gateway waits for it, in seconds; its setting for requests unless told.
+        max_age_s: How long a reply may be used again by who asked over HTTP, in seconds; asked anew each time unless told.
     """
 
     __slots__ = ()
+
+    gateway_max_age_s: ClassVar[float | None] = None
+
+    def __init_subclass__(
+        cls,
+        *,
+        raises: tuple[type[DeclaredError], ...] | None = None,
+        public: bool | None = None,
+        requires: str | tuple[str, ...] | None = None,
+        timeout_s: float | None = None,
+        max_age_s: float | None = None,
+    ) -> None:
+        super().__init_subclass__(raises=raises, public=public, requires=requires, timeout_s=timeout_s)
+        if max_age_s is not None:
+            cls.gateway_max_age_s = max_age_s
 
     @classmethod
     def _as_query(cls) -> tuple[Self, R_co]:
