@@ -27,6 +27,7 @@ from tests.sagas.shop import (
     placed,
     running,
     shipped,
+    standing,
 )
 
 
@@ -162,6 +163,7 @@ async def test_apart_it_is_as_together(tmp_path: Path) -> None:
         App([shop.orders(checkout(function))], contracts=[pay], settings=settings, is_dev=True) as app,
     ):
         await app.bus.execute(Place("A1"))
+        await standing(app, "A1", "running", "waiting")  # what is shipped before it began is not for it
         await app.bus.send(Ship("A1"))
         assert (await ended(app, "A1")).status == "completed"
         assert await app.bus.ask(Stand("A1")) is not None
