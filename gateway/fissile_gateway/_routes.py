@@ -45,16 +45,16 @@ class Route:
 
 
 def derive(contracts: Iterable[Contract]) -> tuple[Route, ...]:
-    """Return the routes of all contracts but the gateway's own, in the order of their definition."""
+    """Return the routes of what is public in all contracts but the gateway's own, in the order of their definition."""
     routes: list[Route] = []
     for contract in contracts:
         if contract.name == GATEWAY:
             continue
-        for command in contract.commands:
+        for command in (each for each in contract.commands if each.public):
             routes.append(_of_message("command", "POST", contract, command))
-        for query in contract.queries:
+        for query in (each for each in contract.queries if each.public):
             routes.append(_of_message("query", "GET", contract, query))
-        for topic in contract.topics:
+        for topic in (each for each in contract.topics if each.public):
             name = topic.name.partition(".")[2] or topic.name
             path = f"{PREFIX}/{contract.name}/topics/{name}"
             routes.append(Route("topic", "GET", path, contract.name, topic.name, topic))

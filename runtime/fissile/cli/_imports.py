@@ -123,8 +123,11 @@ def read_package(root: Path, import_name: str) -> Package | None:
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
+    """Yield the files that can be imported; what is named otherwise, such as `wrong-answer.py`, is data."""
     for path in folder.iterdir():
-        if path.is_dir() and path.name not in _SKIPPED and not path.name.startswith("."):
+        if not path.stem.isidentifier():
+            continue
+        if path.is_dir() and path.name not in _SKIPPED:
             yield from _python_files(path)
         elif path.suffix == ".py":
             yield path

@@ -1,0 +1,1 @@
+"""Programming challenges with their hidden test cases."""

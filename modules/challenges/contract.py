@@ -1,0 +1,236 @@
+"""What others may know of the challenges."""
+
+from typing import Annotated
+
+from attrs import frozen
+from msgspec import Meta
+
+from fissile import Command, Contract, DeclaredError, Event, Query, Topic
+
+contract = Contract("challenges")
+
+KIB = 1024
+
+Slug = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*\Z",
+        max_length=64,
+        description="The name of a challenge in URLs.",
+        examples=["sum-of-two"],
+    ),
+]
+Title = Annotated[str, Meta(min_length=1, max_length=120)]
+Difficulty = Annotated[int, Meta(ge=1, le=5, description="From 1, simple, to 5, hard.")]
+Tag = Annotated[str, Meta(min_length=1, max_length=40)]
+Tags = Annotated[tuple[Tag, ...], Meta(max_length=8)]
+Statement = Annotated[str, Meta(min_length=1, max_length=20_000, description="Plain text with paragraphs.")]
+Language = Annotated[str, Meta(min_length=1, max_length=32)]
+Languages = Annotated[tuple[Language, ...], Meta(max_length=32, description="None: every language that there is.")]
+TimeS = Annotated[float, Meta(gt=0.0, le=10.0, description="How long a program may take for one case, in seconds.")]
+MemoryMib = Annotated[int, Meta(ge=16, le=1024, description="How much memory it may use, in MiB.")]
+Text = Annotated[str, Meta(max_length=256 * KIB)]
+
+
+@frozen
+class Case:
+    """A test case.
+
+    Attributes:
+        stdin: What the program reads.
+        stdout: What it has to write, but for white space at the ends of lines and of the whole.
+    """
+
+    stdin: Text
+    stdout: Text
+
+
+Examples = Annotated[tuple[Case, ...], Meta(max_length=5)]
+Cases = Annotated[tuple[Case, ...], Meta(min_length=1, max_length=50)]
+
+
+@frozen
+class ChallengeSummary:
+    """A challenge in a list."""
+
+    slug: str
+    title: str
+    difficulty: int
+    tags: tuple[str, ...]
+
+
+@frozen
+class ChallengePage:
+    """Some challenges, the simple ones first.
+
+    Attributes:
+        challenges: The challenges.
+        next: What to pass as `after` for the following page; None on the last one.
+    """
+
+    challenges: tuple[ChallengeSummary, ...]
+    next: str | None
+
+
+@frozen
+class Challenge:
+    """A challenge, as people see it.
+
+    Attributes:
+        slug: Its name in URLs.
+        version: How often it was changed; a change has to name it.
+        title: Its title.
+        difficulty: From 1, simple, to 5, hard.
+        tags: What it is about.
+        statement: What is to be done: an author's text, so whoever shows it must escape it.
+        examples: Cases that everybody sees.
+        cases: How many hidden cases there are.
+        languages: The languages that it takes; none means all.
+        time_s: How long a program may take for one case, in seconds.
+        memory_mib: How much memory it may use, in MiB.
+    """
+
+    slug: str
+    version: int
+    title: str
+    difficulty: int
+    tags: tuple[str, ...]
+    statement: str
+    examples: tuple[Case, ...]
+    cases: int
+    languages: tuple[str, ...]
+    time_s: float
+    memory_mib: int
+
+
+# --- what can go wrong -----------------------------------------------------------------------------------------------
+
+
+@frozen
+class UnknownChallenge(DeclaredError, status=404):
+    """Raised when there is no such challenge, or it has no such case."""
+
+    slug: str
+
+
+@frozen
+class ChallengeExists(DeclaredError, status=409):
+    """Raised when there is a challenge of that name already."""
+
+    slug: str
+
+
+@frozen
+class ChallengeChanged(DeclaredError, status=409):
+    """Raised when somebody else has changed the challenge meanwhile. Nothing was changed."""
+
+    slug: str
+    version: int
+
+
+@frozen
+class CasesTooLarge(DeclaredError, status=413):
+    """Raised when the cases of a challenge have more bytes together than a challenge may have."""
+
+    size_bytes: int
+    limit_bytes: int
+
+
+# --- what can be asked for -------------------------------------------------------------------------------------------
+
+
+@frozen
+class CreateChallenge(
+    Command[None],
+    raises=(ChallengeExists, CasesTooLarge),
+    key="slug",
+    requires="challenges:write",
+):
+    """Add a challenge."""
+
+    slug: Slug
+    title: Title
+    difficulty: Difficulty
+    statement: Statement
+    cases: Cases
+    examples: Examples = ()
+    tags: Tags = ()
+    languages: Languages = ()
+    time_s: TimeS = 2.0
+    memory_mib: MemoryMib = 128
+
+
+@frozen
+class ChangeChallenge(
+    Command[int],
+    raises=(UnknownChallenge, ChallengeChanged, CasesTooLarge),
+    key="slug",
+    requires="challenges:write",
+):
+    """Change a challenge, and get its new version. What is left out stays as it is.
+
+    Attributes:
+        slug: Which.
+        version: The version that the change is made to.
+    """
+
+    slug: Slug
+    version: int
+    title: Title | None = None
+    difficulty: Difficulty | None = None
+    statement: Statement | None = None
+    cases: Cases | None = None
+    examples: Examples | None = None
+    tags: Tags | None = None
+    languages: Languages | None = None
+    time_s: TimeS | None = None
+    memory_mib: MemoryMib | None = None
+
+
+@frozen
+class GetChallenge(Query[Challenge], raises=(UnknownChallenge,), max_age_s=5.0):
+    """Show a challenge, without its hidden cases."""
+
+    slug: Slug
+
+
+@frozen
+class ListChallenges(Query[ChallengePage], raises=(UnknownChallenge,), max_age_s=5.0):
+    """List challenges, the simple ones first.
+
+    Attributes:
+        limit: How many at most.
+        after: Only challenges behind this one.
+    """
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 50
+    after: Slug | None = None
+
+
+@frozen
+class GetCase(Query[Case], raises=(UnknownChallenge,), public=False):
+    """Show one case to a module that judges: the examples come first, then the hidden ones.
+
+    Attributes:
+        slug: Which challenge.
+        number: Which case, from 0.
+    """
+
+    slug: Slug
+    number: int
+
+
+# --- what happens ----------------------------------------------------------------------------------------------------
+
+
+@frozen
+class ChallengePublished(Event):
+    """A challenge was added or changed."""
+
+    slug: str
+    version: int
+    title: str
+    difficulty: int
+
+
+changes = Topic("challenges.changes", ChallengePublished, key=lambda event: event.slug)

@@ -1,0 +1,1 @@
+print(sum(letter in 'aeiouAEIOU' for letter in input()))

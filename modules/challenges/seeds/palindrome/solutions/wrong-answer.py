@@ -1,0 +1,2 @@
+line = input().lower()
+print('yes' if line == line[::-1] else 'no')
