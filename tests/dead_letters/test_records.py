@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fissile._delivery.dead_letters import STATES, DeadLetter, edited, fold, read, tombstone, write, write_retry
@@ -65,13 +65,11 @@ def stored(outgoing: Outgoing, offset: int = 0) -> Record:
     return Record(outgoing.topic, 0, offset, outgoing.key, outgoing.value or b"", outgoing.headers, 0)
 
 
-@settings(deadline=None)
 @given(letters())
 def test_a_letter_comes_back_as_it_was_whatever_headers_its_message_had(letter: DeadLetter) -> None:
     assert read("billing", stored(write("billing.dead-letters", letter))) == letter
 
 
-@settings(deadline=None)
 @given(letters())
 def test_a_retried_message_is_the_original_and_knows_its_letter(letter: DeadLetter) -> None:
     sent = write_retry("billing.requests", letter)
@@ -94,7 +92,6 @@ def test_a_retried_message_is_the_original_and_knows_its_letter(letter: DeadLett
     assert (back.first_failed, back.edits, back.original) == (letter.first_failed, letter.edits, letter.original)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([*STATES, "resolved"])), max_size=12))
 def test_the_last_record_of_an_id_counts_and_one_without_a_value_ends_it(steps: list[tuple[str, str]]) -> None:
     made = DeadLetter("", "billing", "", "", "", "", b"", (), "", "", "", 1, "", 0, 0)
