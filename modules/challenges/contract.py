@@ -14,7 +14,7 @@ KIB = 1024
 Slug = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*\Z",
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
         max_length=64,
         description="The name of a challenge in URLs.",
         examples=["sum-of-two"],

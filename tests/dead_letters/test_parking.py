@@ -44,7 +44,9 @@ async def test_later_messages_of_the_key_are_parked_untried_and_other_keys_go_on
         await three(app, "B2")
         letters = await dead(app, 3)
         await until(lambda: shop.seen == [("B2", 0), ("B2", 1), ("B2", 2)])
-        await until(lambda: sorted(shop.others) == ["A1", "A1", "A1", "B2", "B2", "B2"])  # another handler, which does not park
+        await until(
+            lambda: sorted(shop.others) == ["A1", "A1", "A1", "B2", "B2", "B2"]
+        )  # another handler, which does not park
     assert [letter.error_type for letter in letters] == ["ValueError", "KeyParked", "KeyParked"]
     assert [letter.attempts for letter in letters] == [1, 0, 0]
     assert letters[1].reason.startswith(f"parked behind {letters[0].id},")

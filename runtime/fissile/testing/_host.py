@@ -33,6 +33,7 @@ async def _run(task: _Task) -> None:
         contracts=[_find(path).contract for path in task.others],
         settings=task.settings,
         process=task.host,
+        is_dev=True,  # so that databases get their tables
     )
     stop = anyio.Event()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

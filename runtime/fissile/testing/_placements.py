@@ -55,7 +55,7 @@ async def placed(
     settings = settings or Settings()
     if placement != "split":
         loopback = placement == "loopback"
-        app = App(modules, settings=settings, overrides=overrides, is_loopback=loopback, repeats=loopback)
+        app = App(modules, settings=settings, overrides=overrides, is_loopback=loopback, repeats=loopback, is_dev=True)
         async with app:
             yield app.bus
         return

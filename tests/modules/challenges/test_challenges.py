@@ -1,0 +1,158 @@
+"""The challenges as other modules see them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from fissile import Bus, InvalidMessage, Settings
+from fissile.testing import Placement, placed
+from modules.challenges import catalogue
+from modules.challenges.contract import (
+    Case,
+    CasesTooLarge,
+    ChallengeChanged,
+    ChallengeExists,
+    ChallengePublished,
+    ChangeChallenge,
+    CreateChallenge,
+    GetCase,
+    GetChallenge,
+    ListChallenges,
+    UnknownChallenge,
+    changes,
+)
+from modules.challenges.service import CASES_BYTES, module
+
+DOUBLE = CreateChallenge("double", "Double it", 1, "Write the double.", cases=(Case("1\n", "2\n"), Case("2\n", "4\n")))
+
+
+@pytest.fixture(params=["local", "loopback"])
+def placement(request: pytest.FixtureRequest) -> Placement:
+    found: Placement = request.param
+    return found
+
+
+@pytest.fixture
+async def bus(placement: Placement, tmp_path: Path) -> AsyncGenerator[Bus]:
+    settings = Settings(database=f"sqlite:///{tmp_path}", partitions=2, commit_interval_s=0.05)
+    async with placed(placement, [module], settings=settings) as opened:
+        yield opened
+
+
+async def test_the_catalogue_is_there_with_the_simple_ones_first(bus: Bus) -> None:
+    page = await bus.ask(ListChallenges(100))
+    assert {each.slug for each in page.challenges} == set(catalogue.slugs())
+    assert [each.difficulty for each in page.challenges] == sorted(each.difficulty for each in page.challenges)
+    assert page.next is None
+
+
+async def test_the_list_comes_in_pages_that_miss_and_repeat_nothing(bus: Bus) -> None:
+    found: list[str] = []
+    after: str | None = None
+    while True:
+        page = await bus.ask(ListChallenges(4, after))
+        found += [each.slug for each in page.challenges]
+        after = page.next
+        if after is None:
+            break
+    assert found == [each.slug for each in (await bus.ask(ListChallenges(100))).challenges]
+    with pytest.raises(UnknownChallenge):
+        await bus.ask(ListChallenges(4, "nothing"))
+
+
+async def test_a_challenge_shows_its_examples_and_only_the_number_of_its_hidden_cases(bus: Bus) -> None:
+    shown = await bus.ask(GetChallenge("sum-of-two"))
+    draft = catalogue.load("sum-of-two")
+    assert shown.examples == draft.examples
+    assert shown.cases == len(draft.cases) >= 8
+    assert all(case.stdin not in shown.statement for case in draft.cases)
+
+
+async def test_a_module_that_judges_gets_the_examples_first_and_then_the_hidden_cases(bus: Bus) -> None:
+    draft = catalogue.load("queens")
+    every = (*draft.examples, *draft.cases)
+    assert [await bus.ask(GetCase("queens", number)) for number in range(len(every))] == list(every)
+    for slug, number in (("queens", len(every)), ("queens", -1), ("nothing", 0)):
+        with pytest.raises(UnknownChallenge):
+            await bus.ask(GetCase(slug, number))
+
+
+async def test_an_author_adds_a_challenge_once(bus: Bus) -> None:
+    async with bus.tap(changes, key="double") as tap:
+        await bus.execute(DOUBLE)
+        with pytest.raises(ChallengeExists):
+            await bus.execute(DOUBLE)
+        assert (await anext(tap)).event == ChallengePublished("double", 1, "Double it", 1)
+    shown = await bus.ask(GetChallenge("double"))
+    assert (shown.title, shown.version, shown.cases, shown.examples) == ("Double it", 1, 2, ())
+
+
+async def test_a_change_keeps_what_it_leaves_out_and_needs_the_version_it_is_made_to(bus: Bus) -> None:
+    await bus.execute(DOUBLE)
+    before = await bus.ask(GetChallenge("double"))
+    assert await bus.execute(ChangeChallenge("double", 1, title="Twice", examples=(Case("3\n", "6\n"),))) == 2
+    after = await bus.ask(GetChallenge("double"))
+    assert (after.title, after.version, after.cases) == ("Twice", 2, 2)
+    assert (after.statement, after.time_s) == (before.statement, before.time_s)
+    assert await bus.ask(GetCase("double", 0)) == Case("3\n", "6\n")
+    with pytest.raises(ChallengeChanged) as refused:
+        await bus.execute(ChangeChallenge("double", 1, title="Again"))
+    assert refused.value == ChallengeChanged("double", 2)
+    with pytest.raises(UnknownChallenge):
+        await bus.execute(ChangeChallenge("nothing", 1))
+
+
+async def test_what_is_too_large_or_out_of_its_range_is_refused(bus: Bus) -> None:
+    half = "x" * (CASES_BYTES // 4)
+    with pytest.raises(CasesTooLarge):
+        await bus.execute(
+            CreateChallenge("large", "Large", 1, "Read.", cases=(Case(half, half), Case(half, half + "x")))
+        )
+    for wrong in (
+        CreateChallenge("Large", "Large", 1, "Read.", cases=(Case("", ""),)),
+        CreateChallenge("large", "", 1, "Read.", cases=(Case("", ""),)),
+        CreateChallenge("large", "Large", 6, "Read.", cases=(Case("", ""),)),
+        CreateChallenge("large", "Large", 1, "Read.", cases=()),
+        CreateChallenge("large", "Large", 1, "Read.", cases=(Case("", ""),), time_s=0.0),
+    ):
+        with pytest.raises(InvalidMessage):
+            await bus.execute(wrong)
+
+
+async def test_a_challenge_of_the_catalogue_follows_its_files_until_an_author_changes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "seeds" / "one"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(catalogue.slugs, "__defaults__", (folder.parent,))
+    monkeypatch.setattr(catalogue.load_all, "__defaults__", (folder.parent,))
+    (folder / "statement.md").write_text("Do it.")
+    (folder / "examples.json").write_text("[]")
+    (folder / "cases.json").write_text('[{"stdin": "", "stdout": "1"}]')
+    settings = Settings(database=f"sqlite:///{tmp_path}")
+
+    async def title(written: str) -> str:
+        (folder / "challenge.toml").write_text(f'title = "{written}"\ndifficulty = 1\n')
+        async with placed("local", [module], settings=settings) as bus:
+            return (await bus.ask(GetChallenge("one"))).title
+
+    assert [await title("First"), await title("Second")] == ["First", "Second"]
+    async with placed("local", [module], settings=settings) as bus:
+        await bus.execute(ChangeChallenge("one", 2, title="An author's"))
+    assert await title("Third") == "An author's"
+
+
+@pytest.mark.parametrize("slug", catalogue.slugs())
+def test_a_challenge_of_the_catalogue_can_be_judged(slug: str) -> None:
+    draft = catalogue.load(slug)
+    assert len(draft.cases) >= 8
+    assert draft.examples
+    assert 1 <= draft.difficulty <= 5
+    assert sum(len(each.stdin) + len(each.stdout) for each in draft.cases) <= CASES_BYTES
+    solutions = sorted(path.name for path in (catalogue.FOLDER / slug / "solutions").iterdir())
+    right = [name for name in solutions if name.startswith("accepted.")]
+    assert len(right) >= 2
+    assert len({name.partition(".")[0] for name in solutions if name not in right}) >= 3
