@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Literal
+from uuid import uuid4
 
 import anyio
 import anyio.abc
@@ -22,6 +23,9 @@ Placement = Literal["local", "loopback", "split"]
 
 PLACEMENTS: tuple[Placement, ...] = ("local", "loopback", "split")
 
+Overrides = Mapping[Any, Any]
+"""Resources and settings by their type. Any: of whatever types the modules name."""
+
 START_S = 30.0
 STOP_S = 20.0
 
@@ -33,7 +37,7 @@ async def placed(
     *,
     broker: str | None = None,
     settings: Settings | None = None,
-    overrides: Mapping[Any, Any] | None = None,
+    overrides: Overrides | Callable[[], Overrides] | None = None,
     replicas: int = 1,
 ) -> AsyncGenerator[Bus]:
     """Run modules in a placement, and call them from outside of all of them.
@@ -45,38 +49,44 @@ async def placed(
         placement: Which.
         modules: The modules. For `split` each is a name of an importable file.
         broker: The bus of `split`, such as `kafka://localhost:29092`.
-        settings: The runtime's settings.
-        overrides: Resources and settings to use instead of the modules' own; not for `split`, which has processes of its own.
+        settings: The runtime's settings. Without a `kafka_prefix` among them `split` makes one up, so that nobody else on the broker, and no
+            earlier test, has the same topics and groups.
+        overrides: Resources and settings to use instead of the modules' own, by their type; or a function that returns them. For `split`
+            it is a function of an importable file, and each process calls it.
         replicas: How many processes host each module in `split`.
 
     Raises:
-        ValueError: `split` lacks a broker, or was given overrides.
+        ValueError: `split` lacks a broker, or was given something that another process cannot import.
     """
     settings = settings or Settings()
     if placement != "split":
+        if callable(overrides):
+            overrides = overrides()
         loopback = placement == "loopback"
         app = App(modules, settings=settings, overrides=overrides, is_loopback=loopback, repeats=loopback, is_dev=True)
         async with app:
             yield app.bus
         return
-    if broker is None or overrides:
-        raise ValueError(
-            "the placement 'split' needs a broker, and takes no overrides: its modules are in other processes"
-        )
-    settings = attrs.evolve(settings, bus=broker)
+    if broker is None:
+        raise ValueError("the placement 'split' needs a broker: its modules are in other processes")
+    made = None if not overrides else function_path(overrides)
+    settings = attrs.evolve(settings, bus=broker, kafka_prefix=settings.kafka_prefix or f"test-{uuid4().hex[:12]}.")
     async with AsyncExitStack() as stack:
         paths = [import_path(module) for module in modules]
         async with anyio.create_task_group() as starting:
             for path in paths:
                 others = [other for other in paths if other != path]
                 for _ in range(replicas):
-                    starting.start_soon(_start, stack, path, others, settings)
+                    starting.start_soon(_start, stack, path, others, settings, made)
         client = App([], contracts=[module.contract for module in modules], settings=settings, process="test")
         yield (await stack.enter_async_context(client)).bus
 
 
-async def _start(stack: AsyncExitStack, path: str, others: Sequence[str], settings: Settings) -> None:
-    given = msgspec.json.encode({"host": path, "others": others, "settings": settings, "path": sys.path})
+async def _start(
+    stack: AsyncExitStack, path: str, others: Sequence[str], settings: Settings, overrides: str | None
+) -> None:
+    task = {"host": path, "others": others, "settings": settings, "path": sys.path, "overrides": overrides}
+    given = msgspec.json.encode(task)
     process = await anyio.open_process([sys.executable, "-m", "fissile.testing._host"], stderr=None)
     stack.push_async_callback(_stop, process)
     assert process.stdout is not None
@@ -118,4 +128,18 @@ def import_path(module: Module) -> str:
                 return f"{name}:{attribute}"
     raise ValueError(
         f"the module {module.name!r} cannot be imported by another process; define it at the level of a file"
+    )
+
+
+def function_path(overrides: Overrides | Callable[[], Overrides]) -> str:
+    """Return where the function that makes overrides can be imported from, as `package.file:name`.
+
+    Raises:
+        ValueError: It is no function at the level of an importable file.
+    """
+    name, attribute = getattr(overrides, "__module__", "__main__"), getattr(overrides, "__name__", "?")
+    if callable(overrides) and name != "__main__" and getattr(sys.modules.get(name), attribute, None) is overrides:
+        return f"{name}:{attribute}"
+    raise ValueError(
+        "the overrides of the placement 'split' cannot be made in another process; give a function that returns them, defined at the level of a file"
     )
