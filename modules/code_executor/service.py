@@ -144,8 +144,8 @@ async def perform_run(
 ) -> None:
     """Run an accepted program, telling what it writes while it does."""
     store.add(command.run_id, command.language)
-    if store.get(command.run_id).report is not None:
-        return  # a repeat of what is done
+    if store.get(command.run_id).summary.state in ("done", "failed"):
+        return  # a repeat of what has ended
     store.running(command.run_id)
     await bus.publish_now(RunStarted(command.run_id, command.language))
     chunks, written = anyio.create_memory_object_stream[RunOutput](inf)  # bounded by output_bytes

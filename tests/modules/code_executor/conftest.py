@@ -16,6 +16,8 @@ from attrs import frozen
 from modules.code_executor.sandbox import Limits, Sandbox
 from modules.code_executor.sandbox.docker import DockerSandbox
 from modules.code_executor.sandbox.local import LocalSandbox
+from tests.brokers.fixtures import apache_kafka as apache_kafka
+from tests.brokers.fixtures import embedded_kafka as embedded_kafka
 
 from .engine import Engine, NoEngine, open_engine
 

@@ -1,0 +1,78 @@
+"""A sandbox that runs nothing, for the executor in whatever process it is: what it does, its program says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+
+from modules.code_executor.sandbox import NoSandbox, Outcome, Program, Result, Sandbox, SandboxBusy
+from modules.code_executor.sandbox._base import OnOutput
+from modules.code_executor.sandbox.languages import Language
+from modules.code_executor.service import ExecutorSettings
+
+LIMIT_BYTES = 500
+RUNS_KEPT = 5
+
+
+class FakeSandbox(Sandbox):
+    """Echoes the source to stdout, in two pieces, and the input to stderr.
+
+    A source `touch PATH` leaves a file there when it runs; `wait PATH` leaves one, waits until it is cancelled, and then takes it away.
+    """
+
+    def __init__(self, *, holds: bool = True, is_busy: bool = False) -> None:
+        super().__init__(at_once=8, waiting=8)
+        self.holds = holds
+        self.is_busy = is_busy
+
+    @property
+    def level(self) -> str:
+        return "fake"
+
+    def languages(self) -> tuple[str, ...]:
+        return ("bash", "python")
+
+    async def probe(self) -> str:
+        if not self.holds:
+            raise NoSandbox("nothing holds; install bubblewrap")
+        return self.level
+
+    async def run(self, program: Program, *, on_output: OnOutput | None = None) -> Result:
+        if self.is_busy:
+            raise SandboxBusy(7)
+        word, _, path = program.source.partition(" ")
+        if word in ("touch", "wait"):
+            Path(path).touch()
+        if word == "wait":
+            try:
+                await anyio.sleep_forever()
+            finally:
+                Path(path).unlink()
+        half = len(program.source) // 2
+        for piece in (program.source[:half], program.source[half:]):
+            if on_output is not None and piece:
+                on_output("stdout", piece)
+        return Result(Outcome.FINISHED, 0, None, program.source, program.stdin, False, False, 1.5, self.level)
+
+    async def _run(self, language: Language, program: Program, on_output: OnOutput | None) -> Result:
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        pass
+
+
+def _overrides(sandbox: FakeSandbox) -> dict[type, object]:
+    return {Sandbox: sandbox, ExecutorSettings: ExecutorSettings(source_bytes=LIMIT_BYTES, runs_kept=RUNS_KEPT)}
+
+
+def that_echoes() -> dict[type, object]:
+    return _overrides(FakeSandbox())
+
+
+def that_does_not_hold() -> dict[type, object]:
+    return _overrides(FakeSandbox(holds=False))
+
+
+def that_is_busy() -> dict[type, object]:
+    return _overrides(FakeSandbox(is_busy=True))
