@@ -85,7 +85,7 @@ class Application:
         fault = Fault(
             "There is no application here: no fissile.toml, and no pyproject.toml with [tool.fissile].",
             str(folder),
-            "Go to its folder, or pass -C FOLDER.",
+            "Go to its folder, or name it: -C FOLDER on the command line, fissile.connect(folder=...) in Python.",
         )
         raise StartupFailed((fault,))
 

@@ -220,6 +220,15 @@ def test_a_broker_that_does_not_answer_is_named_once(split_shop: Path) -> None:
     assert "FISSILE_BUS says where" in done.stderr
 
 
+def test_that_a_bus_in_memory_is_replaced_by_a_broker_is_told_to_who_has_set_it(split_shop: Path) -> None:
+    for told, settings in ((False, {}), (True, {"FISSILE_BUS": "memory://"})):
+        with running("dev", "--split", "--no-reload", "--port", "0", cwd=split_shop, **settings) as dev:
+            dev.wait_for("Ready in")
+            assert ("memory:// (from environment) cannot be shared by processes" in dev.text) is told
+            dev.signal(signal.SIGINT)
+            assert dev.wait_exit() == 0
+
+
 def test_without_the_extra_the_cure_is_named(split_shop: Path) -> None:
     (split_shop / "noida_db.py").touch()  # a package without a program, in place of the installed one
     done = fissile("dev", "--split", cwd=split_shop, PYTHONPATH=str(split_shop))

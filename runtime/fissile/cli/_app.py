@@ -14,7 +14,7 @@ from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnknownOptio
 from fissile.cli._context import Context
 from fissile.cli._errors import did_you_mean, report
 from fissile.cli._exit import CommandFailed, Exit
-from fissile.cli._output import Output
+from fissile.cli._output import Output, silence
 
 COMMANDS = {
     "dev": "Run everything in one process for a developer, and start it anew when a file changes.",
@@ -37,6 +37,9 @@ COMMANDS = {
     "version": "Show the version of fissile, and of what it runs on.",
 }
 """The commands, each with its line in the list: to read them from their docstrings, all of them would have to be imported."""
+
+_HAVE_A_LOG = ("dev", "run", "call")
+"""The commands that set logging up themselves."""
 
 
 def build(tokens: Sequence[str], started: float) -> App:
@@ -83,6 +86,8 @@ def build(tokens: Sequence[str], started: float) -> App:
             enter(folder)
         if version:
             tokens = ("version",)
+        if not verbose and not (tokens and tokens[0] in _HAVE_A_LOG):
+            silence("aiokafka")  # what matters of it is told as an error of ours
         command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
         return command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, context))
 

@@ -21,7 +21,7 @@ from fissile.cli._arguments import parse
 from fissile.cli._context import Context, Whole
 from fissile.cli._errors import did_you_mean
 from fissile.cli._exit import CommandFailed, Exit
-from fissile.cli._output import Output, encode_json
+from fissile.cli._output import Output, encode_json, silence
 from fissile.cli._serve import run_async
 from fissile.cli._signals import StopSignals
 
@@ -55,7 +55,7 @@ def call(
             level if context.verbose else logging.ERROR
         )  # that the bus is in memory is known
         if not context.verbose:
-            logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters of it is told as our own error
+            silence("aiokafka")  # what matters of it is told as our own error
         application = context.application()
         if not application.is_answered:
             application = context.application(_IN_THIS_PROCESS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -90,3 +91,10 @@ def encode_json(value: Any, *, indent: bool) -> str:  # Any: as above
     """Return a value as JSON; what JSON does not know is told as text."""
     data = msgspec.json.encode(value, enc_hook=str)
     return (msgspec.json.format(data, indent=2) if indent else data).decode()
+
+
+def silence(logger: str) -> None:
+    """Show nothing that a library logs. Who listens to its logger still hears it."""
+    silenced = logging.getLogger(logger)
+    silenced.addHandler(logging.NullHandler())
+    silenced.propagate = False

@@ -13,6 +13,8 @@ from fissile.cli._table import show_table
 from fissile.cli._topology import Group, Topology
 from fissile.cli._view import View, look
 
+CLIENT = "client"
+"""The process that `fissile.connect()` is; it may host modules itself, and is in no placement."""
 _COLUMNS = ("module", "process", "client", "host", "partitions", "member")
 
 
@@ -20,11 +22,11 @@ def ps(*, placement: str | None = None, context: Annotated[Context, Parameter(pa
     """List the processes of the application that are there.
 
     What is asked is the broker: each process is a member of the consumer group of each module that it hosts. So a process shows once per
-    module; which process of the placement it is, is known from the module. One that reads no topic, as a gateway may, is a member of no
-    group and cannot be seen. Exits with 5 where nothing is there.
+    module. What it is called it tells the broker itself; where it does not, the module and the placement tell. One that reads no topic, as
+    a gateway may, is a member of no group and cannot be seen. Exits with 5 where nothing is there.
 
     Args:
-        placement: The placement; the one that the settings name unless told.
+        placement: The placement that the processes run; the one that the settings name unless told.
         context: What all commands are given.
     """
     application = context.application({"FISSILE_PLACEMENT": placement})
@@ -35,7 +37,7 @@ def ps(*, placement: str | None = None, context: Annotated[Context, Parameter(pa
         return await view.members(groups)
 
     found = look(application, ask, "processes")
-    rows = [_row(groups[member.group], member) for member in found]
+    rows = [_row(application.name, groups[member.group], member) for member in found]
     absent = [group.module for group in topology.groups if not any(one.group == group.group for one in found)]
     hosting = {group.process for group in topology.groups}
     unseen = [process for process in topology.processes if process not in hosting]
@@ -44,6 +46,12 @@ def ps(*, placement: str | None = None, context: Annotated[Context, Parameter(pa
     else:
         if rows:
             show_table(context.output, rows, _COLUMNS)
+        known = (*topology.processes, CLIENT)
+        for process in dict.fromkeys(row["process"] for row in rows if row["process"] not in known):
+            context.output.warn(
+                f"the placement {topology.placement!r} has no process {process!r}: what runs there has another placement. "
+                "Set FISSILE_PLACEMENT to it, or pass --placement."
+            )
         for module in absent:
             context.output.warn(f"no process hosts {module} (its consumer group has no member).")
         for process in unseen:
@@ -51,12 +59,17 @@ def ps(*, placement: str | None = None, context: Annotated[Context, Parameter(pa
     return Exit.OK if rows else Exit.NOTHING_THERE
 
 
-def _row(group: Group, member: MemberFound) -> dict[str, Any]:  # Any: texts and a number
+def _row(application: str, group: Group, member: MemberFound) -> dict[str, Any]:  # Any: texts and a number
     return {
         "module": group.module,
-        "process": group.process,
+        "process": _process_of(member.client, application) or group.process,
         "client": member.client,
         "host": member.host,
         "partitions": None if member.partitions is None else len(member.partitions),
         "member": member.member,
     }
+
+
+def _process_of(client: str, application: str) -> str:
+    """Return the process that a client's name tells, as `<application>.<process>`; nothing where it has another form."""
+    return client.removeprefix(f"{application}.") if client.startswith(f"{application}.") else ""

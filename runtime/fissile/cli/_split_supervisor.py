@@ -230,6 +230,11 @@ class SplitSupervisor:
         if application.log_is_shared:
             yield
             return
+        where = next(each.source for each in application.origins if each.variable == "FISSILE_BUS")
+        if where != "default":
+            self.context.output.warn(
+                f"{application.settings.bus} (from {where}) cannot be shared by processes: they get a broker of their own."
+            )
         self.broker = await Broker.start()
         self._bus = self.settings["FISSILE_BUS"] = self.broker.url
         try:

@@ -21,11 +21,12 @@ from fissile._errors import Fault, PositionLost, StartupFailed
 from fissile._logging import leaves
 from fissile._partitioner import partition_of
 from fissile._tap import Position, Tap, Tapped, parse_position
-from fissile.abc import Partition, Start, TopicSpec, Transport
+from fissile.abc import Partition, Reader, Start, TopicSpec, Transport
 from fissile.cli._call import plain
 from fissile.cli._context import Context
 from fissile.cli._errors import did_you_mean
 from fissile.cli._exit import CommandFailed, Exit
+from fissile.cli._in_time import InTime
 from fissile.cli._output import Output, encode_json
 from fissile.cli._serve import run_async
 from fissile.cli._signals import StopSignals
@@ -54,8 +55,8 @@ def tail(
     """Show the events of topics as they come: time, name, key and body, one event a line. Ctrl-C ends it.
 
     It reads without a consumer group and commits nothing, so no module notices. With --json each line is an object with the position after
-    it; given to --from, a later tail goes on there. Events of equal key come in their order; others as they are read. Requests and dead
-    letters are no events, and not shown.
+    it; given to --from, a later tail goes on there. Events of equal key come in their order. What was stored before comes in the order of
+    time, what follows as it is read. Requests and dead letters are no events, and not shown.
 
     Args:
         topic: The topics, such as `orders.placed`; all of the application unless told.
@@ -143,23 +144,35 @@ async def _follow(shown: _Tail, signals: StopSignals) -> None:
             shown.application.settings, SystemClock(), f"{shown.application.name}.cli"
         ) as transport:
             await transport.ensure(shown.specs)  # they are there: it learns of them
-            async with anyio.create_task_group() as tasks:
-                for spec in shown.specs:
-                    tasks.start_soon(_follow_one, shown, transport, spec)
+            await _follow_all(shown, transport)
 
 
-async def _follow_one(shown: _Tail, transport: Transport, spec: TopicSpec) -> None:
+async def _follow_all(shown: _Tail, transport: Transport) -> None:
+    partitions = [place for spec in shown.specs for place in _partitions(shown, spec)]
+    async with transport.read(partitions, _start_of(shown.start, shown.specs[0].name)) as found:
+        reader = InTime(found)
+        taps = {spec.name: _tap(shown, spec, reader) for spec in shown.specs}
+        while True:
+            for record in await reader.receive():
+                tap = taps[record.topic]
+                tapped = tap._take(record)
+                if tapped is not None:
+                    shown.show(tap.topic, tapped)
+
+
+def _partitions(shown: _Tail, spec: TopicSpec) -> list[Partition]:
+    numbers = range(spec.partitions) if shown.key is None else [partition_of(shown.key.encode(), spec.partitions)]
+    return [(spec.name, number) for number in numbers]
+
+
+def _tap(shown: _Tail, spec: TopicSpec, reader: Reader) -> Tap[Any]:
     settings, topic = shown.application.settings, shown.catalog.topics[spec.name]
     names = {shown.catalog.name_of(event): event for event in topic.events}
     codecs: dict[str, Codec[Any]] = {
         name: Codec(name, event, settings.wire, settings.max_message_bytes) for name, event in names.items()
     }
-    numbers = range(spec.partitions) if shown.key is None else [partition_of(shown.key.encode(), spec.partitions)]
-    partitions = [(topic.name, number) for number in numbers]
-    async with transport.read(partitions, _start_of(shown.start, topic.name)) as reader:
-        tap: Tap[Any] = Tap(topic, reader, codecs, {number: at for (_, number), at in reader.begins.items()}, shown.key)
-        async for tapped in tap:
-            shown.show(topic, tapped)
+    begins = {number: at for (name, number), at in reader.begins.items() if name == spec.name}
+    return Tap(topic, reader, codecs, begins, shown.key)
 
 
 def _start_of(start: Position, topic: str) -> Start | dict[Partition, int]:

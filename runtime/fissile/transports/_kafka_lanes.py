@@ -19,6 +19,7 @@ from fissile.transports._kafka_bridge import Bridge, forget
 from fissile.transports._kafka_library import kafka_error
 from fissile.transports._kafka_options import Options
 from fissile.transports._kafka_producer import Batch, Place, Producer, Producers, is_refusal, is_too_large
+from fissile.transports._kafka_reasons import reason
 
 _TROUBLE_S = 10.0
 """How long a failure to store something is told, in seconds."""
@@ -211,7 +212,7 @@ class Lanes:
             # None of it is on its way, nor what came meanwhile: that would have to wait as long, to be told the same.
             entries += lane.queue
             lane.queue.clear()
-            why = error if isinstance(error, Unavailable) else Unavailable(f"Kafka cannot be reached: {error!r}.")
+            why = error if isinstance(error, Unavailable) else Unavailable(f"Kafka cannot be reached: {reason(error)}.")
             self._fail(entries, why)
             return
         except asyncio.CancelledError:

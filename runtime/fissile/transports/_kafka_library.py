@@ -18,6 +18,7 @@ from fissile._errors import Fault, StartupFailed, Unavailable
 from fissile.abc import Partition
 from fissile.transports._kafka_bridge import forget
 from fissile.transports._kafka_options import Options
+from fissile.transports._kafka_reasons import listen, reason
 
 if TYPE_CHECKING:
     import ssl
@@ -53,6 +54,7 @@ def library(name: str = "aiokafka") -> Any:  # Any: the library has no types
     try:
         found = import_module(name)
         logging.getLogger("aiokafka.conn").addFilter(_has_no_secret)
+        listen()
         return found
     except ModuleNotFoundError as error:
         fault = Fault(
@@ -109,7 +111,7 @@ async def within(seconds: float, what: str, coroutine: Coroutine[Any, Any, T]) -
         raise Unavailable(f"{what}: no answer from Kafka within {seconds:g} s.")
     error = task.exception()
     if isinstance(error, (kafka_error(), OSError, asyncio.TimeoutError)):
-        raise Unavailable(f"{what}: {error!r}.") from None
+        raise Unavailable(f"{what}: {reason(error)}.") from None
     return task.result()
 
 
@@ -152,7 +154,7 @@ class Clients:
                 raise Unavailable(f"Kafka cannot be reached: no answer within {seconds:g} s.")
             error = None if task.cancelled() else task.exception()
             if task.cancelled() or isinstance(error, (kafka_error(), OSError, asyncio.TimeoutError)):
-                raise Unavailable(f"Kafka cannot be reached: {error!r}.")
+                raise Unavailable(f"Kafka cannot be reached: {reason(error)}.")
             task.result()
             is_up = True
         finally:
