@@ -21,6 +21,27 @@ COMMANDS = [
 ]
 
 
+def printed_after(command: str) -> list[re.Pattern[str]]:
+    """What the tutorial shows of a command's output, line by line; numbers, ids and what is left out may be others."""
+    shown = TUTORIAL.split(f"$ {command}\n", 1)[1].split("```", 1)[0].split("\n$ ", 1)[0]
+    return [_pattern(line) for line in shown.splitlines() if line.strip() not in ("", "…")]
+
+
+def _pattern(line: str) -> re.Pattern[str]:
+    kinds = {r"[0-9a-f]{4}…": "[^\"\\s]+", "…": ".*", r"[0-9]+": "[0-9]+", r"\s+": "\\s+"}
+    found = re.split(rf"({'|'.join(kinds)})", line.strip())
+    return re.compile(
+        "".join(
+            next((other for kind, other in kinds.items() if re.fullmatch(kind, part)), re.escape(part)) for part in found
+        )
+    )
+
+
+def missing(patterns: list[re.Pattern[str]], text: str) -> list[str]:
+    """The lines of the tutorial that a text lacks."""
+    return [pattern.pattern for pattern in patterns if not pattern.search(text)]
+
+
 def curl(port: int) -> str:
     """Run the tutorial's curl against a port; return what it prints."""
     (command,) = [each for each in COMMANDS if each.startswith("curl ")]
@@ -45,15 +66,17 @@ def test_split_it_answers_and_can_be_looked_at(embedded_kafka: str) -> None:
         port = port_of(dev.wait_for("Gateway"))
         dev.wait_for("Ready in")
         assert '"stdout":"42\\n"' in curl(port)
+        assert missing(printed_after("make split"), dev.text) == []
         settings = {"FISSILE_BUS": bus_of(dev), "FISSILE_PLACEMENT": "split"}
         for command in COMMANDS[6:]:
             arguments = shlex.split(command)[1:]
             if arguments[0] == "tail":
                 (line,) = first_lines(1, *arguments, cwd=ROOT, **settings)
-                assert "code-executor.run-finished" in line
+                assert missing(printed_after(command), line) == []
             else:
                 done = fissile(*arguments, cwd=ROOT, **settings)
                 assert done.returncode == 0, done.stderr
+                assert missing(printed_after(command), done.stdout + done.stderr) == []
         dev.signal(signal.SIGINT)
         assert dev.wait_exit() == 0
 

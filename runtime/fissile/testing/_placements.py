@@ -141,5 +141,6 @@ def function_path(overrides: Overrides | Callable[[], Overrides]) -> str:
     if callable(overrides) and name != "__main__" and getattr(sys.modules.get(name), attribute, None) is overrides:
         return f"{name}:{attribute}"
     raise ValueError(
-        "the overrides of the placement 'split' cannot be made in another process; give a function that returns them, defined at the level of a file"
+        "the overrides of the placement 'split' cannot be made in another process; give a function that returns them, "
+        "defined at the level of a file"
     )

@@ -22,7 +22,7 @@ class _Listener(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         arguments = record.args
-        if isinstance(arguments, tuple) and len(arguments) == 3 and str(record.msg).startswith(_CANNOT_CONNECT):  # noqa: PLR2004
+        if isinstance(arguments, tuple) and len(arguments) == 3 and str(record.msg).startswith(_CANNOT_CONNECT):
             host, port, error = arguments
             self.reasons[str(host), str(port)] = _why(error)
         return True

@@ -43,12 +43,12 @@ class FakeSandbox(Sandbox):
             raise SandboxBusy(7)
         word, _, path = program.source.partition(" ")
         if word in ("touch", "wait"):
-            Path(path).touch()
+            _leave(path)
         if word == "wait":
             try:
                 await anyio.sleep_forever()
             finally:
-                Path(path).unlink()
+                _take_away(path)
         half = len(program.source) // 2
         for piece in (program.source[:half], program.source[half:]):
             if on_output is not None and piece:
@@ -60,6 +60,14 @@ class FakeSandbox(Sandbox):
 
     async def _close(self) -> None:
         pass
+
+
+def _leave(path: str) -> None:
+    Path(path).touch()
+
+
+def _take_away(path: str) -> None:
+    Path(path).unlink()
 
 
 def _overrides(sandbox: FakeSandbox) -> dict[type, object]:
