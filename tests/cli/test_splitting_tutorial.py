@@ -28,11 +28,12 @@ def printed_after(command: str) -> list[re.Pattern[str]]:
 
 
 def _pattern(line: str) -> re.Pattern[str]:
-    kinds = {r"[0-9a-f]{4}…": "[^\"\\s]+", "…": ".*", r"[0-9]+": "[0-9]+", r"\s+": "\\s+"}
+    kinds = {r"[0-9a-f]{4}…": '[^"\\s]+', "…": ".*", r"[0-9]+": "[0-9]+", r"\s+": "\\s+"}
     found = re.split(rf"({'|'.join(kinds)})", line.strip())
     return re.compile(
         "".join(
-            next((other for kind, other in kinds.items() if re.fullmatch(kind, part)), re.escape(part)) for part in found
+            next((other for kind, other in kinds.items() if re.fullmatch(kind, part)), re.escape(part))
+            for part in found
         )
     )
 
