@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from time import monotonic
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from fissile._errors import CallError, DeadlineExceeded, MessageTooLarge, Overloaded, TransportClosed, Unavailable
 from fissile.abc import Outgoing, Stored
+from fissile.transports._kafka_producer import Batch, Place, Producer
 from tests.brokers.processes import BrokerProcess
 from tests.transports.helpers import all_of, kafka, numbers, opened, record, until, without_uvloop
 
@@ -27,6 +29,37 @@ async def test_records_of_a_partition_are_stored_in_the_order_of_the_calls(apach
             assert numbers([one for one in stored if one.partition == partition]) == list(range(partition, 2000, 2))
         places = [outcome[0] for outcome in outcomes if not isinstance(outcome, CallError)]
         assert sorted(places) == sorted((one.partition, one.offset) for one in stored)
+
+
+async def test_many_that_append_at_a_time_share_batches_and_none_has_a_task_of_its_own(
+    embedded_kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka#528: each `send` of its own waits for the batch before it, and whenever one is done all of them wake: quadratic."""
+    batches: list[int] = []
+    tasks_seen: list[int] = []
+    submit = Producer.submit
+
+    async def counted(producer: Producer, batch: Batch, topic: str, partition: int) -> asyncio.Future[Place]:
+        batches.append(batch.raw.record_count())
+        tasks_seen.append(sum(_is_ours(task) for task in asyncio.all_tasks()))
+        return await submit(producer, batch, topic, partition)
+
+    monkeypatch.setattr(Producer, "submit", counted)
+    async with opened(embedded_kafka) as transport:
+        for many in (100, 3000):
+            batches.clear()
+            async with anyio.create_task_group() as tasks:
+                for number in range(many):
+                    tasks.start_soon(transport.append, [record(number, partition=number % 2)])
+            assert sum(batches) == many
+        assert len(batches) < 100  # of 3000
+    assert 0 < max(tasks_seen) < 20
+
+
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    """Tell whether a task was made by the transport, in its files or in aiokafka's, and not by the test."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and any(part in code.co_filename for part in ("_kafka_", "aiokafka"))
 
 
 @without_uvloop
@@ -94,6 +127,7 @@ async def test_closing_tells_every_append_that_is_under_way(apache_kafka: str) -
 async def test_closing_while_the_broker_is_frozen_tells_every_append_within_a_bound(
     own_apache_kafka: BrokerProcess,
 ) -> None:
+    """aiokafka#1101: `stop` of an idempotent producer, and each send, wait for ever while the broker is away."""
     outcomes: list[Stored | CallError] = []
     try:
         async with opened(own_apache_kafka.server, kafka_append_s=1.0) as transport:

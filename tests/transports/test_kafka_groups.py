@@ -20,7 +20,9 @@ P0: Partition = ("t", 0)
 
 
 async def test_a_commit_of_an_older_assignment_is_refused(apache_kafka: str) -> None:
-    """aiokafka itself would send it with the present generation, and the broker accept it: the group would move back."""
+    """aiokafka#929, #933: a rebalance comes while records are being handled, and a `commit()` after it is sent with the present
+    generation. The broker would accept it, and the group move back.
+    """
     async with opened(apache_kafka, partitions=1) as transport, transport.join("g", {"t": "earliest"}) as member:
         await transport.append([record(number, partition=0) for number in range(10)])
         first = await assigned(member)
@@ -173,6 +175,18 @@ async def test_a_cancelled_receive_loses_nothing_and_repeats_nothing(apache_kafk
         assert cancelled > 0
 
 
+async def test_what_was_received_and_not_committed_comes_again(apache_kafka: str) -> None:
+    """aiokafka's auto-commit commits the record in hand when a member leaves, and now and then: who dies over it has lost it."""
+    async with opened(apache_kafka, partitions=1) as transport:
+        await transport.append([record(number, partition=0) for number in range(3)])
+        for _ in range(2):
+            async with transport.join("g", {"t": "earliest"}) as member:
+                assert isinstance(member, KafkaMember)
+                assert member.source.consumer._raw._enable_auto_commit is False
+                assert [int(one.value) for one in await some(member, 3)] == [0, 1, 2]
+            assert await committed(transport, "g") == {P0: 0}  # where it begins
+
+
 async def test_a_group_that_begins_at_the_end_does_not_skip_what_comes_before_its_first_commit(
     apache_kafka: str,
 ) -> None:
@@ -259,7 +273,9 @@ async def test_a_member_without_partitions_waits_and_takes_over(apache_kafka: st
 
 @without_uvloop
 async def test_a_blocked_event_loop_loses_its_partitions_and_learns_of_it(own_apache_kafka: BrokerProcess) -> None:
-    """On Trio the thread would go on with its heartbeats, and nobody would notice."""
+    """aiokafka#847: one whose loop was blocked for longer than its session is to rejoin, and not to wait for ever. On Trio the thread would go
+    on with its heartbeats, and nobody would notice.
+    """
     settings = {"kafka_session_s": 2.0, "kafka_revoke_s": 1.0}
     async with (
         opened(own_apache_kafka.server, partitions=1, **settings) as transport,
