@@ -239,7 +239,12 @@ def _format(nodes: Sequence[BrokerProcess], java: Sequence[str], arguments: Sequ
 
 def wait_serving(nodes: Sequence[BrokerProcess]) -> None:
     """Wait until these nodes, and no others, are registered and answer: the ports are open before that. Not for use in an event loop."""
-    asyncio.run(_serving([node.server for node in nodes]))
+    wait_answering([node.server for node in nodes])
+
+
+def wait_answering(servers: Sequence[str]) -> None:
+    """Likewise, for nodes that are not processes of ours."""
+    asyncio.run(_serving(servers))
 
 
 async def _serving(servers: Sequence[str]) -> None:

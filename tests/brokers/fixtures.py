@@ -1,7 +1,8 @@
 """Brokers as fixtures. A `conftest.py` imports those that its tests use; the broker behind them is one for the whole run.
 
-`FISSILE_TEST_KAFKA` names brokers that are there; else Apache Kafka is started where Java and Maven are. Where neither is possible its tests
-are skipped with the reason, unless `FISSILE_REQUIRE` has `kafka` in it.
+`FISSILE_TEST_KAFKA` names brokers that are there; else Apache Kafka is started in Docker, where an engine answers and has its image; else where Java
+and Maven are. Tests that kill or freeze a node, or have several, want the last. Where none is possible they are skipped with the reason, unless
+`FISSILE_REQUIRE` has `kafka` in it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cache
 import pytest
 
 from tests.brokers.apache import Cluster, Door, start_apache, why_not
+from tests.brokers.docker import kafka_in_docker
 from tests.brokers.embedded import embedded_broker
 from tests.brokers.processes import BrokerProcess
 
@@ -35,9 +37,12 @@ def apache_servers() -> str:
     given = os.environ.get("FISSILE_TEST_KAFKA")
     if given:
         return given
+    in_docker = kafka_in_docker()
+    if in_docker is not None:
+        return in_docker
     reason = why_not()
     if reason is not None:
-        skip_or_fail(reason)
+        skip_or_fail(f"no FISSILE_TEST_KAFKA, no Docker with its image, and {reason}")
     return apache_cluster().servers
 
 
