@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("fissile", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fissile")
 
+from tests.figures import COLLECTED
+
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
     pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
@@ -22,3 +24,11 @@ BACKENDS = [
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """The event loop of a test."""
     return request.param
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures of the tests, which are captured where they arise."""
+    if COLLECTED:
+        terminalreporter.section("figures")
+        for text in COLLECTED:
+            terminalreporter.write_line(text)

@@ -1,8 +1,8 @@
 """Brokers as fixtures. A `conftest.py` imports those that its tests use; the broker behind them is one for the whole run.
 
-`FISSILE_TEST_KAFKA` names brokers that are there; else Apache Kafka is started in Docker, where an engine answers and has its image; else where Java
-and Maven are. Tests that kill or freeze a node, or have several, want the last. Where none is possible they are skipped with the reason, unless
-`FISSILE_REQUIRE` has `kafka` in it.
+`FISSILE_TEST_KAFKA` names brokers that are there; else Apache Kafka is started in Docker, where an engine answers and has its image; else where
+Java and Maven are. Tests that kill or freeze a node, or have several, want the last. Where none is possible they are skipped with the reason,
+unless `FISSILE_REQUIRE` has `kafka` in it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from tests.crashes.checkpoints import CHECKPOINTS
 from tests.crashes.driver import IS_SOAK, SCALE, SEED, Site, site
+from tests.figures import figure
 
 pytestmark = pytest.mark.timeout(7200 if IS_SOAK else 300)
 
@@ -80,10 +81,12 @@ async def test_effects_happen_once_whenever_the_process_is_killed(
             tasks.start_soon(found.load)
             await _kill(found, where)
         anomalies, came_to = await found.settle()
-    print(f"\n{place.database} database, {place.log} log, {place.backend} [seed {SEED}, scale {SCALE:g}]:")
-    print(f"  {sum(found.deaths.values())} kills, {came_to}")
-    print(f"  seen through by the inbox: {found.repeats_seen()}; dead letters retried: {found.retried}")
-    print(f"  kills per checkpoint: {dict(sorted(found.deaths.items()))}")
+    figure(
+        f"{place.database} database, {place.log} log, {place.backend} [seed {SEED}, scale {SCALE:g}]: "
+        f"{sum(found.deaths.values())} kills, {came_to}\n"
+        f"  seen through by the inbox: {found.repeats_seen()}; dead letters retried: {found.retried}\n"
+        f"  kills per checkpoint: {dict(sorted(found.deaths.items()))}"
+    )
     assert anomalies == [], f"{anomalies[:20]}\n{found.log()}"
     assert found.retried
     assert found.deaths == Counter(where)

@@ -24,6 +24,7 @@ from tests.crashes.cutter import Cutter, cutting
 from tests.crashes.driver import IS_SOAK, SEED, SETTINGS
 from tests.crashes.modules import Note, Place, SoldOut, make_ledger, make_orders
 from tests.crashes.state import rows, waiting
+from tests.figures import figure
 from tests.runtime.helpers import until
 
 pytestmark = [pytest.mark.timeout(1200 if IS_SOAK else 120)]
@@ -128,7 +129,7 @@ async def test_while_the_server_is_away_messages_wait_and_afterwards_each_has_ha
     assert Counter(name for name, _ in orders) == Counter(wanted)
     assert Counter(entries) == Counter(orders)
     assert all(dict(orders)[name] == token for name, token in load.tokens.items() if not token.startswith("sold out"))
-    print(f"\n{how.name}, {outages} outages: {len(wanted)} effects, told to callers meanwhile: {dict(load.failures)}")
+    figure(f"{how.name}, {outages} outages: {len(wanted)} effects, told to callers meanwhile: {dict(load.failures)}")
     assert set(load.failures) <= {"DatabaseUnavailable"}
     assert load.failures
 

@@ -27,6 +27,7 @@ from fissile.testing._placements import import_path
 from tests.faults.checker import Report, check
 from tests.faults.history import Effects, History, Lag
 from tests.faults.modules import EFFECTS, ledger, reader
+from tests.figures import figure
 
 SCALE = float(os.environ.get("FISSILE_TEST_SCALE", "1"))
 """How much is done: 1 for every change, 10 for the full figures."""
@@ -190,11 +191,11 @@ class Site:
             self.effects.look()
 
     def report(self, title: str) -> Report:
-        """Check what is written down, and print the figures."""
+        """Check what is written down, and note the figures."""
         # A message is stored, or not, within the deadline of an append, and what waits for a place in its partition within another.
         deadline_s = max(self.settings.call_timeout_s, 2 * self.settings.kafka_append_s)
         found = check(self.history.path, self.effects.path, deadline_s=deadline_s)
-        print(f"\n{title} [seed {SEED}, scale {SCALE:g}]: {found}")
+        figure(f"{title} [seed {SEED}, scale {SCALE:g}]: {found}")
         return found
 
 

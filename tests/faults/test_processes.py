@@ -109,3 +109,5 @@ async def test_joins_and_leaves_under_load_lose_nothing(apache_kafka: str, tmp_p
         report = found.report("joins and leaves")
     assert report.anomalies == ()
     assert report.failed == report.unknown == 0
+    assert report.recoveries_s  # it has held something up
+    assert report.recovers_within(RECOVERY_S)

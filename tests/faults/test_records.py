@@ -12,7 +12,7 @@ import pytest
 from attrs import frozen
 
 from fissile import App, Bus, DeadLetter, MessageTooLarge
-from tests.faults.driver import PATIENCE_S, SETTINGS, Site, scaled, site, until
+from tests.faults.driver import PATIENCE_S, RECOVERY_S, SETTINGS, Site, scaled, site, until
 from tests.faults.load import commands, events
 from tests.faults.modules import EFFECTS, Note, Noted, ledger, reader
 
@@ -108,6 +108,7 @@ async def test_records_that_are_no_messages_become_dead_letters_and_their_partit
     assert all(letter.reason and letter.traceback for letter in letters)
     assert report.anomalies == ()
     assert report.failed == report.unknown == report.repeats == 0
+    assert report.recovers_within(RECOVERY_S)
 
 
 async def _refusals(bus: Bus) -> list[tuple[str, str]]:

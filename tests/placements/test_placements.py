@@ -11,9 +11,11 @@ from uuid import uuid4
 import anyio
 import attrs
 import pytest
+from attrs import frozen
 
 from fissile import Bus, CallRefused, HandlerFailed, InvalidMessage, MessageTooLarge, Settings
 from fissile.testing import PLACEMENTS, Placement, placed
+from tests.figures import figure
 from tests.placements import sides
 from tests.placements.history import History, differences, perform
 from tests.placements.modules import (
@@ -32,36 +34,55 @@ from tests.placements.modules import (
 from tests.placements.workload import Operation, generate
 
 SEEDS = int(os.environ.get("FISSILE_TEST_SEEDS", "100"))
+FEW = 10
+"""How many times fewer seeds run on the embedded broker: it shares the code with Apache Kafka, and grows with its history."""
 PATIENCE_S = 20.0
 SETTINGS = Settings(partitions=4, reply_partitions=4, commit_interval_s=0.1, chain_depth=8)
 
 
-@pytest.fixture
-def broker(request: pytest.FixtureRequest, anyio_backend: Any) -> str | None:
-    """The broker of the placement `split`; None for the others."""
-    if request.node.callspec.params["placement"] != "split":
-        return None
-    if anyio_backend[1].get("use_uvloop"):
-        pytest.skip("the processes of a split choose their event loop themselves")
-    return f"kafka://{request.getfixturevalue('apache_kafka')}"
+@frozen
+class Where:
+    """A placement, and the fixture of the broker of `split`."""
+
+    placement: Placement
+    broker: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.placement}-{self.broker.partition('_')[0]}".rstrip("-")
 
 
-@pytest.fixture(params=PLACEMENTS)
-def placement(request: pytest.FixtureRequest) -> Placement:
-    found: Placement = request.param
+BROKERS = ("embedded_kafka", "apache_kafka")
+EVERYWHERE = (*(Where(one) for one in PLACEMENTS if one != "split"), *(Where("split", broker) for broker in BROKERS))
+
+
+@pytest.fixture(params=EVERYWHERE, ids=str)
+def where(request: pytest.FixtureRequest) -> Where:
+    found: Where = request.param
     return found
 
 
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, where: Where, anyio_backend: Any) -> str | None:
+    """The broker of the placement `split`; None for the others."""
+    if where.placement != "split":
+        return None
+    if anyio_backend[1].get("use_uvloop"):
+        pytest.skip("the processes of a split choose their event loop themselves")
+    if where.broker == "embedded_kafka" and anyio_backend[0] == "trio":
+        pytest.skip("what Trio has of its own is tried on Apache Kafka")
+    return f"kafka://{request.getfixturevalue(where.broker)}"
+
+
 @asynccontextmanager
-async def running(placement: Placement, broker: str | None, backend: Any) -> AsyncGenerator[Bus]:
-    settings = attrs.evolve(SETTINGS, backend=backend[0], kafka_prefix=f"t{uuid4().hex[:8]}.")
-    async with placed(placement, [front, back], broker=broker, settings=settings) as bus:
+async def running(where: Where, broker: str | None, backend: Any) -> AsyncGenerator[Bus]:
+    settings = attrs.evolve(SETTINGS, backend=backend[0])
+    async with placed(where.placement, [front, back], broker=broker, settings=settings) as bus:
         yield bus
 
 
 @pytest.fixture
-async def bus(placement: Placement, broker: str | None, anyio_backend: Any) -> AsyncGenerator[Bus]:
-    async with running(placement, broker, anyio_backend) as opened:
+async def bus(where: Where, broker: str | None, anyio_backend: Any) -> AsyncGenerator[Bus]:
+    async with running(where, broker, anyio_backend) as opened:
         yield opened
 
 
@@ -121,15 +142,18 @@ async def test_who_gives_up_stops_the_handler(bus: Bus) -> None:
     assert await bus.execute(Answer(1)) == 1
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("placement", ["loopback", "split"])
+@pytest.mark.timeout(max(300, 3 * SEEDS))
+@pytest.mark.parametrize("where", EVERYWHERE[1:], ids=str)
 async def test_generated_workloads_come_to_the_same_in_every_placement(
-    placement: Placement, broker: str | None, anyio_backend: Any
+    where: Where, broker: str | None, anyio_backend: Any
 ) -> None:
     first = SEEDS if anyio_backend[0] == "trio" else 0  # other seeds on the other loop
     settings = attrs.evolve(sides.SETTINGS, backend=anyio_backend[0], kafka_prefix=f"t{uuid4().hex[:8]}.")
-    other = sides.in_process("repeats") if broker is None else sides.split(broker, settings, replicas=2)
+    is_embedded = where.broker == "embedded_kafka"  # it is no match for several members of a group
+    replicas = 1 if is_embedded else 2
+    other = sides.in_process("repeats") if broker is None else sides.split(broker, settings, replicas=replicas)
     count = SEEDS if broker is not None else max(1, SEEDS // 4)  # loopback is also what test_planted.py begins with
+    count = max(1, SEEDS // FEW) if is_embedded else count
     async with sides.in_process("local") as here, other as there:
         assert there.early == here.early == ["one", "two"]
         for seed in range(first, first + count):
@@ -139,6 +163,7 @@ async def test_generated_workloads_come_to_the_same_in_every_placement(
             else:
                 histories = await _at_once((here, there), operations, seed)
             assert differences(*histories) == [], f"seed {seed}: {operations}"
+    figure(f"{count} generated workloads in one process and in {where}, {anyio_backend[0]}: no difference")
 
 
 async def _at_once(placements: Sequence[sides.Side], operations: list[Operation], seed: int) -> list[History]:

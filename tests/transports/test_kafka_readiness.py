@@ -14,6 +14,7 @@ from fissile.abc import TopicSpec
 from fissile.transports import open_transport
 from fissile.transports.kafka import KafkaTransport
 from tests.brokers.processes import BrokerProcess
+from tests.figures import figure
 from tests.transports.helpers import assigned, kafka, until, without_uvloop
 
 ENDS: dict[str, tuple[Callable[[BrokerProcess], None], Callable[[BrokerProcess], None]]] = {
@@ -34,7 +35,7 @@ async def test_a_process_that_does_nothing_is_told_that_kafka_is_gone_and_that_i
             begin(own_apache_kafka)
             began = monotonic()
             await until(lambda: "Kafka has not answered" in (transport.check() or ""), "it is told")
-            print(f"\n{end}: told after {monotonic() - began:.1f} s")
+            figure(f"a broker that is {end}: told after {monotonic() - began:.1f} s")
         finally:
             go_on(own_apache_kafka)
         await until(lambda: transport.check() is None, "all is well")
