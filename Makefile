@@ -52,8 +52,9 @@ format: setup ## Format the code
 soak: setup ## Run the long tests: faults on Apache Kafka and many seeds (minutes)
 	@FISSILE_REQUIRE=$${FISSILE_REQUIRE:-kafka,postgres} FISSILE_TEST_SCALE=10 FISSILE_TEST_SOAK=1 FISSILE_TEST_SEEDS=500 $(BIN)/python -m pytest -s tests/faults tests/placements tests/transports tests/crashes $(ARGS)
 
-bench-kafka: setup ## Measure it over Kafka, on the embedded broker and on Apache Kafka
-	@$(BIN)/python -m benchmarks kafka $(ARGS)
+bench-kafka: setup ## Measure it over Kafka, on the embedded broker and on Apache Kafka, and put the figures into README.md
+	@$(BIN)/python -m benchmarks kafka $(ARGS); done=$$?; \
+	if [ -z "$(ARGS)" ]; then $(BIN)/python -m benchmarks.readme; fi; exit $$done
 
 bench: setup ## Measure speed against the floors of the same run
 	@$(BIN)/python -m benchmarks $(ARGS)

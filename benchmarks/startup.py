@@ -6,6 +6,7 @@ import re
 import subprocess
 from time import perf_counter
 
+from benchmarks import split_start
 from benchmarks._process import serving
 from benchmarks._rows import ROOT, CannotRun, Row, Spec, by_turns, environment, python, run
 
@@ -17,8 +18,9 @@ RUN = Spec("run-code of an empty Python program, through the gateway, local sand
 
 
 def rows(rounds: int) -> list[Row]:
-    """Measure the import, the start, and a run of a program."""
-    return [_import(rounds), _start(max(3, rounds // 3)), _run_code(rounds)]
+    """Measure the import, the start, the first answer of a split, and a run of a program."""
+    few = max(3, rounds // 3)
+    return [_import(rounds), _start(few), *split_start.rows(few), _run_code(rounds)]
 
 
 def _import(rounds: int) -> Row:
