@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Properties have no time limit of their own: the machine may be busy.
+from tests.figures import COLLECTED
+
 settings.register_profile("fissile", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fissile")
-
-from tests.figures import COLLECTED
 
 BACKENDS = [
     pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
