@@ -6,6 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.cli.example import PATIENCE_S, Running, fissile, port_of, running
@@ -53,8 +54,8 @@ def curl(port: int) -> str:
 def test_the_commands_are_those_that_the_tests_below_run() -> None:
     kinds = [" ".join(shlex.split(command)[:2]) for command in COMMANDS]
     assert kinds[:3] == ["make run", "curl -s", "make split"]
-    assert kinds[3:5] == ["fissile run", "fissile run"]
-    assert kinds[5:] == [
+    assert kinds[3:6] == ["fissile run"] * 3
+    assert kinds[6:] == [
         "export FISSILE_BUS=kafka://127.0.0.1:40951",
         *(f"fissile {name}" for name in ("plan", "topics", "call", "ps", "lag", "tail")),
     ]
@@ -62,14 +63,15 @@ def test_the_commands_are_those_that_the_tests_below_run() -> None:
     assert "$(BIN)/fissile dev --split" in makefile
 
 
-def test_split_it_answers_and_can_be_looked_at(embedded_kafka: str) -> None:
-    with running("dev", "--split", "--port", "0", cwd=ROOT) as dev:
+def test_split_it_answers_and_can_be_looked_at(embedded_kafka: str, tmp_path: Path) -> None:
+    database = {"FISSILE_DATABASE": f"sqlite:///{tmp_path}"}
+    with running("dev", "--split", "--port", "0", cwd=ROOT, **database) as dev:
         port = port_of(dev.wait_for("Gateway"))
         dev.wait_for("Ready in")
         assert '"stdout":"42\\n"' in curl(port)
         assert missing(printed_after("make split"), dev.text) == []
         settings = {"FISSILE_BUS": bus_of(dev), "FISSILE_PLACEMENT": "split"}
-        for command in COMMANDS[6:]:
+        for command in COMMANDS[7:]:
             arguments = shlex.split(command)[1:]
             if arguments[0] == "tail":
                 (line,) = first_lines(1, *arguments, cwd=ROOT, **settings)
@@ -82,15 +84,20 @@ def test_split_it_answers_and_can_be_looked_at(embedded_kafka: str) -> None:
         assert dev.wait_exit() == 0
 
 
-def test_each_process_runs_by_itself_as_in_production(embedded_kafka: str) -> None:
-    prefix = "test-tutorial."
-    settings = {"FISSILE_BUS": f"kafka://{embedded_kafka}", "FISSILE_KAFKA_PREFIX": prefix, "FISSILE_PORT": "0"}
-    gateway, executor = (shlex.split(each)[1:] for each in COMMANDS if each.startswith("fissile run"))
-    with running(*gateway, cwd=ROOT, **settings) as first, running(*executor, cwd=ROOT, **settings) as second:
-        port = port_of(first.wait_for('"ready"'))
-        second.wait_for('"ready"')
-        assert '"stdout":"42\\n"' in curl(port)
-        for process in (first, second):
+def test_each_process_runs_by_itself_as_in_production(embedded_kafka: str, tmp_path: Path) -> None:
+    settings = {
+        "FISSILE_BUS": f"kafka://{embedded_kafka}",
+        "FISSILE_KAFKA_PREFIX": "test-tutorial.",
+        "FISSILE_PORT": "0",
+        "FISSILE_DATABASE": f"sqlite:///{tmp_path}",
+    }
+    assert fissile("migrate", cwd=ROOT, **settings).returncode == 0
+    processes = [shlex.split(each)[1:] for each in COMMANDS if each.startswith("fissile run")]
+    with ExitStack() as stack:
+        started = [stack.enter_context(running(*each, cwd=ROOT, **settings)) for each in processes]
+        lines = [each.wait_for('"ready"') for each in started]
+        assert '"stdout":"42\\n"' in curl(port_of(lines[0]))
+        for process in started:
             process.signal(signal.SIGTERM)
             assert process.wait_exit() == 0
 
