@@ -23,7 +23,12 @@ BACKENDS = ["asyncio", "trio"]
 def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Running, str]]:
     """The running application, on a log of its own, and its URL."""
     arguments = ("run", "--port", "0", "--backend", request.param)
-    settings = {"FISSILE_CODE_EXECUTOR_SANDBOX": "local", "FISSILE_BUS": f"sqlite:///{tmp_path}/log.sqlite3"}
+    settings = {
+        "FISSILE_CODE_EXECUTOR_SANDBOX": "local",
+        "FISSILE_BUS": f"sqlite:///{tmp_path}/log.sqlite3",
+        "FISSILE_DATABASE": f"sqlite:///{tmp_path}",
+        "FISSILE_DATABASE_MIGRATE": "true",
+    }
     with running(*arguments, cwd=ROOT, **settings) as run:
         yield run, f"http://127.0.0.1:{port_of(run.wait_for('ready'))}"
 
