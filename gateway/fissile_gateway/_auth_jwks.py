@@ -187,6 +187,7 @@ def _read(place: str) -> bytes:
         with Path(place).open("rb") as file:
             return _checked(file.read(LARGEST_BYTES + 1))
     from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import HTTPRedirectHandler, Request, build_opener
 
     class Stay(HTTPRedirectHandler):
@@ -205,6 +206,9 @@ def _read(place: str) -> bytes:
                 if not part:
                     break
                 body += part
+    except HTTPError as error:
+        with error:
+            raise ValueError(f"it answers {error.code}") from None
     except HTTPException as error:
         raise ValueError(f"the answer cannot be read ({type(error).__name__})") from None
     return _checked(body)
