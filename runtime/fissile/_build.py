@@ -72,25 +72,24 @@ def topic_specs(catalog: Catalog, settings: Settings) -> list[TopicSpec]:
     return specs
 
 
-def open_letter_box(transport: Transport, catalog: Catalog, settings: Settings) -> LetterBox:
+def open_letter_box(transport: Transport, catalog: Catalog, settings: Settings, clock: Clock) -> LetterBox:
     """Return the dead letters of an application, behind an open transport."""
     return LetterBox(
         transport,
         {module: dead_letter_topic(module) for module in catalog.contracts},
         {module: requests_topic(module) for module in catalog.contracts},
         LetterCheck(catalog, settings.wire, settings.max_message_bytes),
+        signatures_of(catalog, settings, clock, is_shared=transport.shared),
     )
 
 
-def signatures_of(
-    catalog: Catalog, settings: Settings, environment: Environment, *, is_shared: bool
-) -> Signatures | None:
+def signatures_of(catalog: Catalog, settings: Settings, clock: Clock, *, is_shared: bool) -> Signatures | None:
     """Return what signs and checks identities; None where they cannot cross the log."""
     keys = settings.identity_keys or (() if is_shared else (IN_PROCESS,))
     if not keys:
         return None
     is_required = bool(settings.identity_keys or requiring(catalog))
-    return Signatures(keys, environment.clock.now, settings.identity_valid_s, is_required=is_required)
+    return Signatures(keys, clock.now, settings.identity_valid_s, is_required=is_required)
 
 
 @frozen(eq=False)
@@ -197,7 +196,7 @@ class Builder:
         self.environment = environment
         self.transport = transport
         self.middleware = middleware
-        self.signatures = signatures_of(catalog, settings, environment, is_shared=transport.shared)
+        self.signatures = signatures_of(catalog, settings, environment.clock, is_shared=transport.shared)
         self.encoder = Encoder(application, settings.wire, environment.clock.now, self.signatures)
         self.is_loopback = is_loopback
         self.repeats = repeats

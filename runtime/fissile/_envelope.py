@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fissile._bus import Queries
 from fissile._codec import Codec, WireFormat
 from fissile._errors import InvalidMessage
 from fissile._identity import identity_of
-from fissile._signatures import Signatures
 from fissile.abc import Headers, Outgoing
+
+if TYPE_CHECKING:
+    from fissile._signatures import Signatures
 
 _SPECVERSION = ("ce_specversion", b"1.0")
 _MILLISECOND = timedelta(milliseconds=1)

@@ -144,7 +144,7 @@ class Running:
         return None if self._remote is None else self._remote.statistics()
 
     def letter_box(self) -> LetterBox:
-        return open_letter_box(self._transport, self._catalog, self._app.settings)
+        return open_letter_box(self._transport, self._catalog, self._app.settings, self._environment.clock)
 
     # --- the life ----------------------------------------------------------------------------------------------------
 

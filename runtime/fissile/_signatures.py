@@ -16,9 +16,10 @@ from functools import lru_cache
 
 import msgspec
 
+from fissile._envelope import by_name
 from fissile._errors import Fault
 from fissile._identity import KEYS_CURE, UNSIGNED, Identity
-from fissile.abc import Outgoing
+from fissile.abc import Headers, Outgoing
 
 HEADER = "fissile-identity"
 KEY_CHARACTERS = 32
@@ -117,20 +118,45 @@ class Signatures:
         value = headers.get(HEADER)
         if value is None:
             return (UNSIGNED, "it has no identity") if self.is_required else (None, None)
+        claim = self._verify(value, headers, body)
+        if isinstance(claim, str):
+            return UNSIGNED, claim
+        if claim.until <= self._now().timestamp():
+            return UNSIGNED, "its identity is no longer valid"
+        return claim.identity, None
+
+    def _verify(self, value: bytes, headers: Mapping[str, bytes], body: bytes) -> _Claim | str:
+        """Return what is claimed of a message, or what is wrong with that. Whether it is still valid is not looked at."""
         name, _, rest = value.partition(b".")
         claim, _, mac = rest.partition(b".")
         key = self._keys.get(name)
         if len(value) > _LARGEST_BYTES or key is None:
-            return UNSIGNED, "its identity is signed with a key that is not known here"
+            return "its identity is signed with a key that is not known here"
         if not hmac.compare_digest(mac, self._mac(key, claim, _message_of(headers), body)):
-            return UNSIGNED, "its identity belongs to another message, or is forged"
+            return "its identity belongs to another message, or is forged"
         try:
-            read = _decode(urlsafe_b64decode(claim))
+            return _decode(urlsafe_b64decode(claim))
         except (msgspec.MsgspecError, ValueError):
-            return UNSIGNED, "its identity cannot be read"
-        if read.until <= self._now().timestamp():
-            return UNSIGNED, "its identity is no longer valid"
-        return read.identity, None
+            return "its identity cannot be read"
+
+    def again(self, headers: Headers, body: bytes, new_headers: Headers, new_body: bytes) -> Headers:
+        """Return the headers of a message that a person sends again, or has edited, signed anew for whom it was sent at first.
+
+        Whoever may do that holds a key, and answers for it. What was not signed by a key before is not signed now.
+
+        Args:
+            headers: The headers as they were.
+            body: The body as it was.
+            new_headers: The headers as they are now.
+            new_body: The body as it is now.
+        """
+        before = by_name(headers)
+        value = before.get(HEADER)
+        claim = None if value is None else self._verify(value, before, body)
+        if not isinstance(claim, _Claim):
+            return new_headers
+        signed = self.sign(claim.identity, _message_of(by_name(new_headers)), new_body, None)
+        return (*(pair for pair in new_headers if pair[0] != HEADER), signed)
 
 
 class IdentityReader:

@@ -11,7 +11,21 @@ import anyio
 import pytest
 from attrs import evolve, frozen
 
-from fissile import App, Bus, CallRefused, DeadLetter, Environment, Ids, Settings, StartupFailed
+from fissile import (
+    App,
+    Bus,
+    Caller,
+    CallRefused,
+    Command,
+    Contract,
+    DeadLetter,
+    Environment,
+    Ids,
+    Module,
+    Retry,
+    Settings,
+    StartupFailed,
+)
 from fissile._signatures import HEADER, Signatures
 from fissile.abc import Headers, Outgoing, Record, Transport
 from fissile.testing import ManualClock, user
@@ -34,6 +48,26 @@ SETTINGS = Settings(
     partitions=2, reply_partitions=2, commit_interval_s=0.02, drain_s=5.0, identity_keys=(KEY,), identity_valid_s=3600.0
 )
 ALICE = user("alice", "orders:write", "billing:charge", "billing:use")
+
+
+BROKEN: list[tuple[str, str, str]] = []
+"""What was seen of the command that breaks unless it was edited."""
+
+
+@frozen
+class Broken(Command[None]):
+    note: str = ""
+
+
+desk = Module(Contract("desk", messages=[Broken]))
+
+
+@desk.command(Broken, idempotent=True, retry=Retry(attempts=1))
+async def broken(command: Broken, caller: Caller) -> None:
+    if not command.note:
+        raise ValueError("it has no note")
+    assert caller.identity is not None
+    BROKEN.append((command.note, caller.identity.subject, caller.identity.kind))
 
 
 @frozen
@@ -77,7 +111,7 @@ class Site:
 @asynccontextmanager
 async def site(log: Log, *, settings: Settings = SETTINGS, clock: ManualClock | None = None) -> AsyncGenerator[Site]:
     environment = None if clock is None else Environment(clock=clock, ids=Ids(uuid4().hex), random=Random(1))
-    app = App([orders, billing], settings=settings, transport=log.unopened(), environment=environment)
+    app = App([orders, billing, desk], settings=settings, transport=log.unopened(), environment=environment)
     async with app, log.open() as thief:
         yield Site(app, thief, settings)
 
@@ -223,6 +257,25 @@ async def test_a_dead_letter_that_is_retried_is_still_that_of_its_sender(log: Lo
                 await anyio.sleep(0.005)
         assert (letters[0].error_type, letters[0].state) == ("Forbidden", "dead")
         assert here.untrusted() == 0
+
+
+async def test_who_retries_or_edits_a_dead_letter_answers_for_it(log: Log) -> None:
+    """It is sent for whom it was sent at first, however long ago; what nobody had signed is still from nobody."""
+    clock = ManualClock()
+    async with site(log, settings=evolve(SETTINGS, commit_interval_s=NEVER_S), clock=clock) as here:
+        await here.app.bus.acting_as(ALICE).send(Broken())
+        await here.thief.append([Outgoing("desk.requests", b"k", b"{}", plain("desk.broken", "forged"))])
+        with anyio.fail_after(PATIENCE_S):
+            while len(letters := await here.app.dead_letters()) < 2:
+                await anyio.sleep(0.005)
+        clock.advance(7 * 86_400)
+        signed, forged = sorted(letters, key=lambda letter: letter.message_id == "forged")
+        BROKEN.clear()
+        for letter in (signed, forged):
+            changed = await here.app.edit_dead_letter(letter, b'{"note":"edited"}')
+            await here.app.retry_dead_letters(changed)
+        await until(lambda: len(BROKEN) == 2)
+        assert sorted(BROKEN) == [("edited", "", "unsigned"), ("edited", "alice", "user")]
 
 
 # --- where there is no key -------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ async def desk(
     async with App([*modules, front], environment=environment) as app:
         bus, process = made[0]
         gateway = fissile_gateway.create_app(bus, process, GatewaySettings(**settings), clock=clock)
-        transport = httpx.ASGITransport(gateway)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(gateway)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield Desk(app, gateway, client, clock)
 

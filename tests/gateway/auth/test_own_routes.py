@@ -135,9 +135,9 @@ async def _talk(here: Desk, credential: str | None) -> list[str]:
     if credential is not None:
         headers.append((b"authorization", f"Bearer {credential}".encode()))
     happened: list[str] = []
-    news = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}])
+    news = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect"}])
 
-    async def receive() -> dict[str, object]:
+    async def receive() -> dict[str, str]:
         message = next(news)
         while message["type"] == "websocket.disconnect" and len(happened) < 2:
             await anyio.lowlevel.checkpoint()

@@ -117,6 +117,9 @@ async def test_who_lacks_a_scope_learns_which_and_nothing_of_the_input(tmp_path:
                     "/api/billing/charge", content=content, headers={**headers, "content-type": "application/json"}
                 )
                 assert (answer.status_code, answer.headers["www-authenticate"]) == (status, challenge)
+        answer = await here.client.post(
+            "/api/billing/charge", json={}, headers={"authorization": f"Bearer {token(here.now, scope='billing:use')}"}
+        )
         document = answer.json()
         assert (document["type"], document["missing_scopes"]) == ("/problems/forbidden", ["billing:charge"])
         assert "billing:use" not in answer.text

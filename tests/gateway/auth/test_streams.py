@@ -28,7 +28,7 @@ async def test_a_stream_is_for_who_has_its_scope(tmp_path: Path, method: str) ->
             (token(now, scope="orders:watch"), 200),
         ):
             headers = {} if credential is None else {"authorization": f"Bearer {credential}"}
-            async with streaming(running, PATH, method, **headers) as stream:
+            async with streaming(running, PATH, method, b"", **headers) as stream:
                 assert stream.status == status
         async with streaming(running, "/api/billing/topics/noted", method) as stream:
             assert stream.status == 200
