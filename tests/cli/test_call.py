@@ -147,16 +147,20 @@ def vault(shop: Path) -> Path:
 
 
 def test_a_call_is_made_for_whom_it_says(vault: Path) -> None:
-    done = fissile("call", "vault.open", "--as", "alice", "--scopes=vault:open,vault:see", cwd=vault)
+    done = fissile(
+        "call", "vault.open", "--as", "alice", "--scopes=vault:open,vault:see", cwd=vault, FISSILE_BUS="memory://"
+    )
     assert (done.returncode, done.stdout) == (0, '"alice ()"\n'), done.stderr
-    refused = fissile("call", "vault.open", "--as=alice", "--scopes", "vault:see", cwd=vault)
+    refused = fissile(
+        "call", "vault.open", "--as=alice", "--scopes", "vault:see", cwd=vault, FISSILE_IDENTITY_KEYS="k" * 32
+    )
     assert refused.returncode == 1
     assert "requires the scope vault:open, which its caller does not have" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
 def test_a_call_for_nobody_is_that_of_a_module_and_scopes_is_a_field_then(vault: Path) -> None:
-    done = fissile("call", "vault.open", "--scopes", "a", cwd=vault)
+    done = fissile("call", "vault.open", "--scopes", "a", cwd=vault, FISSILE_IDENTITY_KEYS="k" * 32)
     assert (done.returncode, done.stdout) == (0, "\"None ('a',)\"\n"), done.stderr
 
 
@@ -168,7 +172,7 @@ def test_for_whom_a_call_is_made_is_said_once(vault: Path, wrong: list[str]) -> 
 
 
 def test_ls_shows_what_is_required(vault: Path) -> None:
-    rows = json.loads(fissile("ls", "commands", "--json", cwd=vault).stdout)
+    rows = json.loads(fissile("ls", "commands", "--json", cwd=vault, FISSILE_BUS="memory://").stdout)
     assert {row["name"]: row["requires"] for row in rows}["vault.open"] == ["vault:open", "vault:see"]
 
 
