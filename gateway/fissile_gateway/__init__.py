@@ -4,8 +4,10 @@ Importing it is light: Quart and Hypercorn are imported when the gateway starts.
 """
 
 from fissile_gateway._context import current_bus as current_bus
+from fissile_gateway._context import current_identity as current_identity
 from fissile_gateway._context import current_process as current_process
 from fissile_gateway._context import current_routes as current_routes
+from fissile_gateway._context import requires as requires
 from fissile_gateway._exchange import Gateway as Gateway
 from fissile_gateway._module import create_app as create_app
 from fissile_gateway._module import module as module

@@ -9,7 +9,8 @@ import sniffio
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from fissile import Bus, Ids, Process
+from fissile import Bus, Clock, Ids, Process
+from fissile_gateway._auth import authenticator_of
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
 from fissile_gateway._exchange import Gateway
@@ -22,7 +23,7 @@ from fissile_gateway._twin import Twins
 from fissile_gateway._views import exchange, make_view
 
 
-def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Gateway:
+def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock: Clock) -> Gateway:
     """Build the gateway for the event loop that runs.
 
     Args:
@@ -30,10 +31,12 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Ga
         process: Tells the contracts, and whether the process is ready.
         settings: The bounds.
         ids: Makes the ids of requests.
+        clock: The time by which credentials end.
 
     Raises:
-        StartupFailed: The application's own routes cannot be imported.
+        StartupFailed: The application's own routes cannot be imported, or the keys of credentials cannot be read.
     """
+    authenticator = authenticator_of(bus, process.contracts, settings, clock)
     pages = find_pages(settings.routes)
     routes = derive(process.contracts)
     quart = _quart()
@@ -45,7 +48,12 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Ga
     twins = Twins()
     for route in routes:
         endpoint = route.name.replace(".", "/")  # a dot would mean a blueprint
-        quart.add_url_rule(route.path, endpoint, make_view(route, bus, settings, twins), methods=[route.method])
+        quart.add_url_rule(
+            route.path,
+            endpoint,
+            make_view(route, None if authenticator else bus, settings, twins),
+            methods=[route.method],
+        )
     quart.register_blueprint(health(process))
     for blueprint in pages.blueprints:
         quart.register_blueprint(blueprint)
@@ -58,7 +66,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Ga
         return _answer(problem_of(error))
 
     quart.register_error_handler(Exception, on_error)
-    return Gateway(quart, pages.mounts, settings, ids.new)
+    return Gateway(quart, pages.mounts, settings, ids.new, bus, authenticator)
 
 
 def _quart() -> Quart:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
-from fissile import Bus, Process
+from fissile import Bus, Identity, Process
+from fissile._identity import ANONYMOUS, require
 from fissile_gateway._routes import Route
+
+if TYPE_CHECKING:
+    from fissile_gateway._exchange import Exchange
+
+P = ParamSpec("P")
 
 EXTENSION = "fissile"
 """Where the Quart application has its `Context`."""
@@ -27,8 +35,39 @@ class Context:
 
 
 def current_bus() -> Bus:
-    """Return the bus that a route of the application calls modules with."""
-    return _context().bus
+    """Return the bus that a route of the application calls modules with; it acts for who asks.
+
+    Outside of a request, in what a route has left behind, it acts for the gateway itself.
+    """
+    exchange = _exchange()
+    return _context().bus if exchange is None else exchange.bus
+
+
+def current_identity() -> Identity | None:
+    """Return who asks; None where nobody looks at that, since nothing is configured and no contract requires a scope."""
+    exchange = _exchange()
+    return None if exchange is None else exchange.identity
+
+
+def requires(*scopes: str) -> Callable[[Callable[P, Any]], Callable[P, Coroutine[Any, Any, Any]]]:
+    """Let a hand-written route answer only who has all of these scopes; others get 401, or 403. It stands below the line with the path.
+
+    Args:
+        scopes: The scopes.
+    """
+
+    # Any: what a view may return, which Quart makes an answer of.
+    def decorate(view: Callable[P, Any]) -> Callable[P, Coroutine[Any, Any, Any]]:
+        @wraps(view)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
+            from quart import current_app
+
+            require(current_identity() or ANONYMOUS, scopes, "The route was not called")
+            return await current_app.ensure_async(view)(*args, **kwargs)
+
+        return guarded
+
+    return decorate
 
 
 def current_process() -> Process:
@@ -39,6 +78,18 @@ def current_process() -> Process:
 def current_routes() -> tuple[Route, ...]:
     """Return the routes that were derived from contracts."""
     return _context().routes
+
+
+def _exchange() -> Exchange | None:
+    from quart import has_request_context, has_websocket_context, request, websocket
+
+    from fissile_gateway._exchange import EXCHANGE
+
+    if has_request_context():
+        return cast("dict[str, Any]", request.scope).get(EXCHANGE)
+    if has_websocket_context():
+        return cast("dict[str, Any]", websocket.scope).get(EXCHANGE)
+    return None
 
 
 def _context() -> Context:

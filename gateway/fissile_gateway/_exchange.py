@@ -17,6 +17,8 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from fissile import Bus, Identity
+from fissile_gateway._auth import API_KEY, AUTHORIZATION, Authenticator, OnFailedAuthentication, made_private
 from fissile_gateway._problems import MEDIA_TYPE, Problem, came_late, deadline_exceeded, internal_error, overloaded
 from fissile_gateway._settings import GatewaySettings
 
@@ -31,6 +33,7 @@ EXCHANGE = "fissile.exchange"
 """Where a scope has its `Exchange`."""
 
 PROBES = ("/livez", "/readyz")
+CREDENTIAL_REFUSED = 401
 CLIENT_GONE = 499
 """What the access log says where nobody was there to be answered (nginx began it)."""
 
@@ -41,6 +44,7 @@ _API_FIELDS: Fields = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 _COMMAND_FIELDS: Fields = (*_API_FIELDS, (b"cache-control", b"no-store"))
+_VARY: Fields = ((b"vary", b"Authorization, X-API-Key"),)
 
 _logger = logging.getLogger("fissile.gateway")
 _access = logging.getLogger("fissile.gateway.access")
@@ -51,6 +55,10 @@ class Exchange:
 
     Attributes:
         request_id: Its id, which the client may have chosen.
+        credentials: The fields that say who asks; None where there are none.
+        identity: Who asks; None where nobody looks at that.
+        expires: Until when that is so, in seconds since 1970.
+        bus: Calls modules for who asks.
         media_type: The field Content-Type.
         encoding: The field Content-Encoding.
         length: The size of the body, or None if it is not told in advance.
@@ -68,8 +76,12 @@ class Exchange:
         "_holds_place",
         "_listening",
         "body",
+        "bus",
+        "credentials",
         "encoding",
+        "expires",
         "gateway",
+        "identity",
         "is_done",
         "is_gone",
         "is_read",
@@ -85,6 +97,10 @@ class Exchange:
     def __init__(self, gateway: Gateway, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self.gateway = gateway
         self.request_id = ""
+        self.credentials: tuple[tuple[bytes, bytes], ...] | None = None
+        self.identity = gateway.anonymous
+        self.expires = math.inf
+        self.bus = gateway.bus
         self.media_type: bytes | None = None
         self.encoding: bytes | None = None
         self.length: int | None = 0
@@ -110,6 +126,8 @@ class Exchange:
                 self.encoding = value
             elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 self.request_id = value.decode()
+            elif name in (AUTHORIZATION, API_KEY):
+                self.credentials = (*(self.credentials or ()), (name, value))
 
     def hold_place(self) -> None:
         """Take a place among the requests at once."""
@@ -168,18 +186,41 @@ class Gateway:
         draining: Set when the gateway ends; open streams end with it.
         max_body_bytes: The size that a request's body may have.
         listeners: Where the tasks run that listen to clients; each request has a group of its own where there is none.
+        bus: Calls modules for who does not say who they are.
+        anonymous: Who that is; None where nobody looks at who asks.
+        authenticator: Tells who asks; None likewise.
+        on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, and may return another answer.
 
     Args:
         quart: The routes.
         mounts: Other ASGI applications, by the path below which they answer.
         settings: The bounds.
         new_id: Makes the ids of requests.
+        bus: Calls modules.
+        authenticator: Tells who asks; None where nobody looks at that.
     """
 
     def __init__(
-        self, quart: ASGIApp, mounts: Mapping[str, ASGIApp], settings: GatewaySettings, new_id: Callable[[], str]
+        self,
+        quart: ASGIApp,
+        mounts: Mapping[str, ASGIApp],
+        settings: GatewaySettings,
+        new_id: Callable[[], str],
+        bus: Bus,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self.quart = quart
+        self.authenticator = authenticator
+        self.bus = bus if authenticator is None else authenticator.anonymous_bus
+        self.anonymous: Identity | None = None if authenticator is None else authenticator.anonymous
+        self.on_failed_authentication: OnFailedAuthentication | None = None
+        # What an answer says depends on who asks, also where it says so to everybody by now.
+        vary = () if authenticator is None else _VARY
+        self._page_fields, self._api_fields, self._command_fields = (
+            (*_PAGE_FIELDS, *vary),
+            (*_API_FIELDS, *vary),
+            (*_COMMAND_FIELDS, *vary),
+        )
         self.requests = 0
         self.draining = anyio.Event()
         self.listeners: TaskGroup | None = None
@@ -214,7 +255,18 @@ class Gateway:
             await self.quart(scope, receive, send)
         else:
             app, scope = self._choose(_path(scope), scope)
+            if app is self.quart and not await self._admit(scope, send):
+                return
             await app(scope, receive, send)
+
+    async def _admit(self, scope: Scope, send: Send) -> bool:
+        """Find out who opens a WebSocket, which only hand-written routes have; return whether it may be opened."""
+        exchange = scope[EXCHANGE] = Exchange(self, scope["headers"])
+        exchange.request_id = exchange.request_id or self._new_id()
+        if exchange.credentials is None or await self._authenticate(exchange, scope) is None:
+            return True
+        await send({"type": "websocket.close", "code": 1008})
+        return False
 
     def _choose(self, path: str, scope: Scope) -> tuple[ASGIApp, Scope]:
         for prefix, app in self._mounts.items():
@@ -227,14 +279,15 @@ class Gateway:
         path = _path(scope)
         exchange = Exchange(self, scope["headers"])
         exchange.request_id = exchange.request_id or self._new_id()
-        own_fields = _PAGE_FIELDS
+        own_fields = self._page_fields
         if path.startswith("/api/"):
-            own_fields = _COMMAND_FIELDS if scope["method"] == "POST" else _API_FIELDS
+            own_fields = self._command_fields if scope["method"] == "POST" else self._api_fields
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message["headers"], *own_fields, (b"x-request-id", exchange.request_id.encode())]
+                fields = [*message["headers"], *own_fields, (b"x-request-id", exchange.request_id.encode())]
+                message["headers"] = fields if exchange.identity is self.anonymous else made_private(fields)
             try:
                 await send(message)
             except OSError:
@@ -263,7 +316,11 @@ class Gateway:
         try:
             exchange.scope.deadline = anyio.current_time() + self._timeout_s
             with exchange.scope:
-                await app(scope, receive, send)
+                # A mounted application has credentials of its own, and a probe has none.
+                if exchange.credentials is not None and app is self.quart and path not in PROBES:
+                    problem = await self._authenticate(exchange, scope)
+                if problem is None:
+                    await app(scope, receive, send)
                 exchange.is_done = True
             if not exchange.is_done:
                 problem = deadline_exceeded(self._timeout_s) if exchange.is_read else came_late(self._timeout_s)
@@ -277,6 +334,14 @@ class Gateway:
             exchange.done()
         if problem is not None and not exchange.status and not exchange.is_gone:
             await send_problem(problem, exchange, send)
+
+    async def _authenticate(self, exchange: Exchange, scope: Scope) -> Problem | None:
+        if self.authenticator is None:
+            return None
+        problem = await self.authenticator.authenticate(exchange)
+        if problem is not None and problem.status == CREDENTIAL_REFUSED and self.on_failed_authentication is not None:
+            return self.on_failed_authentication(scope) or problem
+        return problem
 
 
 async def send_problem(problem: Problem, exchange: Exchange, send: Send) -> None:
@@ -308,4 +373,6 @@ def _log(scope: Scope, path: str, exchange: Exchange, began: float) -> None:
         duration_ms=round((perf_counter() - began) * 1000, 3),
         request_id=exchange.request_id,
     )
+    if exchange.identity is not None and exchange.identity.is_authenticated:
+        record.__dict__["subject"] = exchange.identity.subject
     _access.handle(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from attrs import evolve
 
-from fissile import Bus, Contract, Fault, Ids, Lifespan, Module, Process, StartupFailed
+from fissile import Bus, Clock, Contract, Environment, Fault, Ids, Lifespan, Module, Process, StartupFailed
 from fissile_gateway._exchange import Gateway
 from fissile_gateway._settings import GatewaySettings
 
@@ -13,7 +13,12 @@ module = Module(Contract("gateway"))
 
 
 def create_app(
-    bus: Bus, process: Process, settings: GatewaySettings | None = None, *, ids: Ids | None = None
+    bus: Bus,
+    process: Process,
+    settings: GatewaySettings | None = None,
+    *,
+    ids: Ids | None = None,
+    clock: Clock | None = None,
 ) -> Gateway:
     """Make the gateway as an ASGI application, to be mounted in another one.
 
@@ -24,19 +29,22 @@ def create_app(
         process: Tells the contracts from which routes are derived, and whether the process is ready.
         settings: The bounds; where to listen is not looked at.
         ids: Makes the ids of requests.
+        clock: The time by which credentials end.
 
     Raises:
-        StartupFailed: The application's own routes cannot be imported.
+        StartupFailed: The application's own routes cannot be imported, or the keys of credentials cannot be read.
     """
     from fissile_gateway._app import build
 
     settings = settings or GatewaySettings()
     bounded = evolve(settings, max_body_bytes=settings.max_body_bytes or process.max_message_bytes)
-    return build(bus, process, bounded, ids or Ids())
+    return build(bus, process, bounded, ids or Ids(), clock or Environment().clock)
 
 
 @module.worker
-async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: GatewaySettings, ids: Ids) -> None:
+async def serve(
+    bus: Bus, lifespan: Lifespan, process: Process, settings: GatewaySettings, ids: Ids, clock: Clock
+) -> None:
     """Serve the gateway until the process drains.
 
     Raises:
@@ -44,7 +52,7 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
     """
     from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
 
-    gateway = create_app(bus, process, settings, ids=ids)
+    gateway = create_app(bus, process, settings, ids=ids, clock=clock)
     server = HttpServer(
         gateway,
         ServerSettings(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import attrs
@@ -19,10 +19,12 @@ from fissile import (
     DeadlineExceeded,
     DeclaredError,
     FissileError,
+    Forbidden,
     HandlerFailed,
     InvalidMessage,
     MessageTooLarge,
     Overloaded,
+    Unauthenticated,
     Unavailable,
     UnknownMessage,
 )
@@ -95,6 +97,22 @@ def deadline_exceeded(timeout_s: float) -> Problem:
     return Problem(504, "deadline-exceeded", f"The request was not done within {timeout_s:g} s. It may have happened.")
 
 
+def challenge(*, error: str = "", scopes: Iterable[str] = ()) -> tuple[str, str]:
+    """Return the field that says how to say who asks (RFC 9110, 11.6.1; RFC 6750, 3)."""
+    scope = " ".join(scopes)
+    parameters = [('error="%s"', error), ('scope="%s"', scope)]
+    return "www-authenticate", ", ".join(['Bearer realm="api"', *(text % value for text, value in parameters if value)])
+
+
+def _of_forbidden(error: Forbidden) -> Problem:
+    members = {"missing_scopes": error.missing}
+    if isinstance(error, Unauthenticated):
+        header = challenge(scopes=error.missing)
+        return Problem(401, "unauthenticated", f"{error} Say who asks.", members=members, headers=(header,))
+    header = challenge(error="insufficient_scope", scopes=error.missing)
+    return Problem(403, "forbidden", str(error), members=members, headers=(header,))
+
+
 def came_late(timeout_s: float) -> Problem:
     """Return the problem of a request whose body was not there in time."""
     return Problem(408, "request-timeout", f"The body did not come within {timeout_s:g} s. Nothing happened.")
@@ -139,6 +157,8 @@ def _of_call(error: FissileError) -> Problem:
             f"{error.message_name} failed. The log of its module tells why, under the id {error.message_id}.",
             members={"message_id": error.message_id},
         )
+    if isinstance(error, Forbidden):
+        return _of_forbidden(error)
     if isinstance(error, MessageTooLarge):
         return Problem(413, "message-too-large", str(error))
     if isinstance(error, InvalidMessage):

@@ -6,10 +6,14 @@ from typing import Any
 
 from attrs import Attribute, frozen
 
-from fissile import ModuleSettings, setting
+from fissile import ModuleSettings, secret, setting
 
-_AT_LEAST = {"port": 0, "max_body_bytes": 0}
+_AT_LEAST = {"port": 0, "max_body_bytes": 0, "jwt_skew_s": 0, "jwks_pause_s": 0}
 _PORT_MAX = 65535
+_ALGORITHMS = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
+)  # fmt: skip
+_SECRET_CHARACTERS = 32
 
 
 @frozen
@@ -41,6 +45,27 @@ class GatewaySettings(ModuleSettings):
     finish_s: float = setting(
         8.0, "How long requests in progress may take when the process drains, in seconds; below FISSILE_DRAIN_S."
     )
+    jwt_jwks: str = setting(
+        "", "Where the keys are that tokens (JWT) are signed with: the file of a JWK set, or its https:// URL."
+    )
+    jwt_issuer: str = setting("", "Who has to have issued a token (iss).")
+    jwt_audience: tuple[str, ...] = setting((), "For whom a token has to be (aud), one of these.")
+    jwt_algorithms: tuple[str, ...] = setting(
+        ("RS256", "PS256", "ES256", "EdDSA"), "The algorithms that a token may be signed with; asymmetric ones only."
+    )
+    jwt_secret: str = secret(
+        "", "The key of tokens that are signed with HS256, of 32 characters or more; none are taken unless set."
+    )
+    jwt_skew_s: float = setting(30.0, "How far the clock of who issues tokens may be off, in seconds.")
+    jwt_tenant_claim: str = setting("", "The claim of a token that says on whose behalf it is, if it has one.")
+    jwks_max_age_s: float = setting(
+        600.0, "How long the keys of tokens are used before they are fetched again, in seconds."
+    )
+    jwks_pause_s: float = setting(30.0, "How long they are not fetched again, whatever clients send, in seconds.")
+    api_keys_file: str = setting(
+        "", "The file with the API keys, as TOML or JSON; `fissile api-key new` makes a key and tells its lines."
+    )
+    anonymous_scopes: tuple[str, ...] = setting((), "What who does not say who they are may do.")
 
     def __attrs_post_init__(self) -> None:
         for attribute in _numbers():
@@ -51,8 +76,24 @@ class GatewaySettings(ModuleSettings):
                 )
         if self.port > _PORT_MAX:
             raise ValueError(f"port is {self.port}; the highest is {_PORT_MAX}")
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        unknown = [name for name in self.jwt_algorithms if name not in _ALGORITHMS]
+        if unknown or not self.jwt_algorithms:
+            raise ValueError(
+                f"jwt_algorithms has {', '.join(unknown) or 'none'}; there are {', '.join(_ALGORITHMS)} "
+                "(HS256 is taken where jwt_secret is set)"
+            )
+        if self.jwt_secret and len(self.jwt_secret) < _SECRET_CHARACTERS:
+            raise ValueError(f"jwt_secret has fewer than {_SECRET_CHARACTERS} characters, and can be guessed")
+        if (self.jwt_jwks or self.jwt_secret) and not (self.jwt_issuer and self.jwt_audience):
+            raise ValueError(
+                "jwt_issuer and jwt_audience have to be set where tokens are taken: otherwise one that was issued by or for somebody "
+                "else would be good here"
+            )
 
 
 def _numbers() -> list[Attribute[Any]]:
     fields: tuple[Attribute[Any], ...] = getattr(GatewaySettings, "__attrs_attrs__", ())
-    return [field for field in fields if not isinstance(field.default, str)]
+    return [field for field in fields if isinstance(field.default, (int, float))]

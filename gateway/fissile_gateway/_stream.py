@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from math import inf
 from typing import Any, Self
 
 import anyio
 import msgspec
 from quart.wrappers.response import ResponseBody
 
-from fissile import Bus, Event, FissileError, PositionLost, Tap, Tapped, Topic
+from fissile import Bus, Clock, Event, FissileError, PositionLost, Tap, Tapped, Topic
 from fissile_gateway._exchange import Exchange
 from fissile_gateway._present import presenter
 
@@ -74,7 +75,17 @@ class EventStream(ResponseBody):
         else:
             # An id without data moves the client's position and is no event to it.
             self._ahead = b"retry: %d\nid: %s\n\n" % (RETRY_MS, self._tap.position.encode())
+        if exchange.expires != inf and exchange.gateway.authenticator is not None:
+            expiring = anyio.CancelScope()
+            stack.callback(expiring.cancel)
+            exchange.listeners.start_soon(self._end_at, exchange.gateway.authenticator.clock, expiring)
         if exchange.gateway.draining.is_set():
+            self.end()
+
+    async def _end_at(self, clock: Clock, scope: anyio.CancelScope) -> None:
+        """End the stream when it is no longer known who reads it; the client asks anew, and says who it is."""
+        with scope:
+            await clock.sleep(max(0.0, self._exchange.expires - clock.now().timestamp()))
             self.end()
 
     def end(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from quart import Response, request
 
 from fissile import Bus, Command, Query, Topic
+from fissile._identity import ANONYMOUS, require
 from fissile._messages import reply_type
 from fissile_gateway._exchange import EXCHANGE, Exchange, Scope
 from fissile_gateway._present import presenter
@@ -25,13 +26,34 @@ JSON = "application/json"
 _JSON = JSON.encode()
 
 
-def make_view(route: Route, bus: Bus, settings: GatewaySettings, twins: Twins) -> View:
-    """Make the view of a route."""
+def make_view(route: Route, bus: Bus | None, settings: GatewaySettings, twins: Twins) -> View:
+    """Make the view of a route.
+
+    Args:
+        route: The route.
+        bus: Calls modules; None where that is the bus of each request, which acts for who asks.
+        settings: The bounds.
+        twins: What has been made for other routes.
+    """
     if isinstance(route.target, Topic):
-        return _topic_view(route.target, bus, settings)
+        return _guarded(route, _topic_view(route.target, settings))
     if route.kind == "command":
-        return _command_view(route.target, bus, twins)
-    return _query_view(route.target, bus, twins)
+        return _guarded(route, _command_view(route.target, bus, twins))
+    return _guarded(route, _query_view(route.target, bus, twins))
+
+
+def _guarded(route: Route, view: View) -> View:
+    """Refuse who lacks a scope before the input is looked at; the module checks it too, whoever calls."""
+    required: tuple[str, ...] = route.target.required_scopes
+    if not required:
+        return view
+    what = f"{route.name} was not {'read' if route.kind == 'topic' else 'done'}"
+
+    async def guarded() -> Response:
+        require(exchange().identity or ANONYMOUS, required, what)
+        return await view()
+
+    return guarded
 
 
 def exchange() -> Exchange:
@@ -40,9 +62,8 @@ def exchange() -> Exchange:
     return this
 
 
-def _command_view(command: type[Command[Any]], bus: Bus, twins: Twins) -> View:
+def _command_view(command: type[Command[Any]], bus: Bus | None, twins: Twins) -> View:
     decode = StrictDecoder[Command[Any]](command, twins).decode
-    execute = bus.execute
     answers = reply_type(command) not in (None, type(None))
     present = presenter(reply_type(command))
 
@@ -51,7 +72,8 @@ def _command_view(command: type[Command[Any]], bus: Bus, twins: Twins) -> View:
         if this.media_type != _JSON or this.encoding is not None:
             check_media_type(this.media_type or b"", this.encoding or b"")
         body = this.body
-        reply = await execute(decode(await request.body if body is None else body))
+        message = decode(await request.body if body is None else body)
+        reply = await (bus or this.bus).execute(message)
         if not answers:
             return _nothing()
         return Response(present(reply), 200, content_type=JSON)
@@ -59,14 +81,13 @@ def _command_view(command: type[Command[Any]], bus: Bus, twins: Twins) -> View:
     return view
 
 
-def _query_view(query: type[Query[Any]], bus: Bus, twins: Twins) -> View:
+def _query_view(query: type[Query[Any]], bus: Bus | None, twins: Twins) -> View:
     decode = QueryDecoder[Query[Any]](query, twins).decode
-    ask = bus.ask
     answers = reply_type(query) not in (None, type(None))
     present = presenter(reply_type(query))
 
     async def view() -> Response:
-        reply = await ask(decode(request.query_string))
+        reply = await (bus or exchange().bus).ask(decode(request.query_string))
         if not answers:
             return _nothing()
         return Response(present(reply), 200, _ASKED_AGAIN, content_type=JSON)
@@ -74,7 +95,7 @@ def _query_view(query: type[Query[Any]], bus: Bus, twins: Twins) -> View:
     return view
 
 
-def _topic_view(topic: Topic[Any], bus: Bus, settings: GatewaySettings) -> View:
+def _topic_view(topic: Topic[Any], settings: GatewaySettings) -> View:
     async def view() -> Response:
         key = _key(request.query_string)
         this = exchange()
@@ -82,7 +103,7 @@ def _topic_view(topic: Topic[Any], bus: Bus, settings: GatewaySettings) -> View:
             raise ProblemError(overloaded(f"{this.gateway.streams} event streams are open."))
         if request.method == "HEAD":
             return Response(b"", 200, _STREAM)
-        stream = EventStream(bus, topic, key, settings.heartbeat_s)
+        stream = EventStream(this.bus, topic, key, settings.heartbeat_s)
         await stream.open(this, request.headers.get("Last-Event-ID") or None)
         return Response(stream, 200, _STREAM)
 

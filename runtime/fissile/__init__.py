@@ -27,6 +27,9 @@ from fissile._errors import (
     FissileError as FissileError,
 )
 from fissile._errors import (
+    Forbidden as Forbidden,
+)
+from fissile._errors import (
     HandlerFailed as HandlerFailed,
 )
 from fissile._errors import (
@@ -45,11 +48,15 @@ from fissile._errors import (
     StartupFailed as StartupFailed,
 )
 from fissile._errors import (
+    Unauthenticated as Unauthenticated,
+)
+from fissile._errors import (
     Unavailable as Unavailable,
 )
 from fissile._errors import (
     UnknownMessage as UnknownMessage,
 )
+from fissile._identity import Identity as Identity
 from fissile._local import forbid_calls as forbid_calls
 from fissile._messages import Command as Command
 from fissile._messages import DeclaredError as DeclaredError

@@ -11,6 +11,7 @@ import anyio.abc
 
 from fissile._bus import Bus
 from fissile._check import Catalog, ModulePlan, check_contracts, check_module
+from fissile._check.identities import identity_faults
 from fissile._clock import Environment
 from fissile._contract import Contract
 from fissile._delivery.dead_letters import DeadLetter
@@ -110,6 +111,9 @@ class App:
         faults: list[Fault] = []
         catalog = check_contracts([*(module.contract for module in self.modules), *self.contracts], faults)
         plans = [check_module(module, catalog, faults) for module in self.modules]
+        given = self._given_transport
+        is_shared = not self.settings.bus.startswith("memory:") if given is None else given.shared
+        faults.extend(identity_faults(catalog, self.settings, is_shared=is_shared))
         values: dict[str, dict[type, Any]] = {}
         for plan in plans:
             own = values.setdefault(plan.module.name, {})

@@ -19,6 +19,7 @@ from fissile._bus import Bus, Caller, Queries, Route, Routes
 from fissile._cancellation import cancellation_test
 from fissile._check import Catalog, ModulePlan
 from fissile._check.contracts import order_key
+from fissile._check.identities import requiring
 from fissile._clock import Clock, Environment, Ids
 from fissile._codec import Codec, ErrorCodec, RawCodec
 from fissile._contract import Contract, Topic
@@ -29,6 +30,7 @@ from fissile._delivery.subscription import Subscription
 from fissile._envelope import Encoder
 from fissile._errors import PositionLost, Unavailable, UnknownMessage
 from fissile._handler import Handler, Kind, bind, with_middleware
+from fissile._identity import guarded
 from fissile._isolation import run_isolated
 from fissile._local import local_route
 from fissile._messages import DeclaredError
@@ -40,6 +42,7 @@ from fissile._requests import REPLIES_TOPIC
 from fissile._retry import Retry
 from fissile._settings import Settings
 from fissile._signature import Signature
+from fissile._signatures import IN_PROCESS, IdentityReader, Signatures
 from fissile._storage import Effects, OpenStorage, StorageContext
 from fissile._tap import Position, Tap, parse_position
 from fissile.abc import Start, TopicSpec, Transport
@@ -69,14 +72,24 @@ def topic_specs(catalog: Catalog, settings: Settings) -> list[TopicSpec]:
     return specs
 
 
-def open_letter_box(transport: Transport, catalog: Catalog, settings: Settings) -> LetterBox:
+def open_letter_box(transport: Transport, catalog: Catalog, settings: Settings, clock: Clock) -> LetterBox:
     """Return the dead letters of an application, behind an open transport."""
     return LetterBox(
         transport,
         {module: dead_letter_topic(module) for module in catalog.contracts},
         {module: requests_topic(module) for module in catalog.contracts},
         LetterCheck(catalog, settings.wire, settings.max_message_bytes),
+        signatures_of(catalog, settings, clock, is_shared=transport.shared),
     )
+
+
+def signatures_of(catalog: Catalog, settings: Settings, clock: Clock, *, is_shared: bool) -> Signatures | None:
+    """Return what signs and checks identities; None where they cannot cross the log."""
+    keys = settings.identity_keys or (() if is_shared else (IN_PROCESS,))
+    if not keys:
+        return None
+    is_required = bool(settings.identity_keys or requiring(catalog))
+    return Signatures(keys, clock.now, settings.identity_valid_s, is_required=is_required)
 
 
 @frozen(eq=False)
@@ -183,7 +196,8 @@ class Builder:
         self.environment = environment
         self.transport = transport
         self.middleware = middleware
-        self.encoder = Encoder(application, settings.wire, environment.clock.now)
+        self.signatures = signatures_of(catalog, settings, environment.clock, is_shared=transport.shared)
+        self.encoder = Encoder(application, settings.wire, environment.clock.now, self.signatures)
         self.is_loopback = is_loopback
         self.repeats = repeats
         self.is_cancelled = cancellation_test()
@@ -226,6 +240,9 @@ class Builder:
             name = f"{module.name}.{plan.signature.function.__name__}"
             declared = plan.declaration
             _join(module, handler, handler.name, "none" if is_query else "each" if declared.idempotent else "once")
+            scopes: tuple[str, ...] = getattr(message, "required_scopes", ())
+            if scopes:
+                handler.call, handler.call_alone = guarded(handler.name, scopes, handler.call), None
             bears_repeats = declared.idempotent or module.storage is not None
             called = Subscription(name, handler, declared.retry, handler.order_key is not None, bears_repeats)
             deliveries.requests[handler.name] = called
@@ -307,6 +324,10 @@ class Builder:
         routes.outlet = self._store
         routes.now = self.environment.clock.now
         routes.open_tap = self._open_tap
+        if self.signatures is not None:
+            routes.can_sign, routes.renew = True, self.signatures.renew
+            if routes.caller is not None:
+                routes.identities = IdentityReader(routes.caller, self.signatures)
         here = {message: handler for module in modules for message, handler in module.handlers.items()}
         for contract in self.catalog.contracts.values():
             gate = gates.setdefault(contract.name, Gate(self.settings.calls_in_flight))

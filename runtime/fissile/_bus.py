@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
 from fissile._errors import CallRefused, UnknownMessage
+from fissile._identity import Identity, acting, identity_of, require
 from fissile._messages import Command, Event, Query
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from fissile._delivery.lifecycle import Delivery
     from fissile._handler import Handler
     from fissile._requests import Link
+    from fissile._signatures import IdentityReader
     from fissile._tap import Position, Tap
     from fissile.abc import Outgoing
 
@@ -44,10 +46,15 @@ class Routes:
         outlet: Stores encoded messages; set when the transport is open.
         keep: Stores what is to be sent later, in the caller's database; None where it has none.
         now: The time of day.
+        renew: Lets the identity of a record be valid when it is sent at a time.
+        can_sign: Whether an identity can go with what is sent.
+        identities: Reads the identities of what comes through a log; None where there are none.
     """
 
     def __init__(self, caller: str | None) -> None:
         self.caller = caller
+        self.can_sign = False
+        self.identities: IdentityReader | None = None
         # Plain dictionaries: looking something up in a subclass takes 0.05 µs more.
         self.commands: dict[type, Route] = {}
         self.queries: dict[type, Route] = {}
@@ -56,6 +63,7 @@ class Routes:
         self.outlet: Callable[[list[Outgoing]], Coroutine[Any, Any, None]] = _closed
         self.keep: Callable[[list[Outgoing | Scheduled]], Coroutine[Any, Any, None]] | None = None
         self.now: Callable[[], datetime]
+        self.renew: Callable[[Outgoing, datetime], Outgoing] | None = None
         self.new_id: Callable[[], str] = str
         self.open_tap: Callable[..., AbstractAsyncContextManager[Tap[Any]]]
 
@@ -72,8 +80,13 @@ class Scheduled(msgspec.Struct, frozen=True):
     due_ms: int
 
 
-def schedule(record: Outgoing, time: datetime) -> Scheduled:
+def schedule(record: Outgoing, time: datetime, renew: Callable[[Outgoing, datetime], Outgoing] | None) -> Scheduled:
     """Say when a record is to be sent.
+
+    Args:
+        record: The record.
+        time: When.
+        renew: Lets its identity be valid then; None where it has none.
 
     Raises:
         CallRefused: The time has no time zone.
@@ -83,7 +96,7 @@ def schedule(record: Outgoing, time: datetime) -> Scheduled:
         raise CallRefused(
             f"{name} was not scheduled: the time {time} has no time zone. Write datetime.now(UTC) or the like."
         )
-    return Scheduled(record, int(time.timestamp() * 1000))
+    return Scheduled(record if renew is None else renew(record, time), int(time.timestamp() * 1000))
 
 
 class _Table(dict[type, Any]):
@@ -135,6 +148,7 @@ class Queries(msgspec.Struct, eq=False, weakref=True):
     _ended: bool = False
     _remote_chain: tuple[Link, ...] = ()
     _delivery: Delivery | None = None
+    _identity: Identity | None = None
 
     def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
         """Ask the one module that answers a query, and wait for its reply.
@@ -155,6 +169,26 @@ class Queries(msgspec.Struct, eq=False, weakref=True):
         except KeyError:
             raise _unknown(type(query), "query") from None
         return route(self, query, None)
+
+    def acting_as(self, identity: Identity | None) -> Self:
+        """Return a bus whose calls are made for somebody; what their handlers do about them is as well.
+
+        In a handler it is needed only to act for somebody else than the message's own caller: `acting_as(None)` acts for the module itself,
+        for what the caller need not be allowed to do. Everything else goes with the identity of the message by itself.
+
+        Args:
+            identity: For whom; None for the module itself.
+
+        Raises:
+            CallRefused: The bus is shared with other processes, and there is no key to sign an identity with (`FISSILE_IDENTITY_KEYS`).
+        """
+        routes = self._routes
+        held = acting(identity, can_sign=routes.can_sign, who=routes.caller or "code outside of all modules")
+        if self._handler is None:
+            return type(self)(routes, self._parent, _remote_chain=self._remote_chain, _identity=held)
+        from fissile._acting import of_handler  # which derives from this class
+
+        return of_handler(self, held)
 
     def __repr__(self) -> str:
         if self._handler is None:
@@ -276,7 +310,7 @@ class Bus(Queries):
                 f"{name} was not scheduled: {who}, and there is nowhere to keep it until then. "
                 "Declare one, Module(contract, database=Schema(metadata)), or send a command to a module that has one."
             )
-        scheduled = schedule(record, time)
+        scheduled = schedule(record, time, self._routes.renew)
         if not self._keep(scheduled):
             await keep([scheduled])
 
@@ -320,8 +354,11 @@ class Bus(Queries):
             key: Only events of this key.
 
         Raises:
+            Forbidden: The topic requires a scope that is missing.
             PositionLost: The log no longer has what comes after the position.
         """
+        if topic.required_scopes:
+            require(identity_of(self), topic.required_scopes, f"{topic.name} is not read")
         return self._routes.open_tap(topic, after=after, key=key)
 
 
@@ -334,6 +371,7 @@ class Caller(msgspec.Struct, frozen=True):
         attempt: 1 for the first delivery; more when an event, or a command that nobody waits for, is tried again.
         chain: The names of the messages up the chain, the first one first.
         deadline: When the chain ends, on the event loop's clock in seconds (`anyio.current_time`); infinite where nobody waits.
+        identity: For whom it was sent; None where a module, or code outside of all modules, acts for itself.
     """
 
     module: str | None
@@ -341,6 +379,7 @@ class Caller(msgspec.Struct, frozen=True):
     attempt: int
     chain: tuple[str, ...]
     deadline: float
+    identity: Identity | None = None
 
     @classmethod
     def of(cls, bus: Queries) -> Caller:
@@ -353,4 +392,4 @@ class Caller(msgspec.Struct, frozen=True):
             chain.extend(link.name for link in reversed(ancestor._remote_chain))
             ancestor = ancestor._parent
         module = bus._parent._routes.caller if bus._parent is not None else None
-        return cls(module, bus._message_id(), bus._attempt, tuple(reversed(chain)), bus._deadline)
+        return cls(module, bus._message_id(), bus._attempt, tuple(reversed(chain)), bus._deadline, identity_of(bus))

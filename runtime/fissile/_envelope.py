@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fissile._bus import Queries
 from fissile._codec import Codec, WireFormat
 from fissile._errors import InvalidMessage
+from fissile._identity import identity_of
 from fissile.abc import Headers, Outgoing
+
+if TYPE_CHECKING:
+    from fissile._signatures import Signatures
 
 _SPECVERSION = ("ce_specversion", b"1.0")
 _MILLISECOND = timedelta(milliseconds=1)
@@ -27,9 +31,13 @@ class Encoder:
         application: The application's name, the source of its messages.
         wire: The format of bodies.
         now: The time of day.
+        signatures: Signs for whom a message is sent; None where that cannot be told.
     """
 
-    def __init__(self, application: str, wire: WireFormat, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, application: str, wire: WireFormat, now: Callable[[], datetime], signatures: Signatures | None = None
+    ) -> None:
+        self._signatures = signatures
         self._source = f"/{application}"
         self._content_type = CONTENT_TYPES[wire]
         self._now = now
@@ -38,8 +46,18 @@ class Encoder:
         # Those of a message and a caller that are the same each time: made once, since they cost as much as the rest of a call.
         self._same: dict[tuple[str, str | None], tuple[Headers, Headers]] = {}
 
-    def headers(self, name: str, message_id: str, bus: Queries) -> Headers:
-        """Return the headers of a message that is sent on a bus."""
+    def headers(
+        self, name: str, message_id: str, bus: Queries, body: bytes, *, valid_s: float | None = None
+    ) -> Headers:
+        """Return the headers of a message that is sent on a bus.
+
+        Args:
+            name: The message's name.
+            message_id: Its id.
+            bus: The bus.
+            body: The message, encoded.
+            valid_s: For how long its identity is valid, in seconds; as long as any that nobody waits for unless told.
+        """
         caller = bus._routes.caller
         same = self._same.get((name, caller))
         if same is None:
@@ -51,7 +69,13 @@ class Encoder:
             self._until = self._since + _MILLISECOND
             time = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             self._time = ("ce_time", time.encode())
-        headers = (_SPECVERSION, ("ce_id", message_id.encode()), *typed, self._time, *described)
+        headers: Headers = (_SPECVERSION, ("ce_id", message_id.encode()), *typed, self._time, *described)
+        signatures = self._signatures
+        if signatures is not None:
+            identity = identity_of(bus)
+            if identity is not None or signatures.is_required:
+                message = (message_id.encode(), name.encode(), b"" if caller is None else caller.encode())
+                headers = (*headers, signatures.sign(identity, message, body, valid_s))
         if bus._handler is None:
             return headers
         return (
@@ -74,7 +98,8 @@ class Encoder:
         def encode(bus: Queries, event: Any) -> Outgoing:
             data = codec.encode(event)
             arrived = codec.decode(data)
-            return Outgoing(topic, key_bytes(name, key, arrived), data, self.headers(name, bus._next_child_id(), bus))
+            headers = self.headers(name, bus._next_child_id(), bus, data)
+            return Outgoing(topic, key_bytes(name, key, arrived), data, headers)
 
         return encode
 
@@ -89,7 +114,7 @@ class Encoder:
             message_id = message_id or bus._next_child_id()
             # Without a key of its own a command is spread over the partitions by its id.
             record_key = message_id.encode() if key is None else key_bytes(name, key, arrived)
-            return Outgoing(topic, record_key, data, self.headers(name, message_id, bus))
+            return Outgoing(topic, record_key, data, self.headers(name, message_id, bus, data))
 
         return encode
 

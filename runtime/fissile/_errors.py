@@ -65,6 +65,35 @@ class CallRefused(CallError):
     happened = False
 
 
+class Forbidden(CallError):
+    """Raised when who asks lacks a scope that the message requires. It did not happen.
+
+    Attributes:
+        missing: The scopes that are missing; those that are there are not told.
+    """
+
+    happened = False
+
+    def __init__(self, what: str, missing: tuple[str, ...]) -> None:
+        self.what = what
+        self.missing = missing
+        super().__init__(f"{what}: {self._why()}")
+
+    def _why(self) -> str:
+        return f"it requires {_scopes(self.missing)}, which its caller does not have."
+
+
+class Unauthenticated(Forbidden):
+    """Raised when a message requires scopes and nobody has said, or shown, who asks. It did not happen."""
+
+    def _why(self) -> str:
+        return f"it requires {_scopes(self.missing)}, and it is not known who asks."
+
+
+def _scopes(scopes: tuple[str, ...]) -> str:
+    return f"{'the scope' if len(scopes) == 1 else 'the scopes'} {', '.join(scopes)}"
+
+
 class IdReused(InvalidMessage):
     """Raised when a command has an id under which its module has handled another command. Its caller gets an `InvalidMessage`."""
 

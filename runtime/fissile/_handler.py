@@ -22,6 +22,7 @@ from fissile._bounds import Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Routes
 from fissile._codec import Codec, ErrorCodec
 from fissile._errors import HandlerFailed, IdReused, InvalidMessage, MessageTooLarge
+from fissile._identity import NotAllowed, identity_of
 from fissile._isolation import current_bus, run_isolated
 from fissile._messages import DeclaredError
 from fissile._module import Handling, Middleware
@@ -53,6 +54,7 @@ class Handler:
         handled: How many messages it has handled.
         declared: How many ended with a declared error.
         failed: How many attempts failed.
+        refused: How many messages came from who lacks a scope.
         bus_type: Whether its bus can do more than ask.
     """
 
@@ -72,6 +74,7 @@ class Handler:
     handled: int = 0
     declared: int = 0
     failed: int = 0
+    refused: int = 0
     bus_type: type[Queries] = field(init=False)
     call_alone: Callable[[Any], Coroutine[Any, Any, Any]] | None = field(init=False)
 
@@ -137,6 +140,9 @@ class Handler:
         if isinstance(error, cancelled_class) and not _is_stray(error):
             return None
         leaf = only_leaf(error)
+        if isinstance(leaf, NotAllowed):
+            self.refused += 1
+            return leaf.error
         if isinstance(leaf, IdReused):
             self.failed += 1
             return InvalidMessage(leaf.message_name, leaf.reason)
@@ -264,7 +270,9 @@ def with_middleware(
     async def call_all(message: Any, bus: Queries) -> Any:
         # The chain up to here, which `Caller.of` would tell as well, is nothing that a middleware is told.
         caller = None if bus._parent is None else bus._parent._routes.caller
-        handling = Handling(message, handler_name, kind, module, bus._message_id(), caller, bus._attempt)
+        handling = Handling(
+            message, handler_name, kind, module, bus._message_id(), caller, bus._attempt, identity_of(bus)
+        )
         call_next: Callable[[], Awaitable[Any]] = partial(call, message, bus)
         for inner in reversed(middleware[1:]):
             call_next = partial(inner, handling, call_next)

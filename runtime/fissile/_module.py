@@ -14,6 +14,7 @@ import msgspec
 from attrs import field, frozen
 
 from fissile._contract import Contract, Topic
+from fissile._identity import Identity
 from fissile._messages import Command, CommandClass, Event, QueryClass
 from fissile._retry import Retry
 from fissile._storage import Schedule, Storage
@@ -82,6 +83,7 @@ class Handling(msgspec.Struct, frozen=True):
         message_id: Its id.
         caller: The module that sent it, or None if it comes from outside of all modules.
         attempt: 1 for the first delivery.
+        identity: For whom it was sent; None where a module, or code outside of all modules, acts for itself.
     """
 
     message: Any  # Any: whatever message is being handled
@@ -91,6 +93,7 @@ class Handling(msgspec.Struct, frozen=True):
     message_id: str
     caller: str | None
     attempt: int
+    identity: Identity | None = None
 
 
 Middleware = Callable[[Handling, Callable[[], Awaitable[Any]]], Awaitable[Any]]

@@ -31,12 +31,15 @@ from fissile._requests import (
     CORRELATION,
     DECLARED,
     FAILED,
+    FORBIDDEN,
     INVALID,
     OUTCOME,
     REPLIED,
     REPLIES_TOPIC,
+    UNAUTHENTICATED,
     cancel_headers,
     decode_failure,
+    decode_forbidden,
     decode_invalid,
     reply_to_header,
     request_headers,
@@ -178,12 +181,13 @@ class Remote:
             sweeps: Whether the deadline is ours to keep; otherwise a scope around the caller keeps it.
         """
         correlation = self.new_id().encode()
+        budget_s = deadline - self.time()
         headers = request_headers(
-            self.encoder.headers(target.name, message_id, bus),
+            self.encoder.headers(target.name, message_id, bus, data, valid_s=budget_s),
             bus,
             correlation,
             self._reply_to,
-            deadline - self.time(),
+            budget_s,
         )
         parked = self._new_parked()
         self._waiting[correlation] = (parked, deadline if sweeps else inf)
@@ -301,6 +305,8 @@ def _read_outcome(target: Target, record: Record) -> Any:
         failure = decode_failure(target.name, record.value)
     elif outcome == INVALID:
         failure = decode_invalid(target.name, record.value)
+    elif outcome in (FORBIDDEN, UNAUTHENTICATED):
+        failure = decode_forbidden(target.name, outcome, record.value)
     else:
         failure = HandlerFailed(target.name, "", "InvalidReply", f"the outcome {outcome!r} is not known")
     raise failure

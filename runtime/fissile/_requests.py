@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from fissile._bus import Queries
-from fissile._errors import CallError, HandlerFailed, InvalidMessage
+from fissile._errors import CallError, Forbidden, HandlerFailed, InvalidMessage, Unauthenticated
 from fissile.abc import Headers
 
 REPLIES_TOPIC = "replies"
@@ -31,6 +31,8 @@ REPLIED = "replied"
 DECLARED = "declared:"
 FAILED = "failed"
 INVALID = "invalid"
+FORBIDDEN = "forbidden"
+UNAUTHENTICATED = "unauthenticated"
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -159,6 +161,23 @@ def decode_failure(name: str, body: bytes) -> CallError:
 def decode_invalid(name: str, body: bytes) -> CallError:
     """Return the error of a message that its handler's process could not read."""
     return InvalidMessage(name, body.decode(errors="replace"))
+
+
+_decode_scopes = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+def encode_forbidden(error: Forbidden) -> tuple[str, bytes]:
+    """Return the outcome, and the body, of a reply to who lacks a scope."""
+    return (UNAUTHENTICATED if isinstance(error, Unauthenticated) else FORBIDDEN), msgspec.json.encode(error.missing)
+
+
+def decode_forbidden(name: str, outcome: str, body: bytes) -> CallError:
+    """Return the error that tells of missing scopes."""
+    try:
+        missing = _decode_scopes(body)
+    except msgspec.MsgspecError as error:
+        return HandlerFailed(name, "", "UnreadableReply", str(error))
+    return (Unauthenticated if outcome == UNAUTHENTICATED else Forbidden)(f"{name} was not done", missing)
 
 
 def outcome_name(error: Any) -> str:

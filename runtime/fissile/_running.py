@@ -43,6 +43,8 @@ class ModuleStatistics(msgspec.Struct, frozen=True):
         handled: How many messages succeeded, by the message's name.
         declared: How many ended with a declared error.
         failed: How many attempts failed.
+        refused: How many came from who lacks a scope that they require.
+        untrusted_identities: How many messages came through the log with an identity that was missing, wrong or no longer valid.
         consumer: What its consumer has in hand and has done, if it has one.
     """
 
@@ -50,6 +52,8 @@ class ModuleStatistics(msgspec.Struct, frozen=True):
     declared: Mapping[str, int]
     failed: Mapping[str, int]
     consumer: ConsumerStatistics | None
+    refused: Mapping[str, int]
+    untrusted_identities: int
 
 
 class Running:
@@ -131,6 +135,8 @@ class Running:
                 declared={name: handler.declared for name, handler in handlers.items()},
                 failed={name: handler.failed for name, handler in handlers.items()},
                 consumer=None if consumer is None else consumer.statistics(),
+                refused={name: handler.refused for name, handler in handlers.items()},
+                untrusted_identities=0 if module.routes.identities is None else module.routes.identities.rejected,
             )
         return told
 
@@ -138,7 +144,7 @@ class Running:
         return None if self._remote is None else self._remote.statistics()
 
     def letter_box(self) -> LetterBox:
-        return open_letter_box(self._transport, self._catalog, self._app.settings)
+        return open_letter_box(self._transport, self._catalog, self._app.settings, self._environment.clock)
 
     # --- the life ----------------------------------------------------------------------------------------------------
 

@@ -122,6 +122,14 @@ class Settings:
     saga_retention_s: float = setting(
         7 * 86_400.0, "How long a saga that has ended, and an event that sagas may wait for, are kept, in seconds."
     )
+    identity_keys: tuple[str, ...] = secret(
+        (),
+        "What identities are signed with that go from process to process: one secret of 32 characters or more, or several with commas between "
+        "(the first signs, all are accepted, so that they can be changed one after the other).",
+    )
+    identity_valid_s: float = setting(
+        7 * 86_400.0, "How long the identity of a message is valid that waits in the log, in seconds."
+    )
     kafka_prefix: str = setting(
         "",
         "What the names of topics and groups begin with, so that applications, environments and developers can share brokers.",
@@ -198,7 +206,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     def shown(self) -> str:
         """Return the value as text, masked if it is a secret."""
-        return MASK if self.is_secret and self.value not in ("", None) else str(self.value)
+        return MASK if self.is_secret and self.value not in ("", None, ()) else str(self.value)
 
 
 @frozen

@@ -106,3 +106,83 @@ def test_ctrl_c_cancels_the_call_and_exits_with_130(shop: Path, tmp_path: Path) 
         call.signal(signal.SIGINT)
         assert call.wait_exit() == 130
         assert "Traceback" not in call.text
+
+
+VAULT_CONTRACT = """
+from attrs import frozen
+from fissile import Command, Contract
+
+contract = Contract("vault")
+
+
+@frozen
+class Open(Command[str], requires=("vault:open", "vault:see")):
+    scopes: tuple[str, ...] = ()
+"""
+
+VAULT_SERVICE = """
+from fissile import Caller, Module
+
+from .contract import Open, contract
+
+module = Module(contract)
+
+
+@module.command(Open, idempotent=True)
+async def open_vault(command: Open, caller: Caller) -> str:
+    return f"{caller.identity and caller.identity.subject} {command.scopes}"
+"""
+
+
+@pytest.fixture
+def vault(shop: Path) -> Path:
+    """The example application with a module that requires scopes."""
+    folder = shop / "modules/vault"
+    folder.mkdir()
+    for name, text in (("__init__", ""), ("contract", VAULT_CONTRACT), ("service", VAULT_SERVICE)):
+        (folder / f"{name}.py").write_text(text)
+    file = shop / "pyproject.toml"
+    file.write_text(file.read_text().replace('"modules.billing"', '"modules.billing", "modules.vault"'))
+    return shop
+
+
+def test_a_call_is_made_for_whom_it_says(vault: Path) -> None:
+    done = fissile(
+        "call", "vault.open", "--as", "alice", "--scopes=vault:open,vault:see", cwd=vault, FISSILE_BUS="memory://"
+    )
+    assert (done.returncode, done.stdout) == (0, '"alice ()"\n'), done.stderr
+    refused = fissile(
+        "call", "vault.open", "--as=alice", "--scopes", "vault:see", cwd=vault, FISSILE_IDENTITY_KEYS="k" * 32
+    )
+    assert refused.returncode == 1
+    assert "requires the scope vault:open, which its caller does not have" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_call_for_nobody_is_that_of_a_module_and_scopes_is_a_field_then(vault: Path) -> None:
+    done = fissile("call", "vault.open", "--scopes", "a", cwd=vault, FISSILE_IDENTITY_KEYS="k" * 32)
+    assert (done.returncode, done.stdout) == (0, "\"None ('a',)\"\n"), done.stderr
+
+
+@pytest.mark.parametrize("wrong", [["--as"], ["--as", "a", "--as", "b"], ["--as", "a", "--scopes", "two words"]])
+def test_for_whom_a_call_is_made_is_said_once(vault: Path, wrong: list[str]) -> None:
+    done = fissile("call", "vault.open", *wrong, cwd=vault)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--as" in done.stderr
+
+
+def test_ls_shows_what_is_required(vault: Path) -> None:
+    rows = json.loads(fissile("ls", "commands", "--json", cwd=vault, FISSILE_BUS="memory://").stdout)
+    assert {row["name"]: row["requires"] for row in rows}["vault.open"] == ["vault:open", "vault:see"]
+
+
+def test_a_shared_bus_wants_a_key_where_something_is_required(vault: Path) -> None:
+    bus = f"sqlite:///{vault / 'log.sqlite3'}"
+    refused = fissile("check", cwd=vault, FISSILE_BUS=bus)
+    assert refused.returncode == 3
+    assert "FISSILE_IDENTITY_KEYS" in refused.stderr + refused.stdout
+    key = "k" * 32
+    assert fissile("check", cwd=vault, FISSILE_BUS=bus, FISSILE_IDENTITY_KEYS=key).returncode == 0
+    shown = fissile("config", cwd=vault, FISSILE_BUS=bus, FISSILE_IDENTITY_KEYS=key)
+    assert "FISSILE_IDENTITY_KEYS" in shown.stdout
+    assert key not in shown.stdout + shown.stderr

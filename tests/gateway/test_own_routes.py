@@ -191,7 +191,9 @@ def test_the_public_surface_is_what_it_says() -> None:
         "ProblemError",
         "create_app",
         "current_bus",
+        "current_identity",
         "current_process",
         "current_routes",
         "module",
+        "requires",
     }

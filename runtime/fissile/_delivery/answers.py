@@ -5,7 +5,8 @@ from __future__ import annotations
 from fissile._bus import Bus, Queries, Routes
 from fissile._delivery.lifecycle import Delivery
 from fissile._envelope import text
-from fissile._errors import HandlerFailed, InvalidMessage
+from fissile._errors import Forbidden, HandlerFailed, InvalidMessage
+from fissile._identity import Identity
 from fissile._messages import DeclaredError
 from fissile._requests import (
     CORRELATION,
@@ -17,6 +18,7 @@ from fissile._requests import (
     Link,
     Request,
     encode_failure,
+    encode_forbidden,
     outcome_name,
 )
 from fissile.abc import Outgoing, Record
@@ -45,6 +47,8 @@ def answer_failure(request: Request, delivery: Delivery, failure: Exception) -> 
     if isinstance(failure, DeclaredError):
         codec = delivery.subscription.handler.errors[type(failure)]
         return answer(request, outcome_name(failure), codec.encode(failure))
+    if isinstance(failure, Forbidden):
+        return answer(request, *encode_forbidden(failure))
     assert isinstance(failure, HandlerFailed), failure
     return answer(request, FAILED, encode_failure(failure))
 
@@ -58,9 +62,11 @@ def bus_of(delivery: Delivery) -> Queries:
         delivery.request,
     )
     depth = headers.get("fissile-depth", b"")
+    identities = handler.routes.identities
+    identity = None if identities is None else identities.read(headers, record.value)
     return handler.bus_type(
         handler.routes,
-        _sender(text(headers, "fissile-caller"), () if request is None else request.chain),
+        _sender(text(headers, "fissile-caller"), () if request is None else request.chain, identity),
         handler,
         _deadline=delivery.deadline,
         _depth=(int(depth) if depth.isdigit() and len(depth) < 6 else 0) + 1,
@@ -79,10 +85,10 @@ def place_of(record: Record) -> str:
 _senders: dict[str | None, Bus] = {}
 
 
-def _sender(module: str | None, chain: tuple[Link, ...]) -> Bus:
-    """Return what stands for the sender of a message that came through a log: it tells its name and its chain, and nothing else."""
-    if chain:
-        return Bus(Routes(module), _remote_chain=chain)
+def _sender(module: str | None, chain: tuple[Link, ...], identity: Identity | None) -> Bus:
+    """Return what stands for the sender of a message that came through a log: its name, its chain, its identity, and nothing else."""
+    if chain or identity is not None:
+        return Bus(Routes(module), _remote_chain=chain, _identity=identity)
     sender = _senders.get(module)
     if sender is None:
         if len(_senders) > 1000:

@@ -29,6 +29,7 @@ from fissile._envelope import header
 from fissile._errors import (
     CallError,
     DeadlineExceeded,
+    Forbidden,
     InvalidMessage,
     MessageTooLarge,
     Overloaded,
@@ -39,6 +40,7 @@ from fissile._errors import (
     UnknownMessage,
 )
 from fissile._handler import only_leaf
+from fissile._identity import NotAllowed
 from fissile._messages import DeclaredError
 from fissile._parking import loop_time
 from fissile._requests import INVALID, Request
@@ -223,6 +225,9 @@ class Attempts:
         bus = bus_of(delivery)
         try:
             await self._run(delivery, delivery.subscription.handler.message.decode(delivery.record.value), bus)
+        except NotAllowed as refused:
+            delivery.subscription.handler.refused += 1
+            return self._failed(delivery, refused.error)
         except BaseException as error:  # noqa: BLE001 -- whatever a handler raises is a failed attempt
             return self._failed(delivery, await _failure_in(error))
         return None
@@ -281,7 +286,7 @@ class Attempts:
         return (
             is_answer
             or delivery.is_orphan
-            or isinstance(error, (InvalidMessage, KeyParked))
+            or isinstance(error, (InvalidMessage, KeyParked, Forbidden))  # who asks does not change
             or delivery.subscription.retry.is_over(delivery.failures, error)
         )
 

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 from fissile._delivery.dead_letters import DeadLetter, LetterState, edited, fold, write, write_retry
 from fissile._errors import CallRefused, Unavailable
+from fissile._signatures import Signatures
 from fissile.abc import Outgoing, Transport
 
 _BATCH = 100
@@ -34,12 +35,14 @@ class LetterBox:
         requests_topics: Where each module reads what is asked of it.
         check: Takes a message's name and a body to the body as it is stored and its key; raises if they do not fit the contract. A key of None:
             the message keeps the key that it has.
+        signatures: Signs anew for whom a message was sent that is sent again; None where identities do not cross the log.
     """
 
     transport: Transport
     dead_letter_topics: Mapping[str, str]
     requests_topics: Mapping[str, str]
     check: Callable[[str, bytes], tuple[bytes, bytes | None]]
+    signatures: Signatures | None = None
 
     async def read(self, module: str | None = None) -> tuple[DeadLetter, ...]:
         """Return the letters that there are, whatever their state, the oldest first.
@@ -96,7 +99,9 @@ class LetterBox:
         for batch in _batches(wanted):
             sent = await self._mark(batch, "retrying")
             try:
-                await self.transport.append([write_retry(self.requests_topics[each.module], each) for each in sent])
+                await self.transport.append(
+                    [write_retry(self.requests_topics[each.module], self._signed_again(each, each)) for each in sent]
+                )
             except Unavailable:
                 # None was sent. If this fails too, the letters are `retrying`, and can be retried all the same.
                 await self._append(batch)
@@ -137,8 +142,15 @@ class LetterBox:
             raise CallRefused(f"The dead letter {letter.id} is being retried. Edit it when it has come back.")
         encoded, key = self.check(letter.name, body)
         changed = edited(letter, encoded, letter.raw_key if key is None else key)
+        changed = self._signed_again(letter, changed)
         await self._append([changed])
         return changed
+
+    def _signed_again(self, before: DeadLetter, letter: DeadLetter) -> DeadLetter:
+        """Return a letter whose message is for whom it was before, and as long as if it was sent now."""
+        if self.signatures is None:
+            return letter
+        return evolve(letter, headers=self.signatures.again(before.headers, before.body, letter.headers, letter.body))
 
     async def _mark(self, letters: Sequence[DeadLetter], state: LetterState) -> list[DeadLetter]:
         marked = [evolve(letter, state=state) for letter in letters]

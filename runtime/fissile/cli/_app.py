@@ -32,6 +32,7 @@ COMMANDS = {
     "graph": "Show which module calls and subscribes to which.",
     "ls": "List modules, commands, queries, topics, subscriptions or settings.",
     "call": "Execute a command or ask a query: call MODULE.MESSAGE [--field value ...] [JSON].",
+    "api-key": "Make an API key for a client of the gateway, and show its lines for the file of keys: api-key new ID.",
     "export": "Write a file for another program, such as a compose file.",
     "healthcheck": "Tell whether the processes on this machine, or in this container, are ready.",
     "version": "Show the version of fissile, and of what it runs on.",

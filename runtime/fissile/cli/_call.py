@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from fissile._app import App
 from fissile._contract import Contract
+from fissile._identity import Identity
 from fissile._logging import adopt_structlog, leaves, set_up_logging
 from fissile._messages import Command, DeclaredError, Query, Request, fields_of
 from fissile._names import kebab_case
@@ -37,7 +38,8 @@ def call(
     Where the configured bus is shared, the processes that run are called. Where it is in memory, or in a file that no running process uses,
     the application starts in this process, without the gateway. The reply is printed as JSON. The fields are those of the message's
     contract; an option may be repeated where the field is a tuple, and `-` reads a JSON object from stdin. A field that is called like an
-    option of all commands (`verbose`) is given in the JSON object.
+    option of all commands (`verbose`), or like these two, is given in the JSON object: `--as SUBJECT` calls for somebody, who has the
+    `--scopes A,B`. Without it the call is that of a module, which may do everything.
 
     Args:
         tokens: The message and its fields.
@@ -47,6 +49,7 @@ def call(
         raise CommandFailed("Which message? Write fissile call MODULE.MESSAGE [--field value ...].", code=Exit.USAGE)
     name, *rest = tokens
     context, rest = _shared_options(context, rest)
+    identity, rest = _identity_in(rest)
     color = context.output.color_err
     with StopSignals() as signals:
         level = logging.DEBUG if context.verbose else logging.WARNING
@@ -65,7 +68,7 @@ def call(
         message = parse(rest, name, find_message(contracts, name))
         adopt_structlog()
         try:
-            reply = run_async(_call, application.settings, app, message, signals)
+            reply = run_async(_call, application.settings, app, message, signals, identity)
         except (Exception, BaseExceptionGroup) as error:
             declared = leaves(error)
             if len(declared) == 1 and isinstance(declared[0], DeclaredError):
@@ -91,11 +94,38 @@ def _shared_options(context: Context, tokens: list[str]) -> tuple[Context, list[
     return context, rest
 
 
-async def _call(app: App, message: Command[Any] | Query[Any], signals: StopSignals) -> Any:  # Any: the reply
+def _identity_in(tokens: list[str]) -> tuple[Identity | None, list[str]]:
+    """Take for whom the call is made out of the fields."""
+    found: dict[str, str] = {}
+    rest: list[str] = []
+    names = ("--as", "--scopes") if any(token.partition("=")[0] == "--as" for token in tokens) else ()
+    remaining = iter(tokens)
+    for token in remaining:
+        name, is_whole, value = token.partition("=")
+        if name not in names:
+            rest.append(token)
+            continue
+        if not is_whole:
+            value = next(remaining, "")
+        if not value or name in found:
+            raise CommandFailed(f"{name} wants one value: --as SUBJECT [--scopes A,B].", code=Exit.USAGE)
+        found[name] = value
+    if not found:
+        return None, rest
+    try:
+        return Identity(found["--as"], frozenset(filter(None, found.get("--scopes", "").split(",")))), rest
+    except ValueError as error:
+        raise CommandFailed(f"--as {found['--as']}: {error}.", code=Exit.USAGE) from None
+
+
+async def _call(
+    app: App, message: Command[Any] | Query[Any], signals: StopSignals, identity: Identity | None
+) -> Any:  # Any: the reply
     reply: Any = None
     with anyio.CancelScope() as scope, signals.listening(lambda _: scope.cancel()):
         async with app:
-            reply = await (app.bus.execute(message) if isinstance(message, Command) else app.bus.ask(message))
+            bus = app.bus if identity is None else app.bus.acting_as(identity)
+            reply = await (bus.execute(message) if isinstance(message, Command) else bus.ask(message))
     return plain(reply)
 
 

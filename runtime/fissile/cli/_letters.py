@@ -188,7 +188,7 @@ class Letters:
         settings, clock = self.application.settings, SystemClock()
         async with open_transport(settings, clock, f"{self.application.name}.cli") as transport:
             await transport.ensure(self.specs)  # they are there: it learns of them
-            box = open_letter_box(transport, self.catalog, settings)
+            box = open_letter_box(transport, self.catalog, settings, clock)
             letters: list[DeadLetter] = []
             for module in self.modules:
                 letters += await box.read(module)

@@ -89,6 +89,7 @@ def _request(name: str, cls: type[Command[Any] | Query[Any]], handler: HandlerDe
         "fields": fields_shown(cls),
         "reply": shown_type(reply_type(cls)),
         "errors": [kebab_case(error.__name__) for error in cls.declared_errors],
+        "requires": list(cls.required_scopes),
         "handler": None if handler is None else source_place(handler.function),
     }
 
@@ -118,6 +119,7 @@ def _topics(whole: Whole) -> list[Row]:
             "topic": topic.name,
             "events": [event.__name__ for event in topic.events],
             "retention_days": round(topic.retention_s / DAY_S, 3),
+            "requires": list(topic.required_scopes),
             "subscribers": [
                 each.name for each in whole.own.values() if any(one.topic is topic for one in each.subscriptions)
             ],
@@ -168,9 +170,9 @@ def _settings(whole: Whole) -> list[Row]:
 
 _KINDS: dict[Kind, tuple[Callable[[Whole], list[Row]], tuple[str, ...]]] = {
     "modules": (_modules, ("module", "process", "commands", "queries", "topics", "subscriptions", "contract")),
-    "commands": (_commands, ("name", "fields", "reply", "errors", "idempotent", "key", "retry", "handler")),
-    "queries": (_queries, ("name", "fields", "reply", "errors", "handler")),
-    "topics": (_topics, ("topic", "events", "retention_days", "subscribers", "place")),
+    "commands": (_commands, ("name", "fields", "reply", "errors", "requires", "idempotent", "key", "retry", "handler")),
+    "queries": (_queries, ("name", "fields", "reply", "errors", "requires", "handler")),
+    "topics": (_topics, ("topic", "events", "retention_days", "requires", "subscribers", "place")),
     "subscriptions": (_subscriptions, ("module", "topic", "events", "start", "retry", "handler")),
     "settings": (_settings, ("setting", "value", "help")),
 }

@@ -121,7 +121,7 @@ def encode(
     routes = bus._routes
     cls: type[Any] = type(message)
     record = routes.events[cls](bus, message) if kind == "events" else routes.sends[cls](bus, message, message_id)
-    return record if at is None else schedule(record, at)
+    return record if at is None else schedule(record, at, routes.renew)
 
 
 # --- around a handler ------------------------------------------------------------------------------------------------

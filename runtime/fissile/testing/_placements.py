@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -70,7 +71,13 @@ async def placed(
     if broker is None:
         raise ValueError("the placement 'split' needs a broker: its modules are in other processes")
     made = None if not overrides else function_path(overrides)
-    settings = attrs.evolve(settings, bus=broker, kafka_prefix=settings.kafka_prefix or f"test-{uuid4().hex[:12]}.")
+    settings = attrs.evolve(
+        settings,
+        bus=broker,
+        kafka_prefix=settings.kafka_prefix or f"test-{uuid4().hex[:12]}.",
+        # As `fissile dev --split` does: the processes of this test trust each other.
+        identity_keys=settings.identity_keys or (secrets.token_urlsafe(32),),
+    )
     async with AsyncExitStack() as stack:
         paths = [import_path(module) for module in modules]
         async with anyio.create_task_group() as starting:
