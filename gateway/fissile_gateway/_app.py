@@ -18,6 +18,7 @@ from fissile_gateway._pages import find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
 from fissile_gateway._routes import derive, nearby
 from fissile_gateway._settings import GatewaySettings
+from fissile_gateway._stream import Streams
 from fissile_gateway._twin import Twins
 from fissile_gateway._views import exchange, make_view
 
@@ -43,9 +44,10 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Ga
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
     quart.extensions[EXTENSION] = Context(bus, process, routes)
     twins = Twins()
+    streams = Streams(bus, settings)
     for route in routes:
         endpoint = route.name.replace(".", "/")  # a dot would mean a blueprint
-        quart.add_url_rule(route.path, endpoint, make_view(route, bus, settings, twins), methods=[route.method])
+        quart.add_url_rule(route.path, endpoint, make_view(route, bus, streams, twins), methods=[route.method])
     quart.register_blueprint(health(process))
     for blueprint in pages.blueprints:
         quart.register_blueprint(blueprint)

@@ -10,9 +10,8 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from contextlib import AsyncExitStack
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -61,13 +60,14 @@ class Exchange:
         is_done: Whether the application has returned.
         scope: Bounds the time.
         listeners: Where the task runs that listens to the client.
-        stack: What is left when the answer has been sent.
+        close: Closes what the answer holds open, when it has been sent.
     """
 
     __slots__ = (
         "_holds_place",
         "_listening",
         "body",
+        "close",
         "encoding",
         "gateway",
         "is_done",
@@ -78,7 +78,6 @@ class Exchange:
         "media_type",
         "request_id",
         "scope",
-        "stack",
         "status",
     )
 
@@ -95,7 +94,7 @@ class Exchange:
         self.is_read = True
         self.scope = anyio.CancelScope()
         self.listeners: TaskGroup
-        self.stack: AsyncExitStack | None = None
+        self.close: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._holds_place = False
         self._listening: anyio.CancelScope | None = None
         # One look at each field: Quart's own headers cost a microsecond for each question.
@@ -122,12 +121,15 @@ class Exchange:
             self._holds_place = False
             self.gateway.requests -= 1
 
-    def become_stream(self) -> AsyncExitStack:
-        """Lift the bounds of a request from an answer that has no end, and return what closes behind it."""
+    def become_stream(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Lift the bounds of a request from an answer that has no end.
+
+        Args:
+            close: Closes what it holds open.
+        """
         self.release()
         self.scope.deadline = math.inf
-        self.stack = AsyncExitStack()
-        return self.stack
+        self.close = close
 
     def listen(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """Start what listens to the client until the application has returned."""
@@ -160,6 +162,13 @@ class Exchange:
             self._listening.cancel()
 
 
+class Endless(Protocol):
+    """An answer that has no end of its own."""
+
+    def end(self) -> None:
+        """End it now."""
+
+
 class Gateway:
     """The gateway of an application, to be served, or mounted in another ASGI application.
 
@@ -188,7 +197,7 @@ class Gateway:
         self._limit = settings.requests_at_once
         self._timeout_s = settings.request_timeout_s
         self._new_id = new_id
-        self._streams: set[Callable[[], None]] = set()
+        self._streams: dict[Endless, None] = {}
 
     @property
     def streams(self) -> int:
@@ -198,13 +207,16 @@ class Gateway:
     def drain(self) -> None:
         """End all open streams; requests in progress go on."""
         self.draining.set()
-        for end in tuple(self._streams):
-            end()
+        for stream in tuple(self._streams):
+            stream.end()
 
-    def add_stream(self, end: Callable[[], None]) -> Callable[[], None]:
-        """Note an open stream; return what removes it."""
-        self._streams.add(end)
-        return lambda: self._streams.discard(end)
+    def add_stream(self, stream: Endless) -> None:
+        """Note an open stream."""
+        self._streams[stream] = None
+
+    def remove_stream(self, stream: Endless) -> None:
+        """Forget a stream."""
+        self._streams.pop(stream, None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the server's lifespan."""

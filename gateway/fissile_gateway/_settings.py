@@ -29,11 +29,17 @@ class GatewaySettings(ModuleSettings):
         0, "The size of a request's body, in bytes; 0 means that of a message (FISSILE_MAX_MESSAGE_BYTES)."
     )
     max_head_bytes: int = setting(16 * 1024, "The size of a request's line and fields together, in bytes.")
-    connections_at_once: int = setting(1000, "How many connections may be open; one more is answered 503.")
+    connections_at_once: int = setting(12_000, "How many connections may be open; one more is answered 503.")
     requests_at_once: int = setting(
         500, "How many requests may be in progress, streams not counted; one more is answered 503."
     )
-    streams_at_once: int = setting(200, "How many event streams may be open; one more is answered 503.")
+    streams_at_once: int = setting(10_000, "How many event streams may be open; one more is answered 503.")
+    stream_queue_events: int = setting(
+        1000, "How many events may wait for a slow client of a stream; its oldest are lost then."
+    )
+    stream_queue_bytes: int = setting(
+        256 * 1024, "How many bytes of events may wait for a slow client of a stream; its oldest are lost then."
+    )
     request_timeout_s: float = setting(30.0, "How long a request may take, its answer included, in seconds.")
     write_timeout_s: float = setting(30.0, "How long a client may take for each 64 KiB of an answer, in seconds.")
     keep_alive_s: float = setting(5.0, "How long a connection may idle between two requests, in seconds.")

@@ -9,13 +9,13 @@ from quart import Response, request
 
 from fissile import Bus, Command, Query, Topic
 from fissile._messages import reply_type
+from fissile_gateway._event_ids import is_event_id
 from fissile_gateway._exchange import EXCHANGE, Exchange, Scope
 from fissile_gateway._present import presenter
 from fissile_gateway._problems import Problem, ProblemError, invalid_input, overloaded
 from fissile_gateway._query import QueryDecoder, parse_pairs
 from fissile_gateway._routes import Route
-from fissile_gateway._settings import GatewaySettings
-from fissile_gateway._stream import EventStream
+from fissile_gateway._stream import EventStream, Streams
 from fissile_gateway._strict import InputError, StrictDecoder
 from fissile_gateway._twin import Twins
 
@@ -25,10 +25,10 @@ JSON = "application/json"
 _JSON = JSON.encode()
 
 
-def make_view(route: Route, bus: Bus, settings: GatewaySettings, twins: Twins) -> View:
+def make_view(route: Route, bus: Bus, streams: Streams, twins: Twins) -> View:
     """Make the view of a route."""
     if isinstance(route.target, Topic):
-        return _topic_view(route.target, bus, settings)
+        return _topic_view(route.target, streams)
     if route.kind == "command":
         return _command_view(route.target, bus, twins)
     return _query_view(route.target, bus, twins)
@@ -74,16 +74,19 @@ def _query_view(query: type[Query[Any]], bus: Bus, twins: Twins) -> View:
     return view
 
 
-def _topic_view(topic: Topic[Any], bus: Bus, settings: GatewaySettings) -> View:
+def _topic_view(topic: Topic[Any], streams: Streams) -> View:
+    limit = streams.settings.streams_at_once
+
     async def view() -> Response:
-        key = _key(request.query_string)
+        given = _stream_parameters(request.query_string)
         this = exchange()
-        if this.gateway.streams >= settings.streams_at_once:
+        if this.gateway.streams >= limit:
             raise ProblemError(overloaded(f"{this.gateway.streams} event streams are open."))
         if request.method == "HEAD":
             return Response(b"", 200, _STREAM)
-        stream = EventStream(bus, topic, key, settings.heartbeat_s)
-        await stream.open(this, request.headers.get("Last-Event-ID") or None)
+        stream = EventStream(streams, topic, given.get("key"))
+        # A browser that connects again sends the field, beside the parameter that its page once gave.
+        await stream.open(this, request.headers.get("Last-Event-ID") or given.get("after"))
         return Response(stream, 200, _STREAM)
 
     return view
@@ -120,13 +123,20 @@ def check_media_type(media_type: bytes, encoding: bytes) -> None:
     raise ProblemError(Problem(415, "unsupported-media-type", detail, headers=(("accept-post", JSON),)))
 
 
-def _key(query_string: bytes) -> str | None:
+def _stream_parameters(query_string: bytes) -> dict[str, str]:
     pairs = parse_pairs(query_string)
-    unknown = [
-        InputError(f"$.{name}", "there is no such parameter; there is key") for name, _ in pairs if name != "key"
+    given = dict(pairs)
+    wrong = [
+        InputError(f"$.{name}", "there is no such parameter; there are key and after")
+        for name in given
+        if name not in ("key", "after")
     ]
-    if len(pairs) > 1 and not unknown:
-        unknown = [InputError("$.key", f"the parameter is given {len(pairs)} times")]
-    if unknown:
-        raise ProblemError(invalid_input(tuple(unknown)))
-    return pairs[0][1] if pairs else None
+    for name in given:
+        count = sum(other == name for other, _ in pairs)
+        if count > 1:
+            wrong.append(InputError(f"$.{name}", f"the parameter is given {count} times"))
+    if "after" in given and not is_event_id(given["after"]):
+        wrong.append(InputError("$.after", "it is not the id of an event"))
+    if wrong:
+        raise ProblemError(invalid_input(tuple(wrong)))
+    return given

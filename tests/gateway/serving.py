@@ -12,7 +12,7 @@ import httpx
 import msgspec
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 import fissile_gateway
 from fissile import App, Bus, Check, Contract, Lifespan, Module, Process, Settings
@@ -115,6 +115,7 @@ class Stream:
     reader: BufferedByteReceiveStream
     status: int
     headers: dict[str, str]
+    ahead: list[str] = field(factory=list[str])
 
     async def chunk(self) -> bytes:
         """Read one chunk; none is the end."""
@@ -123,11 +124,14 @@ class Stream:
 
     async def frame(self) -> Frame | None:
         """Read one event; None is the end."""
-        with anyio.fail_after(5):
-            text = (await self.chunk()).decode()
-        if not text:
-            return None
-        assert text.endswith("\n\n")
+        if not self.ahead:
+            with anyio.fail_after(5):
+                piece = (await self.chunk()).decode()
+            if not piece:
+                return None
+            assert piece.endswith("\n\n")
+            self.ahead = piece[:-2].split("\n\n")
+        text = self.ahead.pop(0)
         fields = dict(line.split(": ", 1) for line in text.strip().split("\n"))
         data = fields.get("data")
         return Frame(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from fissile import Settings
 from tests.gateway.serving import Frame, serving, streaming
 from tests.gateway.shop import OrderCancelled, OrderPlaced
 
@@ -73,21 +72,49 @@ async def test_a_position_that_is_lost_resets_the_stream_which_goes_on_from_now(
         assert event.data["order_id"] == "o1"
 
 
-async def test_a_client_that_is_too_slow_is_reset_and_nobody_waits_for_it() -> None:
-    settings = Settings(memory_retention_bytes=1024 * 1024)
-    async with serving(settings=settings) as running, streaming(running, PLACED) as stream:
-        with anyio.fail_after(20):
-            for number in range(200):  # 20 MB, which neither the log nor the sockets' buffers hold
-                await running.app.bus.publish(OrderPlaced("o1", f"{number}" + "x" * 100_000))
-            while True:
-                frame = await stream.frame()
-                assert frame is not None
-                if frame.event == "reset":
-                    break
-        await running.app.bus.publish(OrderPlaced("o1", "after"))
-        event = await stream.frame()
-        assert event is not None
-        assert event.data["text"] == "after"
+async def test_a_client_that_is_too_slow_loses_the_oldest_events_and_is_told_how_many_and_how_to_get_them() -> None:
+    bounds = {"stream_queue_events": 5, "stream_queue_bytes": 10_000_000}
+    async with serving(**bounds) as running, streaming(running, PLACED) as stream:
+        await stream.frame()
+        for number in range(200):  # 20 MB, which the sockets' buffers do not hold
+            await running.app.bus.publish(OrderPlaced("o1", f"{number} " + "x" * 100_000))
+        await running.app.bus.publish(OrderPlaced("o1", "200 is the last"))
+        heard: list[int] = []
+        lost, before = None, ""
+        while not heard or heard[-1] != 200:
+            frame = await stream.frame()
+            assert frame is not None
+            if frame.event == "lost":
+                assert lost is None
+                lost = frame
+                assert (frame.id, frame.data["after"]) == (None, before)
+                lost_at = len(heard)
+            else:
+                assert frame.id is not None
+                before = frame.id
+                heard.append(int(frame.data["text"].split()[0]))
+        assert lost is not None
+        assert heard == [*range(lost_at), *range(lost_at + lost.data["count"], 201)]
+        assert len(heard) - lost_at == 5
+        async with streaming(running, f"{PLACED}?after={lost.data['after']}") as again:
+            await again.frame()
+            missed = await again.frame()
+            assert missed is not None
+            assert missed.data["text"].startswith(f"{lost_at} ")
+
+
+async def test_a_slow_client_does_not_hold_back_another() -> None:
+    async with (
+        serving(stream_queue_events=5) as running,
+        streaming(running, PLACED),
+        streaming(running, PLACED) as quick,
+    ):
+        await quick.frame()
+        for number in range(100):
+            await running.app.bus.publish(OrderPlaced("o1", f"{number} " + "x" * 100_000))
+            frame = await quick.frame()
+            assert frame is not None
+            assert frame.data["text"].startswith(f"{number} ")
 
 
 async def test_a_stream_can_be_of_one_key() -> None:
@@ -162,7 +189,9 @@ async def test_a_parameter_that_a_stream_does_not_have_is_a_400() -> None:
     async with serving() as running:
         answer = await running.client.get(f"{PLACED}?keys=o1")
         assert answer.status_code == 400
-        assert answer.json()["errors"] == [{"path": "$.keys", "message": "there is no such parameter; there is key"}]
+        assert answer.json()["errors"] == [
+            {"path": "$.keys", "message": "there is no such parameter; there are key and after"}
+        ]
         answer = await running.client.get(f"{PLACED}?key=o1&key=o2")
         assert answer.json()["errors"] == [{"path": "$.key", "message": "the parameter is given 2 times"}]
 
