@@ -9,21 +9,25 @@ import sniffio
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from fissile import Bus, Ids, Process
+from fissile import Bus, Clock, Ids, Process
+from fissile_gateway._commands import Commands, operations_routes
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
 from fissile_gateway._exchange import Gateway
 from fissile_gateway._health import health
+from fissile_gateway._operations import Operations
 from fissile_gateway._pages import find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
+from fissile_gateway._repeats import Repeats
+from fissile_gateway._responses import exchange
 from fissile_gateway._routes import derive, nearby
 from fissile_gateway._settings import GatewaySettings
 from fissile_gateway._stream import Streams
 from fissile_gateway._twin import Twins
-from fissile_gateway._views import exchange, make_view
+from fissile_gateway._views import make_view
 
 
-def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Gateway:
+def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock: Clock) -> Gateway:
     """Build the gateway for the event loop that runs.
 
     Args:
@@ -31,6 +35,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Ga
         process: Tells the contracts, and whether the process is ready.
         settings: The bounds.
         ids: Makes the ids of requests.
+        clock: Tells how long answers are kept.
 
     Raises:
         StartupFailed: The application's own routes cannot be imported.
@@ -45,10 +50,15 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Ga
     quart.extensions[EXTENSION] = Context(bus, process, routes)
     twins = Twins()
     streams = Streams(bus, settings)
+    operations = Operations(settings, clock.monotonic)
+    commands = Commands(bus, Repeats(settings, clock.monotonic), operations, twins)
     for route in routes:
         endpoint = route.name.replace(".", "/")  # a dot would mean a blueprint
-        quart.add_url_rule(route.path, endpoint, make_view(route, bus, streams, twins), methods=[route.method])
+        quart.add_url_rule(
+            route.path, endpoint, make_view(route, bus, commands, streams, twins), methods=[route.method]
+        )
     quart.register_blueprint(health(process))
+    quart.register_blueprint(operations_routes(operations))
     for blueprint in pages.blueprints:
         quart.register_blueprint(blueprint)
 
@@ -60,7 +70,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids) -> Ga
         return _answer(problem_of(error))
 
     quart.register_error_handler(Exception, on_error)
-    return Gateway(quart, pages.mounts, settings, ids.new)
+    return Gateway(quart, pages.mounts, settings, ids.new, operations.finish)
 
 
 def _quart() -> Quart:

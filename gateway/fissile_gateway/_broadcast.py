@@ -1,7 +1,7 @@
 """One tap per topic and gateway process, whose events go to all streams of the topic.
 
-So ten thousand clients cost the log what one costs. A stream that is behind, since its client was away, first reads what it has missed: out of the
-latest events, which are kept here, or through a tap of its own until it has come to where this one is (`_stream.py`).
+So ten thousand clients cost the log what one costs. A stream that is behind, since its client was away, first reads what it has missed: out
+of the latest events, which are kept here, or through a tap of its own until it has come to where this one is (`_stream.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fissile_gateway._present import presenter
 from fissile_gateway._settings import GatewaySettings
 
 _SLICE = 16
-"""How many streams are told of an event before others get a turn: each of them writes to a socket then, and a plain request must not wait for all."""
+"""How many streams are told of an event before others get a turn: each writes to a socket then, and a plain request must not wait for all."""
 _BEAT_S = 0.1
 _BEATS = 64
 _LINGER_S = 30.0

@@ -1,7 +1,7 @@
 """The ids of server-sent events: positions that a client brings back, to whichever replica it reaches.
 
-An id is `<mark>-<position>`. The position counts offsets, which mean the same to every process that reads the log. The mark is made of the topic and
-of the log's own name, so that the position of another topic, or of a log that has since been made anew, is not taken for one of this.
+An id is `<mark>-<position>`. The position counts offsets, which mean the same to every process that reads the log. The mark is made of the
+topic and of the log's own name, so that the position of another topic, or of a log that has been made anew, is not taken for one of this.
 """
 
 from __future__ import annotations

@@ -33,6 +33,19 @@ PROBES = ("/livez", "/readyz")
 CLIENT_GONE = 499
 """What the access log says where nobody was there to be answered (nginx began it)."""
 
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
+_FIELDS = _CREDENTIALS | {
+    b"content-type",
+    b"content-length",
+    b"transfer-encoding",
+    b"content-encoding",
+    b"x-request-id",
+    b"if-none-match",
+    b"idempotency-key",
+    b"prefer",
+}
+"""The fields of a request that are looked at; most are passed over with one question."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PAGE_FIELDS: Fields = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
 _API_FIELDS: Fields = (
@@ -52,6 +65,10 @@ class Exchange:
         request_id: Its id, which the client may have chosen.
         media_type: The field Content-Type.
         encoding: The field Content-Encoding.
+        if_none_match: The field If-None-Match; several are joined, here and below.
+        idempotency_key: The field Idempotency-Key.
+        prefer: The field Prefer.
+        credentials: What the request says about who it is from; empty if it says nothing.
         length: The size of the body, or None if it is not told in advance.
         is_read: Whether all of the body has come.
         body: The body, where it was small enough to be read before the view was called.
@@ -68,14 +85,18 @@ class Exchange:
         "_listening",
         "body",
         "close",
+        "credentials",
         "encoding",
         "gateway",
+        "idempotency_key",
+        "if_none_match",
         "is_done",
         "is_gone",
         "is_read",
         "length",
         "listeners",
         "media_type",
+        "prefer",
         "request_id",
         "scope",
         "status",
@@ -86,6 +107,10 @@ class Exchange:
         self.request_id = ""
         self.media_type: bytes | None = None
         self.encoding: bytes | None = None
+        self.if_none_match: bytes | None = None
+        self.idempotency_key: bytes | None = None
+        self.prefer: bytes | None = None
+        self.credentials = b""
         self.length: int | None = 0
         self.body: bytes | None = None
         self.status = 0
@@ -99,6 +124,8 @@ class Exchange:
         self._listening: anyio.CancelScope | None = None
         # One look at each field: Quart's own headers cost a microsecond for each question.
         for name, value in headers:
+            if name not in _FIELDS:
+                continue
             if name == b"content-type":
                 self.media_type = value
             elif name == b"content-length" and self.length is not None:
@@ -109,6 +136,16 @@ class Exchange:
                 self.encoding = value
             elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 self.request_id = value.decode()
+            elif name == b"if-none-match":
+                self.if_none_match = value if self.if_none_match is None else b"%s, %s" % (self.if_none_match, value)
+            elif name == b"idempotency-key":
+                self.idempotency_key = (
+                    value if self.idempotency_key is None else b"%s, %s" % (self.idempotency_key, value)
+                )
+            elif name == b"prefer":
+                self.prefer = value if self.prefer is None else b"%s, %s" % (self.prefer, value)
+            elif name in _CREDENTIALS:
+                self.credentials += b"%s: %s\n" % (name, value)
 
     def hold_place(self) -> None:
         """Take a place among the requests at once."""
@@ -183,10 +220,16 @@ class Gateway:
         mounts: Other ASGI applications, by the path below which they answer.
         settings: The bounds.
         new_id: Makes the ids of requests.
+        finish: Waits until nothing is being done whose client does not wait.
     """
 
     def __init__(
-        self, quart: ASGIApp, mounts: Mapping[str, ASGIApp], settings: GatewaySettings, new_id: Callable[[], str]
+        self,
+        quart: ASGIApp,
+        mounts: Mapping[str, ASGIApp],
+        settings: GatewaySettings,
+        new_id: Callable[[], str],
+        finish: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.quart = quart
         self.requests = 0
@@ -197,6 +240,7 @@ class Gateway:
         self._limit = settings.requests_at_once
         self._timeout_s = settings.request_timeout_s
         self._new_id = new_id
+        self.finish = finish
         self._streams: dict[Endless, None] = {}
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 from attrs import evolve
 
-from fissile import Bus, Contract, Fault, Ids, Lifespan, Module, Process, StartupFailed
+from fissile import Bus, Clock, Contract, Environment, Fault, Ids, Lifespan, Module, Process, StartupFailed
 from fissile_gateway._exchange import Gateway
 from fissile_gateway._settings import GatewaySettings
 
@@ -13,7 +15,12 @@ module = Module(Contract("gateway"))
 
 
 def create_app(
-    bus: Bus, process: Process, settings: GatewaySettings | None = None, *, ids: Ids | None = None
+    bus: Bus,
+    process: Process,
+    settings: GatewaySettings | None = None,
+    *,
+    ids: Ids | None = None,
+    clock: Clock | None = None,
 ) -> Gateway:
     """Make the gateway as an ASGI application, to be mounted in another one.
 
@@ -24,6 +31,7 @@ def create_app(
         process: Tells the contracts from which routes are derived, and whether the process is ready.
         settings: The bounds; where to listen is not looked at.
         ids: Makes the ids of requests.
+        clock: Tells how long answers are kept.
 
     Raises:
         StartupFailed: The application's own routes cannot be imported.
@@ -32,11 +40,13 @@ def create_app(
 
     settings = settings or GatewaySettings()
     bounded = evolve(settings, max_body_bytes=settings.max_body_bytes or process.max_message_bytes)
-    return build(bus, process, bounded, ids or Ids())
+    return build(bus, process, bounded, ids or Ids(), clock or Environment().clock)
 
 
 @module.worker
-async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: GatewaySettings, ids: Ids) -> None:
+async def serve(
+    bus: Bus, lifespan: Lifespan, process: Process, settings: GatewaySettings, ids: Ids, clock: Clock
+) -> None:
     """Serve the gateway until the process drains.
 
     Raises:
@@ -44,7 +54,8 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
     """
     from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
 
-    gateway = create_app(bus, process, settings, ids=ids)
+    gateway = create_app(bus, process, settings, ids=ids, clock=clock)
+    finish_by = math.inf
     server = HttpServer(
         gateway,
         ServerSettings(
@@ -60,7 +71,9 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
     )
 
     async def drain() -> None:
+        nonlocal finish_by
         await lifespan.draining()
+        finish_by = anyio.current_time() + settings.finish_s
         gateway.drain()
         server.drain()
 
@@ -73,6 +86,8 @@ async def serve(bus: Bus, lifespan: Lifespan, process: Process, settings: Gatewa
         tasks.start_soon(drain)
         try:
             await server.serve(started=started)
+            with anyio.CancelScope(deadline=finish_by):
+                await gateway.finish()
         except PortTaken:
             failure = _cannot_listen(settings, f"the port {settings.port} of {settings.host} is taken")
         except OSError as error:

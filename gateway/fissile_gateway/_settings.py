@@ -44,6 +44,20 @@ class GatewaySettings(ModuleSettings):
     write_timeout_s: float = setting(30.0, "How long a client may take for each 64 KiB of an answer, in seconds.")
     keep_alive_s: float = setting(5.0, "How long a connection may idle between two requests, in seconds.")
     heartbeat_s: float = setting(15.0, "How often an idle event stream says that it is alive, in seconds.")
+    idempotency_keep_s: float = setting(
+        86_400.0, "How long the answer to a command with an Idempotency-Key is kept for repeats, in seconds."
+    )
+    idempotency_bytes: int = setting(
+        16 * 1024 * 1024, "How much memory such answers may take, in bytes; the least recently used go first."
+    )
+    operations_at_once: int = setting(
+        100, "How many commands may be in progress whose clients do not wait; one more is answered 503."
+    )
+    operation_timeout_s: float = setting(3600.0, "How long such a command may take, in seconds.")
+    operation_keep_s: float = setting(3600.0, "How long its outcome can be asked for, in seconds.")
+    operation_bytes: int = setting(
+        16 * 1024 * 1024, "How much memory outcomes may take, in bytes; the least recently used go first."
+    )
     finish_s: float = setting(
         8.0, "How long requests in progress may take when the process drains, in seconds; below FISSILE_DRAIN_S."
     )

@@ -1,8 +1,8 @@
 """A topic as server-sent events, to one client.
 
-Events come from the broadcast of the topic into a queue, and from there to the client as it takes them. The queue is bounded: a client that is too slow
-holds nobody back, loses the oldest events, and is told how many (`event: lost`). A client that comes back with the id of the event it had last
-gets what it has missed, from a tap of its own where that is long ago; what the log no longer has, nobody can count (`event: reset`).
+Events come from the broadcast of the topic into a queue, and from there to the client as it takes them. The queue is bounded: a client that
+is too slow holds nobody back, loses the oldest events, and is told how many (`event: lost`). A client that comes back with the id of the event
+it had last gets what it has missed, from a tap of its own where that is long ago; what the log no longer has, nobody can count (`event: reset`).
 """
 
 from __future__ import annotations
