@@ -117,13 +117,17 @@ def operations_routes(operations: Operations) -> Blueprint:
     @blueprint.get(f"{PATH}/<operation_id>")
     async def show(operation_id: str) -> Response:
         operation = operations.find(operation_id, principal_of(exchange()))
-        return Response(operation.document(), 200, headers_of(operation), content_type=JSON)
+        return Response(
+            operation.document(), 200, {"cache-control": "no-store", **headers_of(operation)}, content_type=JSON
+        )
 
     @blueprint.delete(f"{PATH}/<operation_id>")
     async def cancel(operation_id: str) -> Response:
         operation = operations.find(operation_id, principal_of(exchange()))
         await operations.cancel(operation)
-        return Response(operation.document(), 200, headers_of(operation), content_type=JSON)
+        return Response(
+            operation.document(), 200, {"cache-control": "no-store", **headers_of(operation)}, content_type=JSON
+        )
 
     return blueprint
 

@@ -175,6 +175,5 @@ class Operations:
 
 
 def headers_of(operation: Operation) -> dict[str, str]:
-    """Return the fields of an answer that tells of an operation."""
-    headers = {"cache-control": "no-store"}
-    return headers | {"retry-after": str(RETRY_AFTER_S)} if operation.state == "running" else headers
+    """Return the fields of an answer that tells of an operation, besides that it must not be stored."""
+    return {"retry-after": str(RETRY_AFTER_S)} if operation.state == "running" else {}

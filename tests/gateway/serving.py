@@ -15,7 +15,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import define, field, frozen
 
 import fissile_gateway
-from fissile import App, Bus, Check, Contract, Lifespan, Module, Process, Settings
+from fissile import App, Bus, Check, Contract, Environment, Lifespan, Module, Process, Settings
 from fissile_gateway import GatewaySettings
 from tests.gateway import shop
 
@@ -43,6 +43,7 @@ async def serving(
     *modules: Module,
     settings: Settings | None = None,
     overrides: dict[Any, Any] | None = None,
+    environment: Environment | None = None,
     **gateway: Any,
 ) -> AsyncGenerator[Shop]:
     """Serve the shop on a free port."""
@@ -58,6 +59,7 @@ async def serving(
         [shop.module, *modules, fissile_gateway.module],
         settings=settings,
         name="testing",
+        environment=environment,
         overrides={GatewaySettings: GatewaySettings(port=0, **gateway), shop.Watch: watch, **(overrides or {})},
     )
     async with anyio.create_task_group() as tasks:
