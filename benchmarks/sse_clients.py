@@ -1,7 +1,7 @@
 """Clients of event streams, many in one process: `python -m benchmarks.sse_clients HOST:PORT PATH COUNT`.
 
-It does what it is told, a line each, and answers with a line: `open` opens the streams and waits for the first event of each, `hear N` waits until
-each has had N events more, `end` ends. It knows just enough of HTTP to find the ends of events.
+It does what it is told, a line each, and answers with a line: `open` opens the streams and waits for the first event of each, `hear N` waits
+until each has had N events more, `end` ends. It knows just enough of HTTP to find the ends of events.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Clients:
                 client = Client(self._address, self._request)
                 self._clients.append(client)
                 self._selector.register(client.socket, selectors.EVENT_READ, client)
-            self.hear(1, {client: 0 for client in self._clients})
+            self.hear(1, dict.fromkeys(self._clients, 0))
 
     def hear(self, more: int, since: dict[Client, int] | None = None) -> None:
         """Wait until each stream has had so many events more."""

@@ -90,7 +90,7 @@ class Broadcast:
         beats = max(1, min(_BEATS, int(settings.heartbeat_s / _BEAT_S)))
         self._beat_s = settings.heartbeat_s / beats
         self._beats: list[dict[Listener, None]] = [{} for _ in range(beats)]
-        self._next_beat = 0
+        self._last_beat = 0
         self._opened = anyio.Event()
         self._scope = anyio.CancelScope()
         self._of_all: dict[Listener, None] = {}
@@ -136,8 +136,7 @@ class Broadcast:
         """
         streams = self._of_all if key is None else self._of_key.setdefault(key, {})
         streams[stream] = None
-        self._next_beat = (self._next_beat + 1) % len(self._beats)
-        self._beats[self._next_beat][stream] = None
+        self._beats[self._last_beat][stream] = None  # its turn comes last: it has just been sent something
         if self.error is not None:
             stream.fail()
 
@@ -247,8 +246,9 @@ class Broadcast:
     async def _keep_alive(self) -> None:
         # Each stream has its own turn, so that not all of them write at the same time.
         while True:
-            for beat in self._beats:
+            for number_of_beat, beat in enumerate(self._beats):
                 await anyio.sleep(self._beat_s)
+                self._last_beat = number_of_beat
                 for number, stream in enumerate(tuple(beat), 1):
                     stream.beat()
                     if not number % _SLICE:

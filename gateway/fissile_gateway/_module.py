@@ -52,10 +52,12 @@ async def serve(
     Raises:
         StartupFailed: It cannot listen, or the application's own routes cannot be imported.
     """
+    from fissile_gateway._descriptors import allow_connections
     from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
 
     gateway = create_app(bus, process, settings, ids=ids, clock=clock)
     finish_by = math.inf
+    allow_connections(settings.connections_at_once)
     server = HttpServer(
         gateway,
         ServerSettings(

@@ -211,17 +211,17 @@ async def test_a_process_that_drains_lets_operations_finish() -> None:
 async def test_an_operation_that_was_cut_off_is_done_when_its_command_comes_again(tmp_path: Path) -> None:
     desk = Desk()
     settings = Settings(database=f"sqlite:///{tmp_path / 'data'}", database_migrate=True)
-    serve = {"settings": settings, "overrides": {Desk: desk}}
-    async with serving(archive.module, **serve, finish_s=0.01) as running:
+    overrides = {Desk: desk}
+    async with serving(archive.module, settings=settings, overrides=overrides, finish_s=0.01) as running:
         lost = await begin(running.client, ENTER, {"book": "slow"}, idempotency_key='"k"')
         await desk.begun.wait()
     desk.go_on.set()
-    async with serving(archive.module, **serve) as running:
+    async with serving(archive.module, settings=settings, overrides=overrides) as running:
         assert (await running.client.get(lost.headers["location"])).status_code == 404
         again = await begin(running.client, ENTER, {"book": "slow"}, idempotency_key='"k"')
         assert again.headers["location"] == lost.headers["location"]
         assert (await outcome(running.client, again))["reply"] == "entry 2"
-    async with serving(archive.module, **serve) as running:
+    async with serving(archive.module, settings=settings, overrides=overrides) as running:
         told = await outcome(
             running.client, await begin(running.client, ENTER, {"book": "slow"}, idempotency_key='"k"')
         )
