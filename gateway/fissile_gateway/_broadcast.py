@@ -90,7 +90,7 @@ class Broadcast:
         beats = max(1, min(_BEATS, int(settings.heartbeat_s / _BEAT_S)))
         self._beat_s = settings.heartbeat_s / beats
         self._beats: list[dict[Listener, None]] = [{} for _ in range(beats)]
-        self._last_beat = 0
+        self._last_beat = beats - 1
         self._opened = anyio.Event()
         self._scope = anyio.CancelScope()
         self._of_all: dict[Listener, None] = {}
