@@ -27,7 +27,8 @@ RETRY_MS = 2000
 """After which time a browser connects again, in milliseconds."""
 
 _ALIVE = b": alive\n\n"
-_PIECE_BYTES = 64 * 1024
+_PIECE_BYTES = 16 * 1024
+"""How much is written at a time. It is copied, for each client: ten thousand that do not read hold no more than that besides what they share."""
 _LAST_WORDS_S = 1.0
 """How long a client may take for what it is being sent when the process drains, in seconds."""
 _LOOK_S = 0.05
