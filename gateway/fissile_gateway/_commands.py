@@ -94,7 +94,7 @@ class Commands:
         if known is not None:
             running = self._operations.running(known.id)
             try:
-                before = self._repeats.look_up(known)
+                before = self._repeats.begin(known)
             except ProblemError as error:
                 if running is None or error.problem.status != 409:
                     raise
@@ -105,7 +105,12 @@ class Commands:
                 return _response(before, _REPLAYED)
             act = partial(self._repeats.run, known, act)
         if is_async and tasks is not None:
-            operation = self._operations.start(tasks, principal, name, None if known is None else known.id, act)
+            try:
+                operation = self._operations.start(tasks, principal, name, None if known is None else known.id, act)
+            except ProblemError:
+                if known is not None:
+                    self._repeats.forget(known)
+                raise
             return await _accepted(operation, prefers)
         return _response(await act())
 

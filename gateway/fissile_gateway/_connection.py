@@ -41,7 +41,7 @@ class Connection(ASGIHTTPConnection):
             exchange.listen(_read, request, receive, exchange)
             await self._respond(request, send, exchange)
         elif await _read_whole(request, receive, exchange):
-            extensions = cast("Scope", self.scope).get("extensions") or {}
+            extensions: Scope = cast("Scope", self.scope).get("extensions") or {}
             when_gone: Callable[[Callable[[], None]], None] | None = extensions.get(GONE)
 
             def attend() -> None:

@@ -72,8 +72,8 @@ class Repeats:
         self._done: Kept[_Done] = Kept(settings.idempotency_keep_s, settings.idempotency_bytes, now)
         self._running: dict[str, bytes] = {}
 
-    def look_up(self, command: Repeatable) -> Answer | None:
-        """Return the answer to a command that was done before, or None if it is new here.
+    def begin(self, command: Repeatable) -> Answer | None:
+        """Return the answer to a command that was done before, or None if it is new here: then `run` or `forget` has to follow.
 
         Raises:
             ProblemError: 422: the key came with another command before. 409: the first one is still running.
@@ -81,6 +81,7 @@ class Repeats:
         done = self._done.get(command.id)
         known = done.digest if done is not None else self._running.get(command.id)
         if known is None:
+            self._running[command.id] = command.digest
             return None
         if known != command.digest:
             raise key_reused()
@@ -89,20 +90,23 @@ class Repeats:
         return done.answer
 
     async def run(self, command: Repeatable, act: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Do a command that is new here, and keep its answer if it is final.
+        """Do a command that has begun, and keep its answer if it is final.
 
         Args:
             command: The command.
             act: Does it.
         """
-        self._running[command.id] = command.digest
         try:
             answer = await act()
         finally:
-            del self._running[command.id]
+            self.forget(command)
         if answer.is_final:
             self._done.put(command.id, _Done(command.digest, answer), len(answer.body))
         return answer
+
+    def forget(self, command: Repeatable) -> None:
+        """Forget that a command has begun."""
+        self._running.pop(command.id, None)
 
 
 def repeatable(principal: str, route: str, key: str, command: Command[Any]) -> Repeatable:

@@ -160,12 +160,13 @@ async def test_too_many_operations_are_refused() -> None:
     desk = Desk()
     async with serving(library.module, overrides={Desk: desk}, operations_at_once=1) as running:
         first = await begin(running.client, DUST, {})
-        second = await begin(running.client, SHELVE, {"book": "emma"})
+        second = await begin(running.client, SHELVE, {"book": "emma"}, idempotency_key='"k"')
         assert second.status_code == 503
         assert second.headers["retry-after"] == "1"
         desk.go_on.set()
         await outcome(running.client, first)
-        assert (await begin(running.client, SHELVE, {"book": "emma"})).status_code == 202
+        again = await begin(running.client, SHELVE, {"book": "emma"}, idempotency_key='"k"')
+        assert again.status_code == 202
     assert desk.handled[:1] == ["dust"]
 
 
@@ -186,6 +187,24 @@ async def test_an_operation_with_a_key_is_one_operation() -> None:
         await outcome(running.client, first)
         done = await begin(running.client, DUST, {}, idempotency_key='"k"')
         assert (done.status_code, done.headers["idempotency-replayed"]) == (204, "true")
+    assert desk.handled == ["dust"]
+
+
+async def test_an_operation_that_is_begun_several_times_at_once_is_begun_once() -> None:
+    desk = Desk()
+    async with serving(library.module, overrides={Desk: desk}) as running:
+        locations: set[str] = set()
+
+        async def try_it() -> None:
+            answer = await begin(running.client, DUST, {}, idempotency_key='"k"')
+            assert answer.status_code == 202
+            locations.add(answer.headers["location"])
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(try_it)
+        assert len(locations) == 1
+        desk.go_on.set()
     assert desk.handled == ["dust"]
 
 

@@ -239,23 +239,23 @@ async def test_a_client_that_connects_again_and_again_misses_nothing_while_event
 
         heard: dict[str, list[int]] = {}
         last_id = None
-        while True:
-            fields: dict[str, str] = {} if last_id is None else {"Last_Event_ID": last_id}
-            async with streaming(running, PLACED, **fields) as stream:
+        while sum(len(set(numbers)) for numbers in heard.values()) < 300:
+            path = PLACED if last_id is None else f"{PLACED}?after={last_id}"
+            async with streaming(running, path) as stream:
                 for _ in range(11):
                     frame = await stream.frame()
                     assert frame is not None
-                    assert frame.event not in ("reset", "lost")
                     if last_id is None:
                         tasks.start_soon(publish)
+                    if frame.event == "lost":  # it is too slow for a queue that small, and gets what it has lost
+                        last_id = frame.data["after"]
+                        break
+                    assert frame.event != "reset"
                     last_id = frame.id or last_id
                     if frame.data is not None:
                         heard.setdefault(frame.data["order_id"], []).append(int(frame.data["text"]))
-                    if sum(len(set(numbers)) for numbers in heard.values()) == 300:
-                        break
-                else:
-                    continue
-                break
+                        if frame.data["text"] == "299":
+                            break
     for key, numbers in heard.items():
         first_times = list(dict.fromkeys(numbers))
         assert first_times == sorted(first_times), key
