@@ -1,6 +1,7 @@
 """`python -m benchmarks`: measure, print a table, write it to `benchmarks/results/`; exit code 1 if a bound is missed.
 
-`python -m benchmarks kafka` measures the rows over Kafka, which need brokers and minutes; the rest is measured unless told.
+`python -m benchmarks kafka` measures the rows over Kafka, which need brokers and minutes, and `python -m benchmarks sse` ten thousand open event
+streams; the rest is measured unless told.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, gateway, local_call, startup
+from benchmarks import delivery, gateway, local_call, sse, startup
 from benchmarks._report import table, write
 from benchmarks._rows import ROOT, Row
 
@@ -20,6 +21,7 @@ GROUPS = {
     "delivery": (delivery.rows, 9),
 }
 """By name: what measures the rows, and in how many rounds."""
+SSE = "sse"
 KAFKA = "kafka"
 KAFKA_ROUNDS = 9
 
@@ -27,8 +29,10 @@ KAFKA_ROUNDS = 9
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = (*GROUPS, KAFKA)
-    parser.add_argument("groups", nargs="*", help=f"which to measure, of {', '.join(names)}; all but kafka unless told")
+    names = (*GROUPS, SSE, KAFKA)
+    parser.add_argument(
+        "groups", nargs="*", help=f"which to measure, of {', '.join(names)}; all but sse and kafka unless told"
+    )
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds, and nothing is written")
     parser.add_argument("--broker", action="append", help="of kafka: on which broker; on all unless told")
     parser.add_argument("--part", action="append", help="of kafka: which rows; all unless told")
@@ -37,7 +41,7 @@ def main() -> int:
         parser.error(f"there is no group {', '.join(sorted(unknown))}")
     rows: list[Row] = []
     for name in arguments.groups or GROUPS:
-        measure, rounds = _kafka(parser, arguments) if name == KAFKA else GROUPS[name]
+        measure, rounds = _group(parser, arguments, name)
         sys.stderr.write(f"measuring {name} …\n")
         rows += measure(max(3, rounds // 5) if arguments.quick else rounds)
     sys.stdout.write(table(rows) + "\n")
@@ -49,6 +53,14 @@ def main() -> int:
     if missed:
         sys.stderr.write(f"{len(missed)} bounds were missed: {'; '.join(missed)}\n")
     return 1 if missed else 0
+
+
+def _group(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, name: str
+) -> tuple[Callable[[int], list[Row]], int]:
+    if name == KAFKA:
+        return _kafka(parser, arguments)
+    return (sse.rows, 1) if name == SSE else GROUPS[name]
 
 
 def _kafka(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[Callable[[int], list[Row]], int]:

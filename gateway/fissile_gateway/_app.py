@@ -11,16 +11,21 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from fissile import Bus, Clock, Ids, Process
 from fissile_gateway._auth import authenticator_of
+from fissile_gateway._commands import Commands, operations_routes
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
 from fissile_gateway._exchange import Gateway
 from fissile_gateway._health import health
+from fissile_gateway._operations import Operations
 from fissile_gateway._pages import find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
+from fissile_gateway._repeats import Repeats
+from fissile_gateway._responses import exchange
 from fissile_gateway._routes import derive, nearby
 from fissile_gateway._settings import GatewaySettings
+from fissile_gateway._stream import Streams
 from fissile_gateway._twin import Twins
-from fissile_gateway._views import exchange, make_view
+from fissile_gateway._views import make_view
 
 
 def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock: Clock) -> Gateway:
@@ -31,7 +36,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
         process: Tells the contracts, and whether the process is ready.
         settings: The bounds.
         ids: Makes the ids of requests.
-        clock: The time by which credentials end.
+        clock: The time by which credentials end and answers are forgotten.
 
     Raises:
         StartupFailed: The application's own routes cannot be imported, or the keys of credentials cannot be read.
@@ -46,15 +51,19 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
     quart.extensions[EXTENSION] = Context(bus, process, routes)
     twins = Twins()
+    streams = Streams(bus, settings)
+    operations = Operations(settings, clock.monotonic)
+    commands = Commands(None if authenticator else bus, Repeats(settings, clock.monotonic), operations, twins)
     for route in routes:
         endpoint = route.name.replace(".", "/")  # a dot would mean a blueprint
         quart.add_url_rule(
             route.path,
             endpoint,
-            make_view(route, None if authenticator else bus, settings, twins),
+            make_view(route, None if authenticator else bus, commands, streams, twins),
             methods=[route.method],
         )
     quart.register_blueprint(health(process))
+    quart.register_blueprint(operations_routes(operations))
     for blueprint in pages.blueprints:
         quart.register_blueprint(blueprint)
 
@@ -66,7 +75,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
         return _answer(problem_of(error))
 
     quart.register_error_handler(Exception, on_error)
-    return Gateway(quart, pages.mounts, settings, ids.new, bus, authenticator)
+    return Gateway(quart, pages.mounts, settings, ids.new, bus, authenticator, operations.finish)
 
 
 def _quart() -> Quart:

@@ -19,6 +19,8 @@ from quart.wrappers import Request, Response
 from quart.wrappers.response import DataBody
 
 from fissile_gateway._exchange import EXCHANGE, Exchange, Receive, Scope, Send
+from fissile_gateway._http_application import GONE
+from fissile_gateway._stream import EventStream
 
 R = TypeVar("R")
 
@@ -39,19 +41,35 @@ class Connection(ASGIHTTPConnection):
             exchange.listen(_read, request, receive, exchange)
             await self._respond(request, send, exchange)
         elif await _read_whole(request, receive, exchange):
-            await _step(self._respond(request, send, exchange), lambda: exchange.listen(_listen, receive))
+            extensions: Scope = cast("Scope", self.scope).get("extensions") or {}
+            when_gone: Callable[[Callable[[], None]], None] | None = extensions.get(GONE)
+
+            def attend() -> None:
+                if when_gone is not None:
+                    when_gone(exchange.leave)
+                else:  # another server than ours
+                    exchange.listen(_listen, receive)
+
+            responding = self._respond(request, send, exchange)
+            del request  # a stream would hold it open, with all that Quart knows of it
+            await _step(responding, attend)
 
     async def _respond(self, request: Request, send: Send, exchange: Exchange) -> None:
         try:
             response = await self.app.handle_request(request)
-            if isinstance(response, Response) and isinstance(response.response, DataBody):
-                await _send_at_once(send, response, response.response)
+            body = response.response if isinstance(response, Response) else None
+            if isinstance(response, Response) and isinstance(body, DataBody):
+                await _send_at_once(send, response, body)
+            elif isinstance(response, Response) and isinstance(body, EventStream):
+                start = {"status": response.status_code, "headers": encode_headers(response.headers)}
+                del request, response
+                await _send_stream(send, start, body)
             else:
                 await self._send_response(send, response)
         finally:
-            if exchange.stack is not None:
+            if exchange.close is not None:
                 with anyio.CancelScope(shield=True):
-                    await exchange.stack.aclose()
+                    await exchange.close()
 
 
 async def _send_at_once(send: Send, response: Response, body: DataBody) -> None:
@@ -59,6 +77,14 @@ async def _send_at_once(send: Send, response: Response, body: DataBody) -> None:
     headers = encode_headers(response.headers)
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": body.data[body.begin : body.end], "more_body": False})
+
+
+async def _send_stream(send: Send, start: dict[str, Any], body: EventStream) -> None:
+    """Send an answer that goes on: piece by piece, with nothing at hand but the piece. Any: ASGI's own."""
+    await send({"type": "http.response.start", **start})
+    async for piece in body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _read_whole(request: Request, receive: Receive, exchange: Exchange) -> bool:

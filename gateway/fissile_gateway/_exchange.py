@@ -10,9 +10,8 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from contextlib import AsyncExitStack
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -36,6 +35,19 @@ PROBES = ("/livez", "/readyz")
 CREDENTIAL_REFUSED = 401
 CLIENT_GONE = 499
 """What the access log says where nobody was there to be answered (nginx began it)."""
+
+_CREDENTIALS = frozenset({AUTHORIZATION, API_KEY})
+_FIELDS = _CREDENTIALS | {
+    b"content-type",
+    b"content-length",
+    b"transfer-encoding",
+    b"content-encoding",
+    b"x-request-id",
+    b"if-none-match",
+    b"idempotency-key",
+    b"prefer",
+}
+"""The fields of a request that are looked at; most are passed over with one question."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _PAGE_FIELDS: Fields = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
@@ -61,6 +73,9 @@ class Exchange:
         bus: Calls modules for who asks.
         media_type: The field Content-Type.
         encoding: The field Content-Encoding.
+        if_none_match: The field If-None-Match; several are joined, here and below.
+        idempotency_key: The field Idempotency-Key.
+        prefer: The field Prefer.
         length: The size of the body, or None if it is not told in advance.
         is_read: Whether all of the body has come.
         body: The body, where it was small enough to be read before the view was called.
@@ -69,7 +84,7 @@ class Exchange:
         is_done: Whether the application has returned.
         scope: Bounds the time.
         listeners: Where the task runs that listens to the client.
-        stack: What is left when the answer has been sent.
+        close: Closes what the answer holds open, when it has been sent.
     """
 
     __slots__ = (
@@ -77,20 +92,23 @@ class Exchange:
         "_listening",
         "body",
         "bus",
+        "close",
         "credentials",
         "encoding",
         "expires",
         "gateway",
+        "idempotency_key",
         "identity",
+        "if_none_match",
         "is_done",
         "is_gone",
         "is_read",
         "length",
         "listeners",
         "media_type",
+        "prefer",
         "request_id",
         "scope",
-        "stack",
         "status",
     )
 
@@ -103,6 +121,9 @@ class Exchange:
         self.bus = gateway.bus
         self.media_type: bytes | None = None
         self.encoding: bytes | None = None
+        self.if_none_match: bytes | None = None
+        self.idempotency_key: bytes | None = None
+        self.prefer: bytes | None = None
         self.length: int | None = 0
         self.body: bytes | None = None
         self.status = 0
@@ -111,11 +132,13 @@ class Exchange:
         self.is_read = True
         self.scope = anyio.CancelScope()
         self.listeners: TaskGroup
-        self.stack: AsyncExitStack | None = None
+        self.close: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._holds_place = False
         self._listening: anyio.CancelScope | None = None
         # One look at each field: Quart's own headers cost a microsecond for each question.
         for name, value in headers:
+            if name not in _FIELDS:
+                continue
             if name == b"content-type":
                 self.media_type = value
             elif name == b"content-length" and self.length is not None:
@@ -126,8 +149,16 @@ class Exchange:
                 self.encoding = value
             elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 self.request_id = value.decode()
-            elif name in (AUTHORIZATION, API_KEY):
+            elif name in _CREDENTIALS:
                 self.credentials = (*(self.credentials or ()), (name, value))
+            elif name == b"if-none-match":
+                self.if_none_match = value if self.if_none_match is None else b"%s, %s" % (self.if_none_match, value)
+            elif name == b"idempotency-key":
+                self.idempotency_key = (
+                    value if self.idempotency_key is None else b"%s, %s" % (self.idempotency_key, value)
+                )
+            elif name == b"prefer":
+                self.prefer = value if self.prefer is None else b"%s, %s" % (self.prefer, value)
 
     def hold_place(self) -> None:
         """Take a place among the requests at once."""
@@ -140,12 +171,15 @@ class Exchange:
             self._holds_place = False
             self.gateway.requests -= 1
 
-    def become_stream(self) -> AsyncExitStack:
-        """Lift the bounds of a request from an answer that has no end, and return what closes behind it."""
+    def become_stream(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Lift the bounds of a request from an answer that has no end.
+
+        Args:
+            close: Closes what it holds open.
+        """
         self.release()
         self.scope.deadline = math.inf
-        self.stack = AsyncExitStack()
-        return self.stack
+        self.close = close
 
     def listen(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         """Start what listens to the client until the application has returned."""
@@ -178,6 +212,13 @@ class Exchange:
             self._listening.cancel()
 
 
+class Endless(Protocol):
+    """An answer that has no end of its own."""
+
+    def end(self) -> None:
+        """End it now."""
+
+
 class Gateway:
     """The gateway of an application, to be served, or mounted in another ASGI application.
 
@@ -198,6 +239,7 @@ class Gateway:
         new_id: Makes the ids of requests.
         bus: Calls modules.
         authenticator: Tells who asks; None where nobody looks at that.
+        finish: Waits until nothing is being done whose client does not wait.
     """
 
     def __init__(
@@ -207,7 +249,8 @@ class Gateway:
         settings: GatewaySettings,
         new_id: Callable[[], str],
         bus: Bus,
-        authenticator: Authenticator | None = None,
+        authenticator: Authenticator | None,
+        finish: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.quart = quart
         self.authenticator = authenticator
@@ -229,7 +272,8 @@ class Gateway:
         self._limit = settings.requests_at_once
         self._timeout_s = settings.request_timeout_s
         self._new_id = new_id
-        self._streams: set[Callable[[], None]] = set()
+        self.finish = finish
+        self._streams: dict[Endless, None] = {}
 
     @property
     def streams(self) -> int:
@@ -239,13 +283,16 @@ class Gateway:
     def drain(self) -> None:
         """End all open streams; requests in progress go on."""
         self.draining.set()
-        for end in tuple(self._streams):
-            end()
+        for stream in tuple(self._streams):
+            stream.end()
 
-    def add_stream(self, end: Callable[[], None]) -> Callable[[], None]:
-        """Note an open stream; return what removes it."""
-        self._streams.add(end)
-        return lambda: self._streams.discard(end)
+    def add_stream(self, stream: Endless) -> None:
+        """Note an open stream."""
+        self._streams[stream] = None
+
+    def remove_stream(self, stream: Endless) -> None:
+        """Forget a stream."""
+        self._streams.pop(stream, None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the server's lifespan."""

@@ -13,7 +13,7 @@ from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import AppWrapper, ASGISendEvent, Event, WorkerContext, WWWScope
 from hypercorn.typing import TaskGroup as HypercornTaskGroup
 
-from fissile_gateway._http_application import DRAINING, ASGIApp, ClientGone, Mailbox, Message, contained
+from fissile_gateway._http_application import DRAINING, GONE, ASGIApp, ClientGone, Mailbox, Message, contained
 from fissile_gateway._http_guard import Refusal, ServerSettings, problem
 from fissile_gateway._http_protocol import Context, GuardedProtocol, QuietConfig
 from fissile_gateway._http_socket import Stream, linger
@@ -63,7 +63,7 @@ class Connection:
             server=bound,
         )
         self._reading = anyio.CancelScope(deadline=anyio.current_time() + self._settings.head_timeout_s)
-        self._writing = anyio.Lock(fast_acquire=True)
+        self._writing: anyio.Lock | None = None  # made for the first client that does not take at once what is written
         self._pings: anyio.CancelScope | None = None
         self._head_began = False
         self._body_mark = -1  # in units of 64 KiB; -1 is no body
@@ -124,7 +124,7 @@ class Connection:
         if self._gone:
             return
         try:
-            if not self._writing.locked():
+            if self._writing is None or not self._writing.locked():
                 sent = self._stream.send(data)
                 if sent == len(data):
                     self._unyielded_bytes += sent
@@ -133,6 +133,8 @@ class Connection:
                         await checkpoint()
                     return
                 data = data[sent:]
+            if self._writing is None:
+                self._writing = anyio.Lock(fast_acquire=True)
             async with self._writing:
                 await self._write_slowly(memoryview(data))
         except (OSError, anyio.ClosedResourceError):
@@ -180,6 +182,7 @@ class Connection:
         del config
         scope["extensions"][DRAINING] = cast("Any", self._server.draining)
         mailbox = Mailbox()
+        scope["extensions"][GONE] = cast("Any", mailbox.when_closed)
         self._tasks.start_soon(self._run_app, cast("ASGIApp", app), scope, mailbox, send, self._protocol.stream)
         return mailbox.put
 

@@ -251,22 +251,31 @@ class QuietConfig(Config):
 
 
 class Flag:
-    """Hypercorn's event over AnyIO's."""
+    """Hypercorn's event over AnyIO's, which takes a kilobyte and is made when somebody waits for it: of most connections nobody does."""
+
+    __slots__ = ("_event", "_is_set")
 
     def __init__(self, event: anyio.Event | None = None) -> None:
-        self._event = event or anyio.Event()
+        self._event = event
+        self._is_set = False
 
     async def clear(self) -> None:
-        self._event = anyio.Event()
+        self._event, self._is_set = None, False
 
     async def set(self) -> None:
-        self._event.set()
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
 
     async def wait(self) -> None:
+        if self._event is None:
+            self._event = anyio.Event()
+            if self._is_set:
+                self._event.set()
         await self._event.wait()
 
     def is_set(self) -> bool:
-        return self._event.is_set()
+        return self._is_set or (self._event is not None and self._event.is_set())
 
 
 class Context:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 from attrs import evolve
 
@@ -29,7 +31,7 @@ def create_app(
         process: Tells the contracts from which routes are derived, and whether the process is ready.
         settings: The bounds; where to listen is not looked at.
         ids: Makes the ids of requests.
-        clock: The time by which credentials end.
+        clock: The time by which credentials end and answers are forgotten.
 
     Raises:
         StartupFailed: The application's own routes cannot be imported, or the keys of credentials cannot be read.
@@ -50,9 +52,12 @@ async def serve(
     Raises:
         StartupFailed: It cannot listen, or the application's own routes cannot be imported.
     """
+    from fissile_gateway._descriptors import allow_connections
     from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
 
     gateway = create_app(bus, process, settings, ids=ids, clock=clock)
+    finish_by = math.inf
+    allow_connections(settings.connections_at_once)
     server = HttpServer(
         gateway,
         ServerSettings(
@@ -68,7 +73,9 @@ async def serve(
     )
 
     async def drain() -> None:
+        nonlocal finish_by
         await lifespan.draining()
+        finish_by = anyio.current_time() + settings.finish_s
         gateway.drain()
         server.drain()
 
@@ -81,6 +88,8 @@ async def serve(
         tasks.start_soon(drain)
         try:
             await server.serve(started=started)
+            with anyio.CancelScope(deadline=finish_by):
+                await gateway.finish()
         except PortTaken:
             failure = _cannot_listen(settings, f"the port {settings.port} of {settings.host} is taken")
         except OSError as error:

@@ -33,15 +33,35 @@ class GatewaySettings(ModuleSettings):
         0, "The size of a request's body, in bytes; 0 means that of a message (FISSILE_MAX_MESSAGE_BYTES)."
     )
     max_head_bytes: int = setting(16 * 1024, "The size of a request's line and fields together, in bytes.")
-    connections_at_once: int = setting(1000, "How many connections may be open; one more is answered 503.")
+    connections_at_once: int = setting(12_000, "How many connections may be open; one more is answered 503.")
     requests_at_once: int = setting(
         500, "How many requests may be in progress, streams not counted; one more is answered 503."
     )
-    streams_at_once: int = setting(200, "How many event streams may be open; one more is answered 503.")
+    streams_at_once: int = setting(10_000, "How many event streams may be open; one more is answered 503.")
+    stream_queue_events: int = setting(
+        1000, "How many events may wait for a slow client of a stream; its oldest are lost then."
+    )
+    stream_queue_bytes: int = setting(
+        256 * 1024, "How many bytes of events may wait for a slow client of a stream; its oldest are lost then."
+    )
     request_timeout_s: float = setting(30.0, "How long a request may take, its answer included, in seconds.")
     write_timeout_s: float = setting(30.0, "How long a client may take for each 64 KiB of an answer, in seconds.")
     keep_alive_s: float = setting(5.0, "How long a connection may idle between two requests, in seconds.")
     heartbeat_s: float = setting(15.0, "How often an idle event stream says that it is alive, in seconds.")
+    idempotency_keep_s: float = setting(
+        86_400.0, "How long the answer to a command with an Idempotency-Key is kept for repeats, in seconds."
+    )
+    idempotency_bytes: int = setting(
+        16 * 1024 * 1024, "How much memory such answers may take, in bytes; the least recently used go first."
+    )
+    operations_at_once: int = setting(
+        100, "How many commands may be in progress whose clients do not wait; one more is answered 503."
+    )
+    operation_timeout_s: float = setting(3600.0, "How long such a command may take, in seconds.")
+    operation_keep_s: float = setting(3600.0, "How long its outcome can be asked for, in seconds.")
+    operation_bytes: int = setting(
+        16 * 1024 * 1024, "How much memory outcomes may take, in bytes; the least recently used go first."
+    )
     finish_s: float = setting(
         8.0, "How long requests in progress may take when the process drains, in seconds; below FISSILE_DRAIN_S."
     )

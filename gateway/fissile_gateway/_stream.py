@@ -1,13 +1,14 @@
-"""A topic as server-sent events.
+"""A topic as server-sent events, to one client.
 
-The stream is pulled: the next event is read from the tap when the client has taken the one before, so that a slow client holds back
-nothing but itself, and loses its position when the log has moved on. Then it is told (`event: reset`) and goes on from now.
+Events come from the broadcast of the topic into a queue, and from there to the client as it takes them. The queue is bounded: a client that
+is too slow holds nobody back, loses the oldest events, and is told how many (`event: lost`). A client that comes back with the id of the event
+it had last gets what it has missed, from a tap of its own where that is long ago; what the log no longer has, nobody can count (`event: reset`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import deque
 from contextlib import AsyncExitStack
 from math import inf
 from typing import Any, Self
@@ -16,70 +17,123 @@ import anyio
 import msgspec
 from quart.wrappers.response import ResponseBody
 
-from fissile import Bus, Clock, Event, FissileError, PositionLost, Tap, Tapped, Topic
+from fissile import Bus, Clock, Event, FissileError, PositionLost, Tap, Topic
+from fissile._parking import Parked, parking
+from fissile_gateway._broadcast import Broadcast, Broadcasts, Frame
+from fissile_gateway._event_ids import position_in
 from fissile_gateway._exchange import Exchange
-from fissile_gateway._present import presenter
+from fissile_gateway._settings import GatewaySettings
 
 RETRY_MS = 2000
 """After which time a browser connects again, in milliseconds."""
 
 _ALIVE = b": alive\n\n"
+_PIECE_BYTES = 16 * 1024
+"""How much is written at a time. It is copied, for each client: ten thousand that do not read hold no more than that besides what they share."""
 _LAST_WORDS_S = 1.0
 """How long a client may take for what it is being sent when the process drains, in seconds."""
+_LOOK_S = 0.05
+"""How often a stream that has nothing left to catch up with looks whether it may join the others, in seconds."""
+_CATCHING_UP = 32
+"""How many streams may have a tap of their own at once; thousands of clients that come back after a restart would open as many consumers."""
 
 _logger = logging.getLogger("fissile.gateway")
 _encode = msgspec.json.Encoder().encode
+
+
+class Streams:
+    """What the event streams of a gateway share.
+
+    Args:
+        bus: Opens taps.
+        settings: The bounds.
+    """
+
+    def __init__(self, bus: Bus, settings: GatewaySettings) -> None:
+        self.bus = bus
+        self.settings = settings
+        self.broadcasts = Broadcasts(bus, settings)
+        self.park = parking()
+        self.catching_up = anyio.Semaphore(_CATCHING_UP)
 
 
 class EventStream(ResponseBody):
     """The body of an answer that has no end.
 
     Args:
-        bus: Opens the tap.
+        streams: What it shares with the others.
         topic: What to read.
         key: Only events of this key.
-        heartbeat_s: How often an idle stream says that it is alive, in seconds.
     """
 
-    def __init__(self, bus: Bus, topic: Topic[Any], key: str | None, heartbeat_s: float) -> None:
-        self._bus = bus
+    __slots__ = (
+        "_ahead",
+        "_arrived",
+        "_bytes",
+        "_exchange",
+        "_expiring",
+        "_has_joined",
+        "_is_ending",
+        "_key",
+        "_last_id",
+        "_lost",
+        "_own",
+        "_own_tap",
+        "_queue",
+        "_seen",
+        "_source",
+        "_streams",
+        "_topic",
+    )
+
+    def __init__(self, streams: Streams, topic: Topic[Any], key: str | None) -> None:
+        self._streams = streams
         self._topic = topic
         self._key = key
-        self._heartbeat_s = heartbeat_s
-        self._tap: Tap[Event]
-        self._opened = AsyncExitStack()
-        self._ahead = b""
-        self._is_ending = False
-        self._waiting = anyio.CancelScope()
+        self._source: Broadcast
         self._exchange: Exchange
+        self._expiring: anyio.CancelScope | None = None
+        self._queue: deque[Frame] | None = None  # an empty one takes 600 bytes, and most are empty most of the time
+        self._bytes = 0
+        self._lost = 0
+        self._last_id = ""
+        self._ahead = b""
+        self._arrived: Parked | None = None
+        self._is_ending = False
+        self._has_joined = False
+        self._seen: dict[int, int] | None = None
+        self._own: AsyncExitStack | None = None
+        self._own_tap: Tap[Event] | None = None
 
     async def open(self, exchange: Exchange, after: str | None) -> None:
-        """Open the tap; what closes it is left to the exchange.
+        """Find out where to begin; what closes the stream is left to the exchange.
 
         Args:
             exchange: The request that asks for it.
-            after: The position to go on from; from now on unless told.
+            after: The id of the event to go on after; from now on unless told.
 
         Raises:
             Unavailable: The log cannot be reached.
         """
         self._exchange = exchange
-        stack = exchange.become_stream()
-        remove: Callable[[], None] = exchange.gateway.add_stream(self.end)
-        stack.callback(remove)
-        stack.push_async_callback(self._close)
-        try:
-            await self._open(after)
-        except PositionLost as lost:
-            await self._begin_anew(lost)
+        gateway = exchange.gateway
+        exchange.become_stream(self._close)
+        is_shared = gateway.listeners is not None
+        self._source = self._streams.broadcasts.of(self._topic, exchange.listeners.start_soon, is_shared=is_shared)
+        gateway.add_stream(self)
+        await self._source.opened()
+        self._last_id = self._source.event_id
+        if after is not None:
+            self._go_on(after)
         else:
+            self._join()
+        if not self._ahead:
             # An id without data moves the client's position and is no event to it.
-            self._ahead = b"retry: %d\nid: %s\n\n" % (RETRY_MS, self._tap.position.encode())
-        if exchange.expires != inf and exchange.gateway.authenticator is not None:
-            expiring = anyio.CancelScope()
-            stack.callback(expiring.cancel)
-            exchange.listeners.start_soon(self._end_at, exchange.gateway.authenticator.clock, expiring)
-        if exchange.gateway.draining.is_set():
+            self._ahead = b"retry: %d\nid: %s\n\n" % (RETRY_MS, self._last_id.encode())
+        if exchange.expires != inf and gateway.authenticator is not None:
+            self._expiring = anyio.CancelScope()
+            exchange.listeners.start_soon(self._end_at, gateway.authenticator.clock, self._expiring)
+        if gateway.draining.is_set():
             self.end()
 
     async def _end_at(self, clock: Clock, scope: anyio.CancelScope) -> None:
@@ -88,65 +142,178 @@ class EventStream(ResponseBody):
             await clock.sleep(max(0.0, self._exchange.expires - clock.now().timestamp()))
             self.end()
 
+    def _go_on(self, after: str) -> None:
+        """Find what comes after an event that the client had."""
+        source = self._source
+        offsets = position_in(after, source.mark)
+        if (
+            offsets is None
+            or not set(offsets) <= set(source.offsets)
+            or (self._key is None and len(offsets) != len(source.offsets))
+        ):
+            self.reset(f"{after[:100]!r} is no position of {self._topic.name} in this log.", source.event_id)
+            self._join()
+            return
+        self._last_id = after
+        missed = source.since(offsets, self._key)
+        if missed is None:
+            self._own = AsyncExitStack()  # the tap is opened when the client has its head, and there is room
+            return
+        self._join()
+        for frame in missed:
+            self.deliver(frame)
+
+    def _join(self) -> None:
+        self._has_joined = True
+        self._source.join(self, self._key)
+
+    # --- what the broadcast says ---------------------------------------------------------------------------------------
+
+    def deliver(self, frame: Frame) -> None:
+        """Take an event; the oldest ones that are still here make room for it."""
+        if self._seen is not None and frame.offset < self._seen.get(frame.partition, 0):
+            return  # it came through the stream's own tap
+        queue = self._queue
+        if queue is None:
+            queue = self._queue = deque()
+        queue.append(frame)
+        self._bytes += len(frame.data)
+        settings = self._streams.settings
+        while len(queue) > settings.stream_queue_events or (
+            self._bytes > settings.stream_queue_bytes and len(queue) > 1
+        ):
+            self._bytes -= len(queue.popleft().data)
+            self._lost += 1
+        self._wake()
+
+    def beat(self) -> None:
+        """Say that the stream is alive, unless something is on its way."""
+        if self._arrived is not None and not self._ahead:
+            self._ahead = _ALIVE
+            self._wake()
+
+    def reset(self, reason: str, event_id: str) -> None:
+        """Tell the client that events are lost, of which nobody knows how many."""
+        data = _encode({"reason": reason})
+        self._queue = None
+        self._bytes = self._lost = 0
+        self._last_id = event_id
+        self._ahead = b"retry: %d\nid: %s\nevent: reset\ndata: %s\n\n" % (RETRY_MS, event_id.encode(), data)
+        self._wake()
+
+    def fail(self) -> None:
+        """End the stream: there will be no more events."""
+        self._is_ending = True
+        self._wake()
+
     def end(self) -> None:
         """End the stream now; the client may take what it is being sent."""
-        self._is_ending = True
-        self._waiting.cancel()
+        self.fail()
         self._exchange.scope.deadline = anyio.current_time() + _LAST_WORDS_S
+
+    def _wake(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set(None)
+
+    # --- the body ------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         """Return what gives the pieces of the body."""
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Do nothing: the exchange closes the tap, also where the body was never asked for."""
+        """Do nothing: the exchange closes the stream, also where the body was never asked for."""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
+        while True:
+            if piece := self._take():
+                return piece
+            if self._is_ending:
+                raise StopAsyncIteration
+            if self._own is not None:
+                try:
+                    self._ahead = await self._catch_up(self._own)
+                except FissileError as error:
+                    _logger.warning("a stream of %s ends: %s", self._topic.name, error)
+                    raise StopAsyncIteration from None
+                continue
+            self._arrived = self._streams.park()
+            await self._arrived.wait()
+            self._arrived = None
+
+    def _take(self) -> bytes:
+        """Take what is there for the client, up to some size."""
         if self._ahead:
             ahead, self._ahead = self._ahead, b""
             return ahead
-        if self._is_ending:
-            raise StopAsyncIteration
+        queue = self._queue
+        if not queue:
+            return b""
+        pieces: list[bytes] = []
+        size = 0
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            # Without an id: the client's position stays before what is lost until the next event moves it.
+            pieces.append(b"event: lost\ndata: %s\n\n" % _encode({"count": lost, "after": self._last_id}))
+        while queue and (not size or size + len(queue[0].data) <= _PIECE_BYTES):
+            frame = queue.popleft()
+            size += len(frame.data)
+            self._last_id = frame.id
+            pieces.append(frame.data)
+        self._bytes -= size
+        if not queue:
+            self._queue = None
+        return b"".join(pieces)
+
+    async def _catch_up(self, own: AsyncExitStack) -> bytes:
+        """Return the next event that the client has missed, or nothing when it has them all and has joined the others."""
+        until = anyio.current_time() + self._streams.settings.heartbeat_s
         try:
-            with anyio.move_on_after(self._heartbeat_s) as self._waiting:
-                return _frame(await anext(self._tap))
+            if self._own_tap is None and not await self._open_own(own, until):
+                return _ALIVE
+            assert self._own_tap is not None
+            while not self._is_ending:
+                if self._source.is_reached(self._own_tap.offsets):
+                    self._seen = dict(self._own_tap.offsets)
+                    self._join()
+                    await self._close_own()
+                    return b""
+                with anyio.move_on_after(_LOOK_S):
+                    tapped = await anext(self._own_tap)
+                    frame = self._source.frame(tapped, {**self._source.offsets, **self._own_tap.offsets})
+                    self._last_id = frame.id
+                    return frame.data
+                if anyio.current_time() >= until:
+                    return _ALIVE
         except PositionLost as lost:
-            await self._begin_anew(lost)
-            return await self.__anext__()
-        except FissileError as error:
-            _logger.warning("a stream of %s ends: %s", self._topic.name, error)
-            raise StopAsyncIteration from None
-        if self._is_ending:
-            raise StopAsyncIteration
-        return _ALIVE
+            await self._close_own()
+            self.reset(str(lost), self._source.event_id)
+            self._join()
+            return self._ahead
+        return b""
 
-    async def _open(self, after: str | None) -> None:
-        self._tap = await self._opened.enter_async_context(self._bus.tap(self._topic, after=after, key=self._key))
+    async def _open_own(self, own: AsyncExitStack, until: float) -> bool:
+        """Open a tap that goes on after what the client had last; return False where there is no room for it yet."""
+        with anyio.move_on_after(until - anyio.current_time()) as waiting:
+            await self._streams.catching_up.acquire()
+        if waiting.cancelled_caught:
+            return False
+        own.callback(self._streams.catching_up.release)
+        position = self._last_id.partition("-")[2]
+        self._own_tap = await own.enter_async_context(self._streams.bus.tap(self._topic, after=position, key=self._key))
+        return True
 
-    async def _begin_anew(self, lost: PositionLost) -> None:
-        await self._close()
-        await self._open(None)
-        data = _encode({"reason": str(lost)})
-        self._ahead = b"retry: %d\nid: %s\nevent: reset\ndata: %s\n\n" % (RETRY_MS, self._tap.position.encode(), data)
+    async def _close_own(self) -> None:
+        own, self._own, self._own_tap = self._own, None, None
+        if own is not None:
+            await own.aclose()
 
     async def _close(self) -> None:
-        opened, self._opened = self._opened, AsyncExitStack()
-        await opened.aclose()
-
-
-_presenters: dict[type[Event], Callable[[Any], bytes]] = {}
-
-
-def _frame(tapped: Tapped[Event]) -> bytes:
-    name = tapped.name.rpartition(".")[2]
-    event = type(tapped.event)
-    present = _presenters.get(event) or _presenters.setdefault(event, presenter(event))
-    # JSON has no line ends outside of strings, and inside they are escaped: one line is all.
-    return b"id: %s\nevent: %s\ndata: %s\n\n" % (
-        tapped.position.encode(),
-        name.encode(),
-        present(tapped.event),
-    )
+        self._exchange.gateway.remove_stream(self)
+        if self._expiring is not None:
+            self._expiring.cancel()
+        self._source.leave(self, self._key)
+        await self._close_own()

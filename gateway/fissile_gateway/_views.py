@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 from quart import Response, request
 
-from fissile import Bus, Command, Query, Topic
+from fissile import Bus, Query, Topic
 from fissile._identity import ANONYMOUS, require
 from fissile._messages import reply_type
-from fissile_gateway._exchange import EXCHANGE, Exchange, Scope
+from fissile_gateway._caching import Caching, entity_tag, is_none_match
+from fissile_gateway._commands import Commands
+from fissile_gateway._event_ids import is_event_id
 from fissile_gateway._present import presenter
-from fissile_gateway._problems import Problem, ProblemError, invalid_input, overloaded
+from fissile_gateway._problems import ProblemError, invalid_input, overloaded
 from fissile_gateway._query import QueryDecoder, parse_pairs
+from fissile_gateway._responses import JSON, exchange, nothing
 from fissile_gateway._routes import Route
-from fissile_gateway._settings import GatewaySettings
-from fissile_gateway._stream import EventStream
-from fissile_gateway._strict import InputError, StrictDecoder
+from fissile_gateway._stream import EventStream, Streams
+from fissile_gateway._strict import InputError
 from fissile_gateway._twin import Twins
 
 View = Callable[[], Awaitable[Response]]
 
-JSON = "application/json"
-_JSON = JSON.encode()
+_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-def make_view(route: Route, bus: Bus | None, settings: GatewaySettings, twins: Twins) -> View:
+def make_view(route: Route, bus: Bus | None, commands: Commands, streams: Streams, twins: Twins) -> View:
     """Make the view of a route.
 
     Args:
         route: The route.
-        bus: Calls modules; None where that is the bus of each request, which acts for who asks.
-        settings: The bounds.
+        bus: Asks modules; None where that is the bus of each request, which acts for who asks.
+        commands: Makes the views of commands.
+        streams: What event streams share.
         twins: What has been made for other routes.
     """
     if isinstance(route.target, Topic):
-        return _guarded(route, _topic_view(route.target, settings))
+        return _guarded(route, _topic_view(route.target, streams))
     if route.kind == "command":
-        return _guarded(route, _command_view(route.target, bus, twins))
+        return _guarded(route, commands.view(route.target, route.name))
     return _guarded(route, _query_view(route.target, bus, twins))
 
 
@@ -56,98 +58,65 @@ def _guarded(route: Route, view: View) -> View:
     return guarded
 
 
-def exchange() -> Exchange:
-    """Return the exchange of the request in hand."""
-    this: Exchange = cast("Scope", request.scope)[EXCHANGE]
-    return this
-
-
-def _command_view(command: type[Command[Any]], bus: Bus | None, twins: Twins) -> View:
-    decode = StrictDecoder[Command[Any]](command, twins).decode
-    answers = reply_type(command) not in (None, type(None))
-    present = presenter(reply_type(command))
-
-    async def view() -> Response:
-        this = exchange()
-        if this.media_type != _JSON or this.encoding is not None:
-            check_media_type(this.media_type or b"", this.encoding or b"")
-        body = this.body
-        message = decode(await request.body if body is None else body)
-        reply = await (bus or this.bus).execute(message)
-        if not answers:
-            return _nothing()
-        return Response(present(reply), 200, content_type=JSON)
-
-    return view
-
-
 def _query_view(query: type[Query[Any]], bus: Bus | None, twins: Twins) -> View:
     decode = QueryDecoder[Query[Any]](query, twins).decode
     answers = reply_type(query) not in (None, type(None))
     present = presenter(reply_type(query))
+    caching = Caching(query)
 
     async def view() -> Response:
-        reply = await (bus or exchange().bus).ask(decode(request.query_string))
+        this = exchange()
+        reply = await (bus or this.bus).ask(decode(request.query_string))
+        fields = caching.fields(is_private=this.credentials is not None)
         if not answers:
-            return _nothing()
-        return Response(present(reply), 200, _ASKED_AGAIN, content_type=JSON)
+            return _with(nothing(), fields)
+        body = present(reply)
+        tag = entity_tag(body)
+        if this.if_none_match is not None and is_none_match(this.if_none_match, tag):
+            return _with(nothing(304), {**fields, "etag": tag})
+        return Response(body, 200, {**fields, "etag": tag}, content_type=JSON)
 
     return view
 
 
-def _topic_view(topic: Topic[Any], settings: GatewaySettings) -> View:
+def _with(response: Response, fields: dict[str, str]) -> Response:
+    for name, value in fields.items():
+        response.headers[name] = value
+    return response
+
+
+def _topic_view(topic: Topic[Any], streams: Streams) -> View:
+    limit = streams.settings.streams_at_once
+
     async def view() -> Response:
-        key = _key(request.query_string)
+        given = _stream_parameters(request.query_string)
         this = exchange()
-        if this.gateway.streams >= settings.streams_at_once:
+        if this.gateway.streams >= limit:
             raise ProblemError(overloaded(f"{this.gateway.streams} event streams are open."))
         if request.method == "HEAD":
             return Response(b"", 200, _STREAM)
-        stream = EventStream(this.bus, topic, key, settings.heartbeat_s)
-        await stream.open(this, request.headers.get("Last-Event-ID") or None)
+        stream = EventStream(streams, topic, given.get("key"))
+        # A browser that connects again sends the field, beside the parameter that its page once gave.
+        await stream.open(this, request.headers.get("Last-Event-ID") or given.get("after"))
         return Response(stream, 200, _STREAM)
 
     return view
 
 
-def _nothing() -> Response:
-    response = Response(b"", 204)
-    del response.headers["content-type"]  # of nothing; and a length must not be told (RFC 9110, 8.6)
-    del response.headers["content-length"]
-    return response
-
-
-_ASKED_AGAIN = {"cache-control": "no-cache"}
-_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
-
-
-def check_media_type(media_type: bytes, encoding: bytes) -> None:
-    """Refuse a body that is not plain JSON.
-
-    Raises:
-        ProblemError: 415.
-    """
-    if encoding.strip().lower() not in (b"", b"identity"):
-        shown = encoding.decode("latin-1")
-        detail = f"The body is encoded as {shown!r}; send it without Content-Encoding."
-        raise ProblemError(Problem(415, "unsupported-media-type", detail))
-    kind, _, parameters = media_type.partition(b";")
-    parameter = parameters.strip().lower().replace(b'"', b"")
-    if kind.strip().lower() == _JSON and parameter in (b"", b"charset=utf-8"):
-        return
-    shown = media_type.decode("latin-1")
-    said = f"The body is {shown!r}" if media_type else "The request has no Content-Type"
-    detail = f"{said}; send JSON with Content-Type: {JSON}."
-    raise ProblemError(Problem(415, "unsupported-media-type", detail, headers=(("accept-post", JSON),)))
-
-
-def _key(query_string: bytes) -> str | None:
+def _stream_parameters(query_string: bytes) -> dict[str, str]:
     pairs = parse_pairs(query_string)
-    unknown = [
-        InputError(f"$.{name}", "there is no such parameter; there is key") for name, _ in pairs if name != "key"
+    given = dict(pairs)
+    wrong = [
+        InputError(f"$.{name}", "there is no such parameter; there are key and after")
+        for name in given
+        if name not in ("key", "after")
     ]
-    if len(pairs) > 1 and not unknown:
-        unknown = [InputError("$.key", f"the parameter is given {len(pairs)} times")]
-    if unknown:
-        raise ProblemError(invalid_input(tuple(unknown)))
-    return pairs[0][1] if pairs else None
+    for name in given:
+        count = sum(other == name for other, _ in pairs)
+        if count > 1:
+            wrong.append(InputError(f"$.{name}", f"the parameter is given {count} times"))
+    if "after" in given and not is_event_id(given["after"]):
+        wrong.append(InputError("$.after", "it is not the id of an event"))
+    if wrong:
+        raise ProblemError(invalid_input(tuple(wrong)))
+    return given

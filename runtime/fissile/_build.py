@@ -393,11 +393,16 @@ class Builder:
         wanted = (
             {} if after is None else {(topic.name, number): offset for number, offset in parse_position(after).items()}
         )
+        # What a position does not tell of a partition would begin now, and leave a gap that nobody notices.
+        if wanted and not set(partitions) <= set(wanted) <= {(topic.name, number) for number in range(count)}:
+            raise PositionLost(f"{after} is a position of other partitions than {topic.name} is read from.")
+        wanted = {partition: wanted[partition] for partition in partitions if wanted}
         async with self.transport.read(partitions, wanted or "latest") as reader:
             for partition, offset in wanted.items():
                 if reader.begins.get(partition, offset) != offset:
                     raise PositionLost(f"{topic.name} no longer holds what comes after {after}.")
-            yield Tap(topic, reader, codecs, {number: offset for (_, number), offset in reader.begins.items()}, key)
+            offsets = {number: offset for (_, number), offset in reader.begins.items()}
+            yield Tap(topic, reader, codecs, offsets, key, self.transport.incarnation)
 
     # --- consumers ---------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ class Tapped(msgspec.Struct, Generic[E_co], frozen=True):
         key: Its key.
         position: Where the tap stands after it; a tap opened `after` it goes on with the next event.
         timestamp_ms: When it was stored, in milliseconds since 1970.
+        partition: The partition it is in.
+        offset: Its place in there.
     """
 
     event: E_co
@@ -39,10 +41,17 @@ class Tapped(msgspec.Struct, Generic[E_co], frozen=True):
     key: str
     position: Position
     timestamp_ms: int
+    partition: int = 0
+    offset: int = 0
 
 
 class Tap(Generic[E_co]):
-    """Iterates over the events of a topic as they come: `async for tapped in tap`. It never ends by itself."""
+    """Iterates over the events of a topic as they come: `async for tapped in tap`. It never ends by itself.
+
+    Attributes:
+        topic: The topic.
+        log: Names the log among those that come and go at the same place; a position of one is none of another. Empty where it has no name.
+    """
 
     def __init__(
         self,
@@ -51,13 +60,20 @@ class Tap(Generic[E_co]):
         codecs: Mapping[str, Codec[Any]],
         offsets: dict[int, int],
         key: str | None,
+        log: str = "",
     ) -> None:
         self.topic = topic
+        self.log = log
         self._reader = reader
         self._codecs = codecs
         self._offsets = offsets
         self._key = None if key is None else key.encode()
         self._ahead: deque[Record] = deque()
+
+    @property
+    def offsets(self) -> Mapping[int, int]:
+        """The next offset of each partition that the tap reads; it goes on with the tap."""
+        return self._offsets
 
     @property
     def position(self) -> Position:
@@ -99,6 +115,8 @@ class Tap(Generic[E_co]):
             (record.key or b"").decode(errors="replace"),
             self.position,
             record.timestamp_ms,
+            record.partition,
+            record.offset,
         )
 
 

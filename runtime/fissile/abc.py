@@ -204,11 +204,14 @@ class Transport(ABC):
         durable: Whether what was stored is there after a stop of the process.
         shared: Whether several processes can use the same log.
         client: What a log that keeps a list of its clients is told of this one: application and process. Set before it is entered.
+        incarnation: Names this log among those that come and go at the same place, once topics are ensured: an offset of one says nothing in
+            another. Empty where the log has no such name.
     """
 
     durable: bool
     shared: bool
     client: str = "fissile"
+    incarnation: str = ""
 
     @abstractmethod
     async def __aenter__(self) -> Self:

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 import fissile_gateway
 from fissile import App, Bus, Check, Contract, Environment, Lifespan, Module, Process, Settings
@@ -58,8 +58,8 @@ async def serving(
     app = App(
         [shop.module, *modules, fissile_gateway.module],
         settings=settings,
-        environment=environment,
         name="testing",
+        environment=environment,
         overrides={GatewaySettings: GatewaySettings(port=0, **gateway), shop.Watch: watch, **(overrides or {})},
     )
     async with anyio.create_task_group() as tasks:
@@ -117,6 +117,7 @@ class Stream:
     reader: BufferedByteReceiveStream
     status: int
     headers: dict[str, str]
+    ahead: list[str] = field(factory=list[str])
 
     async def chunk(self) -> bytes:
         """Read one chunk; none is the end."""
@@ -125,11 +126,14 @@ class Stream:
 
     async def frame(self) -> Frame | None:
         """Read one event; None is the end."""
-        with anyio.fail_after(5):
-            text = (await self.chunk()).decode()
-        if not text:
-            return None
-        assert text.endswith("\n\n")
+        if not self.ahead:
+            with anyio.fail_after(5):
+                piece = (await self.chunk()).decode()
+            if not piece:
+                return None
+            assert piece.endswith("\n\n")
+            self.ahead = piece[:-2].split("\n\n")
+        text = self.ahead.pop(0)
         fields = dict(line.split(": ", 1) for line in text.strip().split("\n"))
         data = fields.get("data")
         return Frame(

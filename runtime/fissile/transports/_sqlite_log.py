@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from random import SystemRandom
 
 import msgspec
 from attrs import define, frozen
@@ -70,6 +71,14 @@ def find_topics(connection: sqlite3.Connection, names: Collection[str]) -> dict[
             logs = connection.execute("SELECT id FROM logs WHERE topic = ? ORDER BY partition", (row[0],))
             found[name] = Topic(name, tuple(log for (log,) in logs), bool(row[1]))
     return found
+
+
+def incarnation_of(connection: sqlite3.Connection) -> str:
+    """Return the name of the file among those that come and go at the same path; it is given one where it has none."""
+    row = ("incarnation", SystemRandom().getrandbits(60))
+    connection.execute("INSERT INTO numbers VALUES (?, ?) ON CONFLICT (name) DO NOTHING", row)
+    (number,) = connection.execute("SELECT number FROM numbers WHERE name = 'incarnation'").fetchone()
+    return f"{number:x}"
 
 
 def ensure_topics(connection: sqlite3.Connection, specs: Sequence[TopicSpec], now_ms: int) -> None:

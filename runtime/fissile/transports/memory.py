@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from math import inf
+from random import SystemRandom
 from typing import Self
 
 import anyio
@@ -85,6 +86,7 @@ class MemoryLog:
         self._groups: dict[str, _Group] = {}
         self._listeners: dict[str, set[Callable[[], None]]] = {}
         self._generation = 0
+        self.incarnation = f"{SystemRandom().getrandbits(60):x}"
 
     def ensure(self, spec: TopicSpec) -> None:
         """Create a topic, or check the one that is there."""
@@ -361,6 +363,7 @@ class MemoryTransport(Transport):
 
     async def __aenter__(self) -> Self:
         self._closed = False
+        self.incarnation = self.log.incarnation
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -38,7 +38,7 @@ from fissile.transports._sqlite_alive import Alive
 from fissile.transports._sqlite_file import not_stored
 from fissile.transports._sqlite_groups import Groups
 from fissile.transports._sqlite_home import Home
-from fissile.transports._sqlite_log import Append, Topic, ensure_topics, find_topics
+from fissile.transports._sqlite_log import Append, Topic, ensure_topics, find_topics, incarnation_of
 from fissile.transports._sqlite_members import Seats, SqliteMember, SqliteReader
 from fissile.transports._sqlite_options import Options, options_of
 from fissile.transports._sqlite_reading import Reading, Seat, Source
@@ -61,6 +61,7 @@ class SqliteTransport(Transport):
 
     durable = True
     shared = True
+    incarnation: str = field(default="", init=False)
 
     _home: Home = field(init=False, repr=False)
     _alive: Alive = field(init=False, repr=False)
@@ -138,12 +139,16 @@ class SqliteTransport(Transport):
 
     async def ensure(self, topics: Sequence[TopicSpec]) -> None:
         names = {spec.name for spec in topics}
+        incarnation = ""
 
         def run(connection: sqlite3.Connection) -> dict[str, Topic]:
+            nonlocal incarnation
             ensure_topics(connection, topics, int(self.clock.now().timestamp() * 1000))
+            incarnation = incarnation_of(connection)
             return find_topics(connection, names)
 
         self._topics.update(await self._written(Job(run, flushes=True)))
+        self.incarnation = incarnation
 
     async def _written(self, job: Job) -> Any:  # Any: what the job returns
         """Have a job done, and wait for it."""

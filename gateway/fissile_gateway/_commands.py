@@ -1,0 +1,159 @@
+"""The view of a command: POST, with an Idempotency-Key, without waiting, or, mostly, neither."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import anyio
+from quart import Blueprint, Response, request
+
+from fissile import Bus, Command
+from fissile._messages import reply_type
+from fissile_gateway._exchange import Exchange
+from fissile_gateway._operations import PATH, Operation, Operations, headers_of
+from fissile_gateway._preferences import Preferences, key_missing, parse_key, parse_prefer
+from fissile_gateway._present import presenter
+from fissile_gateway._principal import principal_of
+from fissile_gateway._problems import ProblemError
+from fissile_gateway._repeats import Answer, Repeatable, Repeats, answer_of, repeatable, still_running
+from fissile_gateway._responses import JSON, check_media_type, exchange, nothing
+from fissile_gateway._strict import StrictDecoder
+from fissile_gateway._twin import Twins
+
+_JSON = JSON.encode()
+_REPLAYED = ("idempotency-replayed", "true")
+_NOBODY_WAITS = Preferences()
+
+
+class Commands:
+    """Makes the views of commands.
+
+    Args:
+        bus: What they call; None where that is the bus of each request, which acts for who asks.
+        repeats: The commands with a key.
+        operations: Those whose clients do not wait.
+        twins: Makes the twins; shared by all decoders of an application.
+    """
+
+    def __init__(self, bus: Bus | None, repeats: Repeats, operations: Operations, twins: Twins) -> None:
+        self._bus = bus
+        self._repeats = repeats
+        self._operations = operations
+        self._twins = twins
+
+    def view(self, command: type[Command[Any]], name: str) -> Callable[[], Awaitable[Response]]:
+        """Make the view of a command.
+
+        Args:
+            command: Its class.
+            name: The name of its message.
+        """
+        decode = StrictDecoder[Command[Any]](command, self._twins).decode
+        bus = self._bus
+        answers = reply_type(command) not in (None, type(None))
+        present = presenter(reply_type(command))
+        needs_key = command.needs_idempotency_key
+
+        async def act(caller: Bus, message: Command[Any], command_id: str | None, request_id: str) -> Answer:
+            try:
+                reply = await caller.execute(message, id=command_id)
+                return Answer(200, present(reply), JSON) if answers else Answer(204)
+            except Exception as error:  # noqa: BLE001 -- every error has an answer
+                return answer_of(error, command_id, request_id)
+
+        async def view() -> Response:
+            this = exchange()
+            if this.media_type != _JSON or this.encoding is not None:
+                check_media_type(this.media_type or b"", this.encoding or b"")
+            key = this.idempotency_key
+            if key is None and needs_key:
+                raise key_missing(name)
+            body = this.body
+            message = decode(await request.body if body is None else body)
+            if key is None and this.prefer is None:
+                reply = await (bus or this.bus).execute(message)
+                return Response(present(reply), 200, content_type=JSON) if answers else nothing()
+            principal = principal_of(this)
+            known = None if key is None else repeatable(principal, name, parse_key(key), message)
+            do = partial(act, bus or this.bus, message, None if known is None else known.id, this.request_id)
+            return await self._answer(this, name, principal, known, do)
+
+        return view
+
+    async def _answer(
+        self, this: Exchange, name: str, principal: str, known: Repeatable | None, act: Callable[[], Awaitable[Answer]]
+    ) -> Response:
+        """Answer a command that has a key, or whose client does not wait."""
+        prefers = _NOBODY_WAITS if this.prefer is None else parse_prefer(this.prefer)
+        tasks = this.gateway.listeners
+        is_async = (
+            prefers.is_async and tasks is not None
+        )  # mounted in another application there is nobody to leave it to
+        if known is not None:
+            running = self._operations.running(known.id)
+            try:
+                before = self._repeats.begin(known)
+            except ProblemError as error:
+                if running is None or error.problem.status != 409:
+                    raise
+                if is_async:
+                    return await _accepted(running, prefers)
+                raise still_running(running.path) from None
+            if before is not None:
+                return _response(before, _REPLAYED)
+            act = partial(self._repeats.run, known, act)
+        if is_async and tasks is not None:
+            try:
+                operation = self._operations.start(tasks, principal, name, None if known is None else known.id, act)
+            except ProblemError:
+                if known is not None:
+                    self._repeats.forget(known)
+                raise
+            return await _accepted(operation, prefers)
+        return _response(await act())
+
+
+def operations_routes(operations: Operations) -> Blueprint:
+    """Return the routes that tell of operations, and cancel them."""
+    blueprint = Blueprint("operations", __name__)
+
+    @blueprint.get(f"{PATH}/<operation_id>")
+    async def show(operation_id: str) -> Response:
+        operation = operations.find(operation_id, principal_of(exchange()))
+        return Response(
+            operation.document(), 200, {"cache-control": "no-store", **headers_of(operation)}, content_type=JSON
+        )
+
+    @blueprint.delete(f"{PATH}/<operation_id>")
+    async def cancel(operation_id: str) -> Response:
+        operation = operations.find(operation_id, principal_of(exchange()))
+        await operations.cancel(operation)
+        return Response(
+            operation.document(), 200, {"cache-control": "no-store", **headers_of(operation)}, content_type=JSON
+        )
+
+    return blueprint
+
+
+async def _accepted(operation: Operation, prefers: Preferences) -> Response:
+    """Say that a command is in progress; or its outcome, where it comes within the time that the client waits."""
+    applied = "respond-async"
+    if prefers.wait_s is not None:
+        applied += f", wait={prefers.wait_s:.0f}"
+        with anyio.move_on_after(prefers.wait_s):
+            await operation.ended.wait()
+        if operation.answer is not None:
+            return _response(operation.answer)
+    headers = headers_of(operation) | {"location": operation.path, "preference-applied": applied}
+    return Response(operation.document(), 202, headers, content_type=JSON)
+
+
+def _response(answer: Answer, *more: tuple[str, str]) -> Response:
+    response = (
+        nothing() if answer.media_type is None else Response(answer.body, answer.status, content_type=answer.media_type)
+    )
+    for name, value in (*answer.headers, *more):
+        response.headers[name] = value
+    return response

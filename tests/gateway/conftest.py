@@ -1,0 +1,3 @@
+"""What the tests of the gateway run on besides memory."""
+
+from tests.brokers.fixtures import apache_kafka as apache_kafka
