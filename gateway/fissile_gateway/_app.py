@@ -13,12 +13,15 @@ from fissile import Bus, Clock, Ids, Process
 from fissile_gateway._auth import authenticator_of
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
+from fissile_gateway._deprecation import deprecations
 from fissile_gateway._exchange import Gateway
 from fissile_gateway._health import health
+from fissile_gateway._metrics_page import metrics_page
 from fissile_gateway._pages import find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
 from fissile_gateway._routes import derive, nearby
 from fissile_gateway._settings import GatewaySettings
+from fissile_gateway._spans import request_spans
 from fissile_gateway._twin import Twins
 from fissile_gateway._views import exchange, make_view
 
@@ -55,6 +58,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
             methods=[route.method],
         )
     quart.register_blueprint(health(process))
+    quart.register_blueprint(metrics_page(process, settings))
     for blueprint in pages.blueprints:
         quart.register_blueprint(blueprint)
 
@@ -66,7 +70,18 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
         return _answer(problem_of(error))
 
     quart.register_error_handler(Exception, on_error)
-    return Gateway(quart, pages.mounts, settings, ids.new, bus, authenticator)
+    gateway = Gateway(
+        quart,
+        pages.mounts,
+        settings,
+        ids.new,
+        bus,
+        authenticator,
+        deprecated=deprecations(process.contracts),
+        spans=request_spans(),
+    )
+    gateway.forget = process.metrics.add(lambda: gateway.metrics.metrics(gateway))
+    return gateway
 
 
 def _quart() -> Quart:
