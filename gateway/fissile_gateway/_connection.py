@@ -56,7 +56,11 @@ class Connection(ASGIHTTPConnection):
 
     async def _respond(self, request: Request, send: Send, exchange: Exchange) -> None:
         try:
-            response = await self.app.handle_request(request)
+            try:
+                response = await self.app.handle_request(request)
+            finally:
+                if request.url_rule is not None:
+                    exchange.route = request.url_rule.rule
             body = response.response if isinstance(response, Response) else None
             if isinstance(response, Response) and isinstance(body, DataBody):
                 await _send_at_once(send, response, body)

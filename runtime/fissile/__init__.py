@@ -7,6 +7,7 @@ from fissile._bus import Queries as Queries
 from fissile._clock import Clock as Clock
 from fissile._clock import Environment as Environment
 from fissile._clock import Ids as Ids
+from fissile._connect import client as client
 from fissile._connect import connect as connect
 from fissile._contract import Contract as Contract
 from fissile._contract import Topic as Topic
@@ -56,12 +57,19 @@ from fissile._errors import (
 from fissile._errors import (
     UnknownMessage as UnknownMessage,
 )
+from fissile._gather import Missing as Missing
+from fissile._gather import Part as Part
+from fissile._gather import Parts as Parts
+from fissile._gather import gather as gather
 from fissile._identity import Identity as Identity
 from fissile._local import forbid_calls as forbid_calls
 from fissile._messages import Command as Command
 from fissile._messages import DeclaredError as DeclaredError
 from fissile._messages import Event as Event
 from fissile._messages import Query as Query
+from fissile._metrics import Metric as Metric
+from fissile._metrics import Metrics as Metrics
+from fissile._metrics import Sample as Sample
 from fissile._module import Handling as Handling
 from fissile._module import Middleware as Middleware
 from fissile._module import Module as Module
@@ -83,3 +91,5 @@ from fissile._settings import (
 )
 from fissile._tap import Tap as Tap
 from fissile._tap import Tapped as Tapped
+from fissile._trace import Trace as Trace
+from fissile._trace import current_trace as current_trace

@@ -1,7 +1,8 @@
 """The set-up of logs, in one place: stdlib logging everywhere, as coloured lines for a developer or one JSON object a line.
 
 Both show the same fields: what a record carries in `extra=`, and for a record made while a message is being handled its `module`,
-`message` and `message_id`. JSON is written here and not by structlog, because importing structlog imports rich, which takes longer than
+`message`, `message_id`, `trace_id` and `span_id`. JSON is written here and not by structlog, because importing structlog imports rich, which
+takes longer than
 the rest of the start; structlog renders the lines for people, and is imported with the first of them. Loggers that modules get from
 structlog go through stdlib logging, and so look the same.
 """
@@ -12,7 +13,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
@@ -26,7 +27,13 @@ _OWN_PREFIX = "fissile_"  # `module` is taken in a log record, so the library sa
 
 
 def set_up_logging(
-    style: Style, *, level: int = logging.INFO, verbose: bool = False, color: bool = False, traces: bool = True
+    style: Style,
+    *,
+    level: int = logging.INFO,
+    verbose: bool = False,
+    color: bool = False,
+    traces: bool = True,
+    fields: Mapping[str, Any] | None = None,
 ) -> None:
     """Send all logs to stderr.
 
@@ -36,10 +43,11 @@ def set_up_logging(
         verbose: Whether the library tells its details, and errors are shown with their whole tree.
         color: Whether lines have colours.
         traces: Whether errors are shown with their traceback.
+        fields: What stands in every line of JSON; Any: what JSON can say.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        JsonFormatter(verbose=verbose) if style == "json" else ConsoleFormatter(verbose, color, traces)
+        JsonFormatter(verbose=verbose, fields=fields) if style == "json" else ConsoleFormatter(verbose, color, traces)
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -78,11 +86,15 @@ def fields_of_record(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _message_in_hand() -> dict[str, Any]:
-    isolation = sys.modules.get("fissile._isolation")
-    bus = None if isolation is None else isolation.current_bus.get(None)
-    if bus is None or bus._handler is None:
+    tracing = sys.modules.get("fissile._trace")
+    if tracing is None:
         return {}
-    return {"module": bus._handler.module, "message": bus._handler.name, "message_id": bus._message_id()}
+    trace = tracing.current_trace()
+    fields: dict[str, Any] = tracing.trace_fields(trace)
+    bus = tracing.current_bus.get(None)
+    if bus is None or bus._handler is None:
+        return fields
+    return {"module": bus._handler.module, "message": bus._handler.name, "message_id": bus._message_id(), **fields}
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -125,9 +137,10 @@ def _format_one(error: BaseException, seen: set[int]) -> str:
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, event, then the fields, then the exception as text."""
 
-    def __init__(self, *, verbose: bool = False) -> None:
+    def __init__(self, *, verbose: bool = False, fields: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self._verbose = verbose
+        self._fields = dict(fields or {})
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line of JSON."""
@@ -138,6 +151,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **self._fields,
             **fields_of_record(record),
         }
         if record.exc_info and record.exc_info[1] is not None:

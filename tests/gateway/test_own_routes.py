@@ -187,6 +187,8 @@ def test_the_public_surface_is_what_it_says() -> None:
     assert public == {
         "Gateway",
         "GatewaySettings",
+        "MountFailed",
+        "MountedGateway",
         "Problem",
         "ProblemError",
         "create_app",
@@ -194,6 +196,7 @@ def test_the_public_surface_is_what_it_says() -> None:
         "current_identity",
         "current_process",
         "current_routes",
+        "missing_notes",
         "module",
         "requires",
     }
