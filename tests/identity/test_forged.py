@@ -300,7 +300,11 @@ async def test_beside_a_log_in_a_file_is_a_key_that_its_processes_share(tmp_path
         async with App([orders, billing], settings=settings) as app, client:
             assert (await client.bus.acting_as(ALICE).execute(Charge())).subject == "alice"
             assert sum(each.untrusted_identities for each in app.statistics().values()) == 0
-    (file,) = tmp_path.glob("*identity-key*")
+    _check_key_file(tmp_path)
+
+
+def _check_key_file(folder: Path) -> None:
+    (file,) = folder.glob("*identity-key*")
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(file.read_text()) >= 32
 
