@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from fissile import Bus, CallRefused, Contract, Fault, Identity, StartupFailed
+from fissile._api_keys import PREFIX
 from fissile_gateway._problems import RETRY_AFTER_S, Problem, challenge
 from fissile_gateway._settings import GatewaySettings
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 AUTHORIZATION = b"authorization"
 API_KEY = b"x-api-key"
-API_KEY_PREFIX = "fsl_"
-"""What an API key begins with, so that it is recognised wherever it turns up."""
-
 CREDENTIAL_LIMIT_BYTES = 8192
 
 _logger = logging.getLogger("fissile.gateway.auth")
@@ -122,7 +120,7 @@ class Authenticator:
             if scheme.lower() != "bearer":
                 raise CredentialRefused("its scheme is not Bearer")
             text = text.strip()
-        if name == API_KEY or text.startswith(API_KEY_PREFIX):
+        if name == API_KEY or text.startswith(PREFIX):
             if self.api_keys is None:
                 raise CredentialRefused("no API keys are taken (FISSILE_API_KEYS_FILE)")
             return await self.api_keys.prove(text)

@@ -1,17 +1,11 @@
-"""API keys: a file that names them by their hashes, so that who reads it can use none.
-
-A key is `fsl_<id>_<secret>`. The secret has 256 random bits, so one SHA-256 is as good as a slow hash, which is for what people make up.
-"""
+"""API keys: a file that names them by their hashes, so that who reads it can use none."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import logging
-import re
-import secrets
 import tomllib
-from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +15,9 @@ import anyio.to_thread
 import msgspec
 from attrs import define, field, frozen
 
-from fissile import Fault, Identity, StartupFailed
-from fissile_gateway._auth import API_KEY_PREFIX, CredentialRefused, Proof
+from fissile import Fault, StartupFailed
+from fissile._api_keys import KEY, ApiKey
+from fissile_gateway._auth import CredentialRefused, Proof
 
 if TYPE_CHECKING:
     from fissile import Clock
@@ -30,47 +25,9 @@ if TYPE_CHECKING:
 LOOK_AGAIN_S = 5.0
 """How often it is looked whether the file has changed, in seconds, while there are requests with keys."""
 
-_KEY = re.compile(rf"{API_KEY_PREFIX}(?P<id>[A-Za-z0-9-]{{1,64}})_(?P<secret>[A-Za-z0-9_-]{{43,86}})")
-_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_HASH = re.compile(r"[0-9a-f]{64}")
 _NOBODYS = hashlib.sha256(b"").hexdigest()
 
 _logger = logging.getLogger("fissile.gateway.auth")
-
-
-class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One key in the file.
-
-    Attributes:
-        id: Its name, unique in the file.
-        sha256: The SHA-256 of the whole key, in hexadecimal digits.
-        subject: Whose it is; its id unless told.
-        scopes: What it may do.
-        tenant: On whose behalf, where an application tells its customers apart.
-        expires: Until when, with a time zone; for ever unless told.
-    """
-
-    id: str
-    sha256: str
-    subject: str = ""
-    scopes: tuple[str, ...] = ()
-    tenant: str | None = None
-    expires: datetime | None = None
-
-    def proof(self) -> Proof:
-        """Return what it proves.
-
-        Raises:
-            ValueError: It makes no sense.
-        """
-        if _ID.fullmatch(self.id) is None:
-            raise ValueError(f"{self.id!r} is no id: 1 to 64 letters, digits and hyphens")
-        if _HASH.fullmatch(self.sha256) is None:
-            raise ValueError(f"the sha256 of {self.id} is not 64 hexadecimal digits in small letters")
-        if self.expires is not None and self.expires.tzinfo is None:
-            raise ValueError(f"the time at which {self.id} expires has no time zone")
-        identity = Identity(self.subject or self.id, frozenset(self.scopes), kind="api-key", tenant=self.tenant)
-        return Proof(identity, inf if self.expires is None else self.expires.timestamp())
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,18 +38,6 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 class _Known:
     sha256: str
     proof: Proof
-
-
-def new_key(key_id: str) -> tuple[str, str]:
-    """Make a key; return it, and its hash.
-
-    Raises:
-        ValueError: The id is none.
-    """
-    if _ID.fullmatch(key_id) is None:
-        raise ValueError(f"{key_id!r} is no id: 1 to 64 letters, digits and hyphens")
-    key = f"{API_KEY_PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
-    return key, hashlib.sha256(key.encode()).hexdigest()
 
 
 def read_file(path: Path) -> dict[str, _Known]:
@@ -112,7 +57,9 @@ def read_file(path: Path) -> dict[str, _Known]:
     for key in file.key:
         if key.id in known:
             raise ValueError(f"two keys are called {key.id!r}")
-        known[key.id] = _Known(key.sha256, key.proof())
+        known[key.id] = _Known(
+            key.sha256, Proof(key.identity(), inf if key.expires is None else key.expires.timestamp())
+        )
     return known
 
 
@@ -162,7 +109,7 @@ class ApiKeys:
         """
         if self.clock.monotonic() - self._looked >= LOOK_AGAIN_S and not self._lock.locked():
             await self._look()
-        match = _KEY.fullmatch(text)
+        match = KEY.fullmatch(text)
         known = self._known.get(match["id"]) if match is not None else None
         # The same work for an id that is not there: how long it takes is to tell nothing.
         digest = hashlib.sha256(text.encode()).hexdigest()

@@ -113,7 +113,7 @@ class App:
         catalog = check_contracts([*(module.contract for module in self.modules), *self.contracts], faults)
         plans = [check_module(module, catalog, faults) for module in self.modules]
         given = self._given_transport
-        is_shared = not self.settings.bus.startswith("memory:") if given is None else given.shared
+        is_shared = not self.settings.bus.startswith(("memory:", "sqlite:")) if given is None else given.shared
         faults.extend(identity_faults(catalog, self.settings, is_shared=is_shared))
         values: dict[str, dict[type, Any]] = {}
         for plan in plans:

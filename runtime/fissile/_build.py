@@ -32,6 +32,7 @@ from fissile._envelope import Encoder
 from fissile._errors import PositionLost, Unavailable, UnknownMessage
 from fissile._handler import Handler, Kind, bind, with_middleware
 from fissile._identity import guarded
+from fissile._identity_key import key_beside
 from fissile._isolation import run_isolated
 from fissile._local import local_route
 from fissile._messages import DeclaredError
@@ -89,10 +90,14 @@ def open_letter_box(transport: Transport, catalog: Catalog, settings: Settings, 
 
 def signatures_of(catalog: Catalog, settings: Settings, clock: Clock, *, is_shared: bool) -> Signatures | None:
     """Return what signs and checks identities; None where they cannot cross the log."""
+    is_required = bool(settings.identity_keys or requiring(catalog))
     keys = settings.identity_keys or (() if is_shared else (IN_PROCESS,))
+    if not keys and is_required and settings.bus.startswith("sqlite:"):
+        from fissile.transports._sqlite_options import path_of  # SQLite is not needed for the other buses
+
+        keys = (key_beside(path_of(settings.bus)),)
     if not keys:
         return None
-    is_required = bool(settings.identity_keys or requiring(catalog))
     return Signatures(keys, clock.now, settings.identity_valid_s, is_required=is_required)
 
 

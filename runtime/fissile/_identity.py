@@ -151,5 +151,5 @@ def acting(identity: Identity | None, *, can_sign: bool, who: str) -> Identity:
 
 KEYS_CURE = (
     "Set FISSILE_IDENTITY_KEYS, the same for all processes, to a secret of 32 characters or more, such as one made by "
-    "`python -c 'import secrets; print(secrets.token_urlsafe(32))'`."
+    "`openssl rand -base64 32`."
 )

@@ -160,7 +160,7 @@ def test_a_call_is_made_for_whom_it_says(vault: Path) -> None:
 
 
 def test_a_call_for_nobody_is_that_of_a_module_and_scopes_is_a_field_then(vault: Path) -> None:
-    done = fissile("call", "vault.open", "--scopes", "a", cwd=vault, FISSILE_IDENTITY_KEYS="k" * 32)
+    done = fissile("call", "vault.open", "--scopes", "a", cwd=vault)
     assert (done.returncode, done.stdout) == (0, "\"None ('a',)\"\n"), done.stderr
 
 
@@ -177,7 +177,7 @@ def test_ls_shows_what_is_required(vault: Path) -> None:
 
 
 def test_a_shared_bus_wants_a_key_where_something_is_required(vault: Path) -> None:
-    bus = f"sqlite:///{vault / 'log.sqlite3'}"
+    bus = "kafka://localhost:9"
     refused = fissile("check", cwd=vault, FISSILE_BUS=bus)
     assert refused.returncode == 3
     assert "FISSILE_IDENTITY_KEYS" in refused.stderr + refused.stdout

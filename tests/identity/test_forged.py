@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from uuid import uuid4
 
@@ -282,13 +283,30 @@ async def test_who_retries_or_edits_a_dead_letter_answers_for_it(log: Log) -> No
 
 
 def test_a_shared_bus_without_a_key_is_a_fault_where_a_message_requires_a_scope() -> None:
-    for bus in ("sqlite:///log.sqlite3", "kafka://localhost:9092"):
-        (fault,) = App([orders, billing], settings=Settings(bus=bus)).check()
-        assert fault.where == "FISSILE_IDENTITY_KEYS"
-        assert "Who may call orders.place-order and 4 more cannot be told" in fault.what
-        assert "secrets.token_urlsafe" in fault.cure
-        assert App([orders, billing], settings=Settings(bus=bus, identity_keys=(KEY,))).check() == ()
+    bus = "kafka://localhost:9092"
+    (fault,) = App([orders, billing], settings=Settings(bus=bus)).check()
+    assert fault.where == "FISSILE_IDENTITY_KEYS"
+    assert "Who may call orders.place-order and 4 more cannot be told" in fault.what
+    assert "openssl rand" in fault.cure
+    assert App([orders, billing], settings=Settings(bus=bus, identity_keys=(KEY,))).check() == ()
     assert App([orders, billing]).check() == ()
+
+
+async def test_beside_a_log_in_a_file_is_a_key_that_its_processes_share(tmp_path: Path) -> None:
+    """Two processes that start at once, and one after a restart."""
+    settings = evolve(SETTINGS, bus=f"sqlite:///{tmp_path / 'log.sqlite3'}", identity_keys=())
+    for _ in range(2):
+        client = App([], contracts=[orders_contract, billing_contract], settings=settings, process="client")
+        async with App([orders, billing], settings=settings) as app, client:
+            assert (await client.bus.acting_as(ALICE).execute(Charge())).subject == "alice"
+            assert sum(each.untrusted_identities for each in app.statistics().values()) == 0
+    _check_key_file(tmp_path)
+
+
+def _check_key_file(folder: Path) -> None:
+    (file,) = folder.glob("*identity-key*")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(file.read_text()) >= 32
 
 
 def test_a_key_that_can_be_guessed_is_a_fault() -> None:

@@ -25,7 +25,7 @@ def identity_faults(catalog: Catalog, settings: Settings, *, is_shared: bool) ->
     Args:
         catalog: The messages of the application.
         settings: The runtime's settings.
-        is_shared: Whether several processes can use the log.
+        is_shared: Whether processes of several machines can use the log; beside one in a file there is a key.
     """
     faults = (*key_faults(settings.identity_keys), *_scope_faults(catalog))
     required = requiring(catalog)

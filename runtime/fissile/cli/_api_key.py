@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
+from fissile._api_keys import ApiKey, new_key
 from fissile.cli._context import Context
 from fissile.cli._exit import CommandFailed, Exit
 
@@ -37,19 +38,11 @@ def new(
         tenant: On whose behalf.
         context: What all commands are given.
     """
-    try:
-        from fissile_gateway._auth_keys import ApiKey, new_key
-    except ModuleNotFoundError as error:
-        raise CommandFailed(
-            f"There is no gateway here: {error.name} is not installed.",
-            "Install fissile[gateway].",
-            code=Exit.UNAVAILABLE,
-        ) from None
     words = tuple(filter(None, scopes.split(",")))
     try:
         key, sha256 = new_key(key_id)
         entry = ApiKey(key_id, sha256, subject or key_id, words, tenant)
-        entry.proof()
+        entry.identity()
     except ValueError as error:
         raise CommandFailed(f"No key was made: {error}.", code=Exit.USAGE) from None
     if context.as_json:

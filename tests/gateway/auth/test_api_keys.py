@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fissile import StartupFailed
-from fissile_gateway._auth_keys import new_key
+from fissile._api_keys import new_key
 from tests.gateway.auth.issuer import Desk, desk
 
 

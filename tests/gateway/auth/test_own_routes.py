@@ -175,7 +175,7 @@ async def test_identities_that_cannot_go_to_other_processes_end_the_start(tmp_pa
     with pytest.raises(StartupFailed, match="FISSILE_IDENTITY_KEYS: gateway cannot act for") as failed:
         async with App([shop, fissile_gateway.module], settings=settings, overrides={GatewaySettings: given}):
             pass
-    assert "secrets.token_urlsafe" in failed.value.faults[0].cure
+    assert "openssl rand" in failed.value.faults[0].cure
 
 
 async def test_who_asks_is_in_the_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
