@@ -17,6 +17,8 @@ from statistics import median
 from threading import Event, Thread
 from time import perf_counter, sleep
 
+from attrs import frozen
+
 from benchmarks._process import Server, serving
 from benchmarks._rows import ROOT, CannotRun, Row, environment, python
 from benchmarks.startup import READY
@@ -38,6 +40,25 @@ WHATS = (
 )
 
 
+@frozen
+class Figures:
+    """What was measured.
+
+    Attributes:
+        alone_ms: The times of plain requests without streams.
+        memory_kib: What a stream takes.
+        idle_ms: The times of plain requests beside streams that are idle.
+        busy_ms: The same while events go to all of them.
+        fan_out_ms: How long an event takes to reach all.
+    """
+
+    alone_ms: list[float]
+    memory_kib: float
+    idle_ms: list[float]
+    busy_ms: list[float]
+    fan_out_ms: list[float]
+
+
 def rows(rounds: int, streams: int = STREAMS) -> list[Row]:
     """Measure once: figures of thousands of streams hardly differ from round to round.
 
@@ -47,17 +68,19 @@ def rows(rounds: int, streams: int = STREAMS) -> list[Row]:
     """
     del rounds
     try:
-        memory_kib, idle_ms, busy_ms, fan_out_ms = measure(streams)
+        found = measure(streams)
     except (CannotRun, OSError) as error:
         return [Row(what, "", "ms", why_not=str(error)) for what in WHATS]
     sys.stderr.write(
-        f"{streams} streams: {memory_kib:.1f} KiB each; a plain request beside them {_spread(idle_ms)}; while events go out {_spread(busy_ms)}; "
-        f"an event reaches all in {median(fan_out_ms):.0f} ms\n"
+        f"a plain request without streams: {_spread(found.alone_ms)}\n"
+        f"beside {streams} idle ones: {_spread(found.idle_ms)}\n"
+        f"while events go to all: {_spread(found.busy_ms)}\n"
+        f"an event reaches all in {median(found.fan_out_ms):.0f} ms\n"
     )
     return [
-        _row(WHATS[0], "KiB", memory_kib, STREAM_KIB),
-        _row(WHATS[1], "ms", _p99(idle_ms), REQUEST_MS),
-        _row(WHATS[2], "ms", _p99(busy_ms), REQUEST_MS),
+        _row(WHATS[0], "KiB", found.memory_kib, STREAM_KIB),
+        _row(WHATS[1], "ms", _p99(found.idle_ms), REQUEST_MS),
+        _row(WHATS[2], "ms", _p99(found.busy_ms), REQUEST_MS),
     ]
 
 
@@ -73,8 +96,8 @@ def _row(what: str, unit: str, value: float, bound: float) -> Row:
     return Row(what, f"the bound, {bound:g} {unit}", unit, value, bound, value / bound, 1.0)
 
 
-def measure(streams: int) -> tuple[float, list[float], list[float], list[float]]:
-    """Return the memory of a stream in KiB, the times of plain requests beside idle and busy streams, and those of an event to all, in ms.
+def measure(streams: int) -> Figures:
+    """Measure so many streams.
 
     Raises:
         CannotRun: The limit of open files is too low, or a process failed.
@@ -93,6 +116,7 @@ def measure(streams: int) -> tuple[float, list[float], list[float], list[float]]
             for each in warm:
                 each.ask("open")
             _requests(server, 100)
+        alone = _requests(server, 200)
         sleep(1.0)  # until the server has closed them
         before = _resident_kib(server.pid)
         with _clients(server, streams) as clients:
@@ -107,7 +131,7 @@ def measure(streams: int) -> tuple[float, list[float], list[float], list[float]]
             fan_out = [_tell_all(server, clients) for _ in range(EVENTS)]
             ended.set()
             requests.join()
-    return memory, idle, busy, fan_out
+    return Figures(alone, memory, idle, busy, fan_out)
 
 
 def _tell_all(server: Server, clients: list[Clients]) -> float:

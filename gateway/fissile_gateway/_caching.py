@@ -9,34 +9,17 @@ from fissile import Query
 
 _TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
-Headers = dict[str, str]
 
-
-class Caching:
-    """What the answers to one query say about their use.
+def cache_control(query: type[Query[object]]) -> str:
+    """Return what the answers to a query say about their use. To who says who they are, the gateway makes it private besides.
 
     Args:
         query: The class of the query.
     """
-
-    def __init__(self, query: type[Query[object]]) -> None:
-        max_age_s = query.gateway_max_age_s
-        age = "no-cache" if max_age_s is None else f"max-age={int(max_age_s)}"
-        # Who sends a credential may get another reply to the same URL, so it is for nobody else; and who needs one always does.
-        self._private: Headers = {"cache-control": f"private, {age}"}
-        self._public: Headers = {"cache-control": age if max_age_s is None else f"public, {age}"}
-        if max_age_s is not None:
-            self._public["vary"] = self._private["vary"] = "Authorization, X-API-Key"
-        if query.required_scopes:
-            self._public = self._private
-
-    def fields(self, *, is_private: bool) -> Headers:
-        """Return the fields that stand in every answer.
-
-        Args:
-            is_private: Whether the request says who it is from.
-        """
-        return self._private if is_private else self._public
+    age = "no-cache" if query.gateway_max_age_s is None else f"max-age={int(query.gateway_max_age_s)}"
+    if query.required_scopes:
+        return f"private, {age}"
+    return age if query.gateway_max_age_s is None else f"public, {age}"
 
 
 def entity_tag(body: bytes) -> str:

@@ -10,7 +10,7 @@ from quart import Response, request
 from fissile import Bus, Query, Topic
 from fissile._identity import ANONYMOUS, require
 from fissile._messages import reply_type
-from fissile_gateway._caching import Caching, entity_tag, is_none_match
+from fissile_gateway._caching import cache_control, entity_tag, is_none_match
 from fissile_gateway._commands import Commands
 from fissile_gateway._event_ids import is_event_id
 from fissile_gateway._present import presenter
@@ -32,7 +32,7 @@ def make_view(route: Route, bus: Bus | None, commands: Commands, streams: Stream
 
     Args:
         route: The route.
-        bus: Asks modules; None where that is the bus of each request, which acts for who asks.
+        bus: Calls modules; None where that is the bus of each request, which acts for who asks.
         commands: Makes the views of commands.
         streams: What event streams share.
         twins: What has been made for other routes.
@@ -62,12 +62,11 @@ def _query_view(query: type[Query[Any]], bus: Bus | None, twins: Twins) -> View:
     decode = QueryDecoder[Query[Any]](query, twins).decode
     answers = reply_type(query) not in (None, type(None))
     present = presenter(reply_type(query))
-    caching = Caching(query)
+    fields = {"cache-control": cache_control(query)}
 
     async def view() -> Response:
         this = exchange()
         reply = await (bus or this.bus).ask(decode(request.query_string))
-        fields = caching.fields(is_private=this.credentials is not None)
         if not answers:
             return _with(nothing(), fields)
         body = present(reply)

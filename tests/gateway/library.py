@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 from attrs import define, field, frozen
 
 from fissile import Command, Contract, DeclaredError, Module, Query
+from fissile_gateway._auth_keys import new_key
 
 
 @define(eq=False)
@@ -21,6 +24,15 @@ class Desk:
     go_on: anyio.Event = field(factory=anyio.Event)
     cancelled: anyio.Event = field(factory=anyio.Event)
     is_broken: bool = False
+
+
+def two_principals(folder: Path) -> tuple[str, str, str]:
+    """Write a file of API keys; return its path and the keys of two who have no more in common."""
+    made = [new_key(key_id) for key_id in ("one", "other")]
+    entries = [{"id": key_id, "sha256": sha256} for key_id, (_, sha256) in zip(("one", "other"), made, strict=True)]
+    file = folder / "keys.json"
+    file.write_text(json.dumps({"key": entries}))
+    return str(file), made[0][0], made[1][0]
 
 
 contract = Contract("library")

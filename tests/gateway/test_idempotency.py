@@ -10,7 +10,7 @@ from httpx import Response
 from fissile import Environment, Settings
 from fissile.testing import ManualClock
 from tests.gateway import archive, library
-from tests.gateway.library import Desk
+from tests.gateway.library import Desk, two_principals
 from tests.gateway.serving import serving
 
 BORROW, SHELVE, DUST, ENTER = (
@@ -179,6 +179,16 @@ async def test_the_same_key_on_another_route_is_another_key() -> None:
     async with serving(library.module) as running:
         assert (await post(running.client, BORROW, {"book": "emma"})).status_code == 200
         assert (await post(running.client, SHELVE, {"book": "emma"})).status_code == 200
+
+
+async def test_the_same_key_of_somebody_else_is_another_key(tmp_path: Path) -> None:
+    desk = Desk()
+    file, one, other = two_principals(tmp_path)
+    async with serving(library.module, overrides={Desk: desk}, api_keys_file=file) as running:
+        for credential in (one, other, one):
+            await post(running.client, BORROW, {"book": "emma"}, x_api_key=credential)
+        assert (await post(running.client, BORROW, {"book": "persuasion"})).status_code == 200
+    assert desk.handled == ["emma", "emma", "persuasion"]
 
 
 async def test_an_answer_is_kept_for_a_day() -> None:

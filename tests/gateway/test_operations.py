@@ -10,7 +10,7 @@ import pytest
 from fissile import Environment, Settings
 from fissile.testing import ManualClock
 from tests.gateway import archive, library
-from tests.gateway.library import Desk
+from tests.gateway.library import Desk, two_principals
 from tests.gateway.serving import building, serving
 
 SHELVE, DUST, BORROW, ENTER = "/api/library/shelve", "/api/library/dust", "/api/library/borrow", "/api/archive/enter"
@@ -123,15 +123,20 @@ async def test_what_has_ended_cannot_be_cancelled() -> None:
     assert refused.json()["type"] == "/problems/operation-ended"
 
 
-async def test_nobody_is_told_of_the_operation_of_another() -> None:
+async def test_nobody_is_told_of_the_operation_of_another(tmp_path: Path) -> None:
     desk = Desk()
-    async with serving(library.module, overrides={Desk: desk}) as running:
+    file, one, other = two_principals(tmp_path)
+    async with serving(library.module, overrides={Desk: desk}, api_keys_file=file) as running:
+        running.client.headers["x-api-key"] = one
         answer = await begin(running.client, DUST, {})
         location = answer.headers["location"]
-        other = {"authorization": "Bearer other"}
-        for method in ("GET", "DELETE"):
-            refused = await running.client.request(method, location, headers=other)
-            assert refused.status_code in (401, 404)
+        for stranger in (other, None):
+            running.client.headers.pop("x-api-key")
+            if stranger is not None:
+                running.client.headers["x-api-key"] = stranger
+            for method in ("GET", "DELETE"):
+                assert (await running.client.request(method, location)).status_code == 404
+            running.client.headers["x-api-key"] = one
         assert not desk.cancelled.is_set()
         desk.go_on.set()
         assert (await outcome(running.client, answer))["state"] == "succeeded"
