@@ -34,9 +34,11 @@ from fissile.database._store import Store
 _logger = logging.getLogger("fissile.outbox")
 
 _POLL_S = 1.0
-_SHARE = 9
-"""A round begins at the earliest when that many times the processor time of the last one have passed since it began: under load the commits of
-a moment make one round, and handlers have nine tenths of the time. Waiting for the log does not count, so where little happens nothing waits."""
+_BREATHS = 9.0
+_BREATHS_AFTER_READING = 4.0
+"""A round begins at the earliest when that many times what the last one took have passed since it began: the processor time of the event loop's
+thread, and the time of reading the database. So under load the commits of a moment make one round, and handlers have most of the time.
+Waiting for the log does not count, so that nothing waits where little happens."""
 
 _LONGEST_BREATH_S = 0.02
 _DELETE_S = 0.25
@@ -77,6 +79,7 @@ class Relay:
         self._deleted_s = 0.0
         self._cleaned_s = 0.0
         self._trouble: str | None = None
+        self._reading_s = 0.0
         self._looks_at_s = 0.0  # when to look again for what has become due, in seconds since 1970
 
     def wake(self, outgoing: Sequence[Outgoing | Scheduled] = (), first: int | None = None) -> None:
@@ -122,7 +125,9 @@ class Relay:
                     await self._clock.sleep(min(_FIRST_PAUSE_S * 2.0**failures, _LONGEST_PAUSE_S))
                 else:
                     failures, self._trouble = 0, None
-                    breath_s = min(_LONGEST_BREATH_S, _SHARE * (thread_time() - busy_s))
+                    busy_s = thread_time() - busy_s
+                    breath_s = max(_BREATHS * busy_s, _BREATHS_AFTER_READING * self._reading_s)
+                    breath_s = min(breath_s, _LONGEST_BREATH_S)
                     if wait_s > 0.0:
                         await self._wait(wait_s)
                         await anyio.sleep(max(0.0, begun + breath_s - anyio.current_time()))
@@ -176,7 +181,7 @@ class Relay:
 
     async def _find(self, now: float) -> list[Row]:
         """Find the rows to be sent: those that wait and, when it is time to look, those that are due."""
-        looks = now >= self._looks_at_s
+        looks, self._reading_s = now >= self._looks_at_s, 0.0
         if not looks and (handed := self._handover.take()) is not None:
             return handed
         known, now_ms = frozenset(self._known), int(now * 1000)
@@ -194,7 +199,9 @@ class Relay:
         if looks:
             self._looks_at_s = now + _POLL_S
         self._handover.forget()
+        begun = anyio.current_time()
         waiting, due, looks_at_s = await self._store.read(find)
+        self._reading_s = anyio.current_time() - begun
         self._handover.has_read(waiting.reached)
         self._looks_at_s = min(self._looks_at_s, looks_at_s)  # something may have been scheduled meanwhile
         return waiting.rows + due
