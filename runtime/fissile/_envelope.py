@@ -149,7 +149,8 @@ def key_bytes(name: str, key: Callable[[Any], str], message: Any) -> bytes:
 
 def by_name(headers: Headers) -> dict[str, bytes]:
     """Return the headers of a record by name; the first of a name counts, as in `header`."""
-    return dict(reversed(headers))
+    found = dict(headers)
+    return found if len(found) == len(headers) else dict(reversed(headers))
 
 
 def text(headers: Mapping[str, bytes], name: str) -> str | None:

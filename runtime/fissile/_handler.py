@@ -23,7 +23,7 @@ from fissile._bus import Bus, Caller, Queries, Routes
 from fissile._codec import Codec, ErrorCodec
 from fissile._errors import HandlerFailed, IdReused, InvalidMessage, MessageTooLarge
 from fissile._identity import NotAllowed, identity_of
-from fissile._isolation import current_bus, run_isolated
+from fissile._isolation import current_bus, drive
 from fissile._messages import DeclaredError
 from fissile._module import Handling, Middleware
 from fissile._trace import trace_fields, trace_of
@@ -92,10 +92,17 @@ class Handler:
         Raises:
             Exception: Whatever the handler raises.
         """
-        context = self.context.copy()
-        context.run(current_bus.set, bus)
-        reply = await run_isolated(context, self.call(message, bus))
-        data = self.cross(reply)
+        # As `run_isolated` has it, without a coroutine in between.
+        run = self.context.copy().run
+        run(current_bus.set, bus)
+        handling = self.call(message, bus) if self.call_alone is None else self.call_alone(message)
+        try:
+            yielded = run(handling.send, None)
+        except StopIteration as stop:
+            reply = stop.value
+        else:
+            reply = await drive(run, handling, yielded)
+        data = b"" if reply is None and self.kind == "event" else self.cross(reply)  # nobody waits for an event's
         if bus._outgoing:
             await self.flush(bus)
         return data

@@ -338,7 +338,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     **_of_both("orders"),
     **_of_both("ledger"),
     "orders: answer, before it is stored": Checkpoint(_before(Attempts, "_send_answer")),
-    "relay: read": Checkpoint(_after(OutboxStatements, "read", lambda rows, *_: bool(rows))),
+    "relay: read": Checkpoint(_after(OutboxStatements, "read", lambda found, *_: bool(found.rows))),
     "relay: before COMMIT of a delete": Checkpoint(_after(OutboxStatements, "delete")),
     "offsets: before the commit": Checkpoint(lambda hit: _commits_offsets(hit, is_after=False)),
     "offsets: after the commit": Checkpoint(lambda hit: _commits_offsets(hit, is_after=True)),

@@ -26,7 +26,7 @@ MATRIX = [
     pytest.param(("sqlite", "kafka", "trio"), id="sqlite-kafka"),
     pytest.param(("postgresql", "kafka", "asyncio"), id="postgresql-kafka"),
 ]
-RARE = ("schedule", "dead letter", "start")
+RARE = ("schedule", "dead letter", "start", "relay: read")
 """What does not come many times in a second; there a process dies at the first passage."""
 
 

@@ -65,24 +65,28 @@ def answer_failure(request: Request, delivery: Delivery, failure: Exception, tra
 
 def bus_of(delivery: Delivery) -> Queries:
     """Make the bus of a delivery's handler: its chain goes on where that of the sender was."""
-    record, headers, handler, request = (
-        delivery.record,
-        delivery.headers,
-        delivery.subscription.handler,
-        delivery.request,
-    )
-    depth = headers.get("fissile-depth", b"")
+    record, headers, subscription, request = delivery.record, delivery.headers, delivery.subscription, delivery.request
+    handler, depth, caller = subscription.handler, headers.get("fissile-depth"), headers.get("fissile-caller")
     identities = handler.routes.identities
     identity = None if identities is None else identities.read(headers, record.value)
+    sender = None
+    if identity is None and (request is None or not request.chain):
+        sender = _senders.get(caller)
+    if sender is None:
+        sender = _make_sender(
+            caller, text(headers, "fissile-caller"), () if request is None else request.chain, identity
+        )
+    # By position, where there is one such bus per message: twice as fast as by name.
     return handler.bus_type(
         handler.routes,
-        _sender(text(headers, "fissile-caller"), () if request is None else request.chain, identity),
+        sender,
         handler,
-        _deadline=delivery.deadline,
-        _depth=(int(depth) if depth.isdigit() and len(depth) < 6 else 0) + 1,
-        _id=text(headers, "ce_id") or place_of(record),
-        _key=(record.key or b"").decode(errors="replace") if delivery.subscription.ordered else None,
-        _attempt=delivery.failures + 1 + (0 if delivery.retried is None else delivery.retried.attempts),
+        delivery.deadline,
+        1 if depth is None or not depth.isdigit() or len(depth) > 5 else int(depth) + 1,
+        0,
+        text(headers, "ce_id") or place_of(record),
+        (record.key or b"").decode(errors="replace") if subscription.ordered else None,
+        delivery.failures + 1 + (0 if delivery.retried is None else delivery.retried.attempts),
         _delivery=delivery,
     )
 
@@ -92,16 +96,14 @@ def place_of(record: Record) -> str:
     return f"{record.topic}/{record.partition}/{record.offset}"
 
 
-_senders: dict[str | None, Bus] = {}
+_senders: dict[bytes | None, Bus] = {}
 
 
-def _sender(module: str | None, chain: tuple[Link, ...], identity: Identity | None) -> Bus:
+def _make_sender(caller: bytes | None, module: str | None, chain: tuple[Link, ...], identity: Identity | None) -> Bus:
     """Return what stands for the sender of a message that came through a log: its name, its chain, its identity, and nothing else."""
     if chain or identity is not None:
         return Bus(Routes(module), _remote_chain=chain, _identity=identity)
-    sender = _senders.get(module)
-    if sender is None:
-        if len(_senders) > 1000:
-            _senders.clear()  # names from a log are not ours to trust
-        sender = _senders[module] = Bus(Routes(module))
+    if len(_senders) > 1000:
+        _senders.clear()  # names from a log are not ours to trust
+    sender = _senders[caller] = Bus(Routes(module))
     return sender

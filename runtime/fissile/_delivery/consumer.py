@@ -234,15 +234,15 @@ class Consumer:
                 self._pauses += 1
                 member.pause([state.partition])
 
-    def _give_up_if_cancelled(self, headers: Mapping[str, bytes]) -> bool:
+    def _give_up_if_cancelled(self, headers: Mapping[str, bytes]) -> None:
         given_up = headers.get(CANCEL)
         if given_up is not None and given_up in self._requests:
             self._requests[given_up].give_up()
-        return given_up is not None
 
     def _take_record(self, state: PartitionState, record: Record) -> None:
         headers = by_name(record.headers)
-        if self._give_up_if_cancelled(headers):
+        if CANCEL in headers:
+            self._give_up_if_cancelled(headers)
             state.add(record, ())
             return
         if RETRY_OF in headers and record.topic == self.requests_topic:
@@ -251,8 +251,9 @@ class Consumer:
                 self._take_retry(state, record, headers, letter)
                 return
         name = text(headers, "ce_type") or ""
-        request = read_request(headers)
-        is_unreadable = request is None and CORRELATION in headers
+        is_asked = CORRELATION in headers
+        request = read_request(headers) if is_asked else None
+        is_unreadable = is_asked and request is None
         if name not in self.known[record.topic] or is_unreadable:
             # Not begun: a command whose caller waits must not run as one that nobody waits for, and is tried again.
             deliveries = state.add(record, [(self.unknown, None)], headers)

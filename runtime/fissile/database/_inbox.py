@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from fissile._bus import Scheduled
 from fissile._requests import DECLARED
 from fissile.abc import Headers, Outgoing
+from fissile.database._sqlite import execute
 
 DONE = "done"
 """The outcome of an event, which has no reply."""
@@ -57,6 +58,8 @@ class Statements:
 
     def __init__(self, dialect: str) -> None:
         mark = "?" if dialect == "sqlite" else "%s"
+        self._is_sqlite = dialect == "sqlite"
+        self._execute: Callable[..., Any] = execute if self._is_sqlite else Connection.exec_driver_sql
 
         def sql(text: str) -> str:
             return text if mark == "?" else text.replace("%", "%%").replace("?", mark)
@@ -92,7 +95,7 @@ class Statements:
 
     def outcome(self, connection: Connection, handler: str, message_id: str) -> Outcome | None:
         """Return what a message has come to, if it has been handled."""
-        row = connection.exec_driver_sql(self.find_outcome, (handler, message_id)).fetchone()
+        row = self._execute(connection, self.find_outcome, (handler, message_id)).fetchone()
         return None if row is None else Outcome(bytes(row[0]), row[1], bytes(row[2]))
 
     def record(self, connection: Connection, handler: str, message_id: str, outcome: Outcome, now_ms: int) -> None:
@@ -102,12 +105,12 @@ class Statements:
             Repeated: It has been handled meanwhile.
         """
         row = (handler, message_id, outcome.digest, outcome.name, outcome.body, now_ms)
-        if connection.exec_driver_sql(self.add_outcome, row).rowcount != 1:
+        if self._execute(connection, self.add_outcome, row).rowcount != 1:
             raise Repeated
 
     def forget_error(self, connection: Connection, handler: str, message_id: str) -> None:
         """Forget that a message has come to a declared error, to record what it comes to now."""
-        connection.exec_driver_sql(self._forget_error, (handler, message_id))
+        self._execute(connection, self._forget_error, (handler, message_id))
 
     def finish(
         self,
@@ -117,27 +120,37 @@ class Statements:
         message_id: str,
         outcome: Outcome,
         now_ms: int,
-    ) -> None:
-        """Write what is to be sent, and what a message has come to.
+    ) -> int | None:
+        """Write what is to be sent, and what a message has come to; return as `keep` does.
 
         Raises:
             Repeated: It has been handled meanwhile.
         """
         if self._add_both is None or len(outgoing) != 1:
-            self.keep(connection, outgoing)
+            first = self.keep(connection, outgoing)
             self.record(connection, handler, message_id, outcome, now_ms)
-            return
+            return first
         row = (*_row(outgoing[0]), handler, message_id, outcome.digest, outcome.name, outcome.body, now_ms)
-        if connection.exec_driver_sql(self._add_both, row).rowcount != 1:
+        if self._execute(connection, self._add_both, row).rowcount != 1:
             raise Repeated
+        return None
 
-    def keep(self, connection: Connection, outgoing: Sequence[Outgoing | Scheduled]) -> None:
-        """Write what is to be sent."""
+    def keep(self, connection: Connection, outgoing: Sequence[Outgoing | Scheduled]) -> int | None:
+        """Write what is to be sent.
+
+        Returns:
+            The number of the first row, where those of the others follow it: on SQLite, which has one writer at a time.
+        """
+        if not outgoing:
+            return None
+        if self._is_sqlite:
+            numbers: list[int] = [
+                self._execute(connection, self.add_outgoing, _row(each)).lastrowid for each in outgoing
+            ]
+            return numbers[0]
         rows = [_row(each) for each in outgoing]
-        if len(rows) == 1:
-            connection.exec_driver_sql(self.add_outgoing, rows[0])
-        elif rows:
-            connection.exec_driver_sql(self.add_outgoing, rows)
+        connection.exec_driver_sql(self.add_outgoing, rows[0] if len(rows) == 1 else rows)
+        return None
 
     def raise_epoch(self, connection: Connection, partition: str) -> int:
         """Take a partition over from whoever had it; return the new epoch."""
@@ -149,7 +162,7 @@ class Statements:
         Raises:
             Fenced: It is another's.
         """
-        row = connection.exec_driver_sql(self.epoch, (partition,)).fetchone()
+        row = self._execute(connection, self.epoch, (partition,)).fetchone()
         if row is None or row[0] != epoch:
             raise Fenced
 

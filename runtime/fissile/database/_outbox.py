@@ -14,6 +14,8 @@ BATCH_ROWS = 500
 BATCH_BYTES = 4 * 1024 * 1024
 """How much of the outbox is in memory at a time; a single row may be larger."""
 
+_REACHED = "SELECT seq FROM sqlite_sequence WHERE name = 'fissile_outbox'"
+
 
 class Row(msgspec.Struct, frozen=True):
     """A row of the outbox.
@@ -25,6 +27,19 @@ class Row(msgspec.Struct, frozen=True):
 
     seq: int
     record: Outgoing
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """What is to be sent next.
+
+    Attributes:
+        rows: The rows, in order.
+        reached: The last number that was given to a row by then, if these are all that wait; None if there are more, and on PostgreSQL,
+            which gives numbers before a transaction commits, and commits in any order.
+    """
+
+    rows: list[Row]
+    reached: int | None
 
 
 class OutboxStatements:
@@ -49,14 +64,16 @@ class OutboxStatements:
         self._delete = f"DELETE FROM fissile_outbox WHERE seq {any_of}"  # noqa: S608
         self._postpone = f"UPDATE fissile_outbox SET due_ms = {mark} WHERE seq {any_of}"  # noqa: S608
 
-    def read(self, connection: Connection, known: Collection[int]) -> list[Row]:
+    def read(self, connection: Connection, known: Collection[int]) -> Waiting:
         """Read what is to be sent next, in order.
 
         Args:
             connection: The connection.
             known: Rows that are on their way, or sent and not deleted yet.
         """
-        return self._read(connection, known, self._waiting, ())
+        rows, are_all = self._read(connection, known, self._waiting, ())
+        reached = connection.exec_driver_sql(_REACHED).scalar() or 0 if are_all and self._takes_json else None
+        return Waiting(rows, reached)
 
     def read_due(self, connection: Connection, known: Collection[int], now_ms: int) -> tuple[list[Row], int | None]:
         """Read what was scheduled and is due.
@@ -69,25 +86,29 @@ class OutboxStatements:
         Returns:
             The rows, and when the next one after them is due.
         """
-        rows = self._read(connection, known, self._due, (now_ms,))
+        rows, _ = self._read(connection, known, self._due, (now_ms,))
         return rows, connection.exec_driver_sql(self._next_due, (now_ms,)).scalar_one()
 
-    def _read(self, connection: Connection, known: Collection[int], sql: str, parameters: tuple[int, ...]) -> list[Row]:
+    def _read(
+        self, connection: Connection, known: Collection[int], sql: str, parameters: tuple[int, ...]
+    ) -> tuple[list[Row], bool]:
+        """Read rows; tell whether there are no more."""
         # First the numbers and the sizes, so that not more is fetched than shall be in memory.
         found = connection.exec_driver_sql(sql, (*parameters, len(known) + BATCH_ROWS))
         wanted: list[int] = []
-        size_bytes = 0
+        size_bytes, are_all = 0, True
         for seq, length in found:
             if seq in known:
                 continue
             size_bytes += length
             if wanted and (size_bytes > BATCH_BYTES or len(wanted) == BATCH_ROWS):
+                are_all = False
                 break
             wanted.append(seq)
         if not wanted:
-            return []
+            return [], are_all
         by_seq = {row[0]: row for row in connection.exec_driver_sql(self._rows, (self._list(wanted),))}
-        return [_row(by_seq[seq]) for seq in wanted if seq in by_seq]
+        return [_row(by_seq[seq]) for seq in wanted if seq in by_seq], are_all and len(wanted) < BATCH_ROWS
 
     def delete(self, connection: Connection, seqs: Sequence[int]) -> None:
         """Delete rows that were sent."""

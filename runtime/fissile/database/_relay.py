@@ -13,6 +13,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Collection, Sequence
+from time import thread_time
 
 import anyio
 from sqlalchemy import Connection
@@ -23,18 +24,21 @@ from fissile._errors import CallError, MessageTooLarge, TransportClosed
 from fissile._storage import Committed, RelayStatistics
 from fissile.abc import Outgoing, Transport
 from fissile.database._errors import DatabaseUnavailable
+from fissile.database._handover import Handover
 from fissile.database._inbox import Statements
 from fissile.database._lease import Lease
-from fissile.database._outbox import BATCH_ROWS, OutboxStatements, Row
+from fissile.database._outbox import BATCH_ROWS, OutboxStatements, Row, Waiting
 from fissile.database._schedules import Schedules
 from fissile.database._store import Store
 
 _logger = logging.getLogger("fissile.outbox")
 
 _POLL_S = 1.0
-_SHARE = 4
-"""A round begins at the earliest when that many times the duration of the last one have passed since it began: under load the commits of a
-moment make one round, and handlers have most of the time."""
+_BREATHS = 9.0
+_BREATHS_AFTER_READING = 4.0
+"""A round begins at the earliest when that many times what the last one took have passed since it began: the processor time of the event loop's
+thread, and the time of reading the database. So under load the commits of a moment make one round, and handlers have most of the time.
+Waiting for the log does not count, so that nothing waits where little happens."""
 
 _LONGEST_BREATH_S = 0.02
 _DELETE_S = 0.25
@@ -68,6 +72,7 @@ class Relay:
         self._outbox = OutboxStatements(store.dialect)
         self._inbox = Statements(store.dialect)
         self._news = anyio.Event()
+        self._handover = Handover()
         self._known: set[int] = set()
         self._sent: deque[tuple[int, str, int, int]] = deque()
         self._done: list[int] = []
@@ -75,14 +80,17 @@ class Relay:
         self._cleaned_s = 0.0
         self._trouble: str | None = None
         self._sent_rows = self._failed_rounds = self._set_aside_rows = 0
+        self._reading_s = 0.0
         self._looks_at_s = 0.0  # when to look again for what has become due, in seconds since 1970
 
-    def wake(self, outgoing: Sequence[Outgoing | Scheduled] = ()) -> None:
+    def wake(self, outgoing: Sequence[Outgoing | Scheduled] = (), first: int | None = None) -> None:
         """Tell that something was committed.
 
         Args:
             outgoing: What it was.
+            first: The number of its first row; None where that is not known.
         """
+        self._handover.offer(outgoing, first)
         if any(isinstance(each, Scheduled) for each in outgoing):
             self._looks_at_s = 0.0
         self._news.set()
@@ -106,22 +114,26 @@ class Relay:
         self._known.clear()
         self._sent.clear()
         self._done.clear()
+        self._handover.forget()
         failures = 0
         try:
             while True:
-                begun = anyio.current_time()
+                begun, busy_s = anyio.current_time(), thread_time()
                 self._news = anyio.Event()
                 try:
                     wait_s = await self._round(transport, topics, committed) if await self._lease.hold() else _POLL_S
                 except (CallError, TransportClosed, DatabaseUnavailable) as error:
                     failures += 1
                     self._failed_rounds += 1
+                    self._handover.forget()  # what was taken out of it is still to be sent
                     self._trouble = f"the outbox cannot be sent: {error}"
                     _logger.warning("%s: %s", self._store.module, self._trouble)
                     await self._clock.sleep(min(_FIRST_PAUSE_S * 2.0**failures, _LONGEST_PAUSE_S))
                 else:
                     failures, self._trouble = 0, None
-                    breath_s = min(_LONGEST_BREATH_S, _SHARE * (anyio.current_time() - begun))
+                    busy_s = thread_time() - busy_s
+                    breath_s = max(_BREATHS * busy_s, _BREATHS_AFTER_READING * self._reading_s)
+                    breath_s = min(breath_s, _LONGEST_BREATH_S)
                     if wait_s > 0.0:
                         await self._wait(wait_s)
                         await anyio.sleep(max(0.0, begun + breath_s - anyio.current_time()))
@@ -156,6 +168,8 @@ class Relay:
     async def _round(self, transport: Transport, topics: Collection[str], committed: Committed | None) -> float:
         """Send what is there; return how long to wait for more, in seconds."""
         now = self._clock.now().timestamp()
+        if self._schedules.is_due(now):
+            self._handover.forget()  # what it sends is not told
         wait_s = await self._schedules.tick(now)
         rows: list[Row] = []
         if len(self._known) < _KNOWN_ROWS:
@@ -172,25 +186,31 @@ class Relay:
         return min(wait_s, max(0.001, self._looks_at_s - now), _DELETE_S if self._known else _POLL_S)
 
     async def _find(self, now: float) -> list[Row]:
-        """Read the rows to be sent: those that wait and, when it is time to look, those that are due."""
+        """Find the rows to be sent: those that wait and, when it is time to look, those that are due."""
+        looks, self._reading_s = now >= self._looks_at_s, 0.0
+        if not looks and (handed := self._handover.take()) is not None:
+            return handed
         known, now_ms = frozenset(self._known), int(now * 1000)
 
-        def find(connection: Connection) -> tuple[list[Row], float]:
-            rows = self._outbox.read(connection, known)
+        def find(connection: Connection) -> tuple[Waiting, list[Row], float]:
+            waiting = self._outbox.read(connection, known)
             if not looks:
-                return rows, math.inf
+                return waiting, [], math.inf
             due, next_ms = self._outbox.read_due(connection, known, now_ms)
             if due:
-                return rows + due, now
+                return waiting, due, now
             # Another replica may schedule something meanwhile, so it is looked at every second anyway.
-            return rows, min(now + _POLL_S, math.inf if next_ms is None else next_ms / 1000)
+            return waiting, [], min(now + _POLL_S, math.inf if next_ms is None else next_ms / 1000)
 
-        looks = now >= self._looks_at_s
         if looks:
             self._looks_at_s = now + _POLL_S
-        rows, looks_at_s = await self._store.read(find)
+        self._handover.forget()
+        begun = anyio.current_time()
+        waiting, due, looks_at_s = await self._store.read(find)
+        self._reading_s = anyio.current_time() - begun
+        self._handover.has_read(waiting.reached)
         self._looks_at_s = min(self._looks_at_s, looks_at_s)  # something may have been scheduled meanwhile
-        return rows
+        return waiting.rows + due
 
     async def _send(self, transport: Transport, rows: list[Row], topics: Collection[str], *, is_volatile: bool) -> None:
         """Store rows in the log, all in order. If that fails in the middle, all of them are sent again: twice is seen through, a gap not."""

@@ -66,6 +66,10 @@ class Schedules:
         self._move = f"UPDATE fissile_schedule SET expression = {mark}, next_ms = {mark} WHERE name = {mark} AND next_ms = {mark}"  # noqa: S608
         self._next_s = -inf
 
+    def is_due(self, now: float) -> bool:
+        """Tell whether a tick sends something, or may."""
+        return bool(self._schedules) and now >= self._next_s
+
     async def tick(self, now: float) -> float:
         """Send what is due; return how long nothing will be, in seconds.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -167,6 +167,28 @@ def raw(connection: Connection) -> sqlite3.Connection:
     found = connection.connection.dbapi_connection
     assert isinstance(found, sqlite3.Connection)
     return found
+
+
+def execute(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+    """Execute a statement of the runtime's own: SQLAlchemy's way to the driver takes ten times as long as the driver does.
+
+    Args:
+        connection: The connection.
+        sql: The statement.
+        parameters: Its parameters, of whatever types the columns are.
+
+    Raises:
+        DBAPIError: As SQLAlchemy would raise it.
+    """
+    driver = raw(connection)
+    try:
+        return driver.execute(sql, parameters)
+    except sqlite3.Error as error:
+        if not driver.in_transaction:
+            connection.invalidate(error)  # it was rolled back; a statement after that would commit by itself
+        raise DBAPIError.instance(
+            sql, None, error, sqlite3.Error, hide_parameters=True, connection_invalidated=connection.invalidated
+        ) from error
 
 
 def _as_error(text: str) -> DBAPIError:

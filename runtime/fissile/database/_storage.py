@@ -83,12 +83,11 @@ class ModuleStorage:
 
     async def keep(self, records: list[Outgoing | Scheduled]) -> None:
         """See `OpenStorage`."""
-        await self.store.run(lambda connection: self.statements.keep(connection, records))
-        self.wake(records)
+        self.wake(records, await self.store.run(lambda connection: self.statements.keep(connection, records)))
 
-    def wake(self, outgoing: Sequence[Outgoing | Scheduled] = ()) -> None:
-        """Tell the relay that something was committed."""
-        self._relay.wake(outgoing)
+    def wake(self, outgoing: Sequence[Outgoing | Scheduled] = (), first: int | None = None) -> None:
+        """Tell the relay that something was committed; see `Relay.wake`."""
+        self._relay.wake(outgoing, first)
 
     @asynccontextmanager
     async def transaction(self, bus: Queries | None = None) -> AsyncGenerator[Transaction]:
@@ -111,8 +110,8 @@ class ModuleStorage:
             raise
         with anyio.CancelScope(shield=True):
             if outgoing:
-                await opened.commit(lambda connection: self.statements.keep(connection, outgoing))
-                self.wake(outgoing)
+                first = await opened.commit(lambda connection: self.statements.keep(connection, outgoing))
+                self.wake(outgoing, first)
             else:
                 await opened.commit()
 

@@ -35,7 +35,8 @@ outbox = Table(
     # When it is due; null for what is to be sent at once, in the order of `seq`.
     Column("due_ms", BigInteger),
     Index("fissile_outbox_due", "due_ms"),
-    Index("fissile_outbox_next", "seq", sqlite_where=text("due_ms IS NULL"), postgresql_where=text("due_ms IS NULL")),
+    # SQLite finds those in the index above, whose entries of one due_ms are in the order of seq.
+    Index("fissile_outbox_next", "seq", postgresql_where=text("due_ms IS NULL")).ddl_if("postgresql"),
     sqlite_autoincrement=True,
 )
 """What is to be published and sent: a row commits with the effects of the handler that wrote it, and goes when the log has it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -29,6 +29,8 @@ from fissile.database._store import StoreTransaction
 if TYPE_CHECKING:
     from fissile._delivery.lifecycle import Delivery
     from fissile.database._storage import ModuleStorage
+
+T = TypeVar("T")
 
 _LOOK_AGAIN_S = (0.1, 0.3, 1.0)
 """When to look whether a transaction has happened whose commit was cut off, in seconds."""
@@ -98,15 +100,13 @@ class Unit:
         if opened is not None:
             await opened.rollback()
 
-    async def commit(self, last: Callable[[Connection], None]) -> None:
+    async def commit(self, last: Callable[[Connection], T]) -> T:
         """Do the last step of the handler's transaction and commit it, or do the step in a transaction of its own."""
         opened, self._open = self._open, None
         self._allow_calls()
         with anyio.CancelScope(shield=True):
-            if opened is None:
-                await self._storage.store.run(last)
-            else:
-                await opened.commit(last)
+            return await (self._storage.store.run(last) if opened is None else opened.commit(last))
+        raise AssertionError("nothing cancels the shield")
 
     def _allow_calls(self) -> None:
         if self._forbids is not None:
@@ -198,15 +198,15 @@ class Once:
             await unit.roll_back()
             raise self._lost(delivery)
 
-        def last(connection: Connection) -> None:
+        def last(connection: Connection) -> int | None:
             if epoch is not None:
                 statements.check_epoch(connection, *epoch)
             if delivery is not None and delivery.retried is not None:
                 statements.forget_error(connection, self.name, message_id)
-            statements.finish(connection, outgoing, self.name, message_id, outcome, now_ms)
+            return statements.finish(connection, outgoing, self.name, message_id, outcome, now_ms)
 
         try:
-            await unit.commit(last)
+            first = await unit.commit(last)
         except Repeated:
             return await self._look_up(message_id)
         except Fenced:
@@ -216,7 +216,7 @@ class Once:
         except CommitUnknown:
             return await self._find_out(message_id)
         if outgoing:
-            storage.wake(outgoing)
+            storage.wake(outgoing, first)
         return None
 
     def _lost(self, delivery: Delivery) -> PartitionLost:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from time import monotonic
 
 from fissile._errors import Unavailable
@@ -29,11 +30,13 @@ _STOP_S = 5.0
 """How long a consumer may take to leave its group and disconnect, in seconds."""
 
 
+_value = itemgetter(1)
+
+
 def _headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """Return the headers of a record. In Kafka a header may have no value, which other programs make use of; here it is empty then."""
-    for _, value in headers:
-        if value is None:
-            return tuple((name, value or b"") for name, value in headers)
+    if None in map(_value, headers):
+        return tuple((name, value or b"") for name, value in headers)
     return tuple(headers)  # type: ignore[arg-type]  # the loop has seen that none is None
 
 
