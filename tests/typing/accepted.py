@@ -20,6 +20,7 @@ from fissile import (
     Tap,
     Topic,
     connect,
+    gather,
 )
 
 
@@ -129,3 +130,15 @@ async def a_handler_stays_a_plain_function(bus: Bus) -> None:
 async def a_script_has_a_bus() -> None:
     async with connect() as bus:
         assert_type(await bus.execute(Run("c")), Report)
+
+
+async def compose(bus: Bus, queries: Queries) -> None:
+    async with gather(bus, timeout_s=1) as parts:
+        run, stopped = parts.execute(Run("python")), parts.try_execute(Stop("1"))
+        found, maybe = parts.ask(GetRun("1")), parts.try_ask(GetRun("1"))
+    assert_type(run.value, Report)
+    assert_type(stopped.value, None)
+    assert_type(found.value, Report | None)
+    assert_type(maybe.value, Report | None)
+    async with gather(queries, timeout_s=1) as asked:
+        assert_type(asked.ask(GetRun("1")).value, Report | None)
