@@ -9,6 +9,7 @@ from typing import Any, Literal
 from attrs import frozen
 
 from fissile import Contract, Topic
+from fissile._names import is_version
 
 GATEWAY = "gateway"
 PREFIX = "/api"
@@ -27,6 +28,7 @@ class Route:
         module: The name of the module.
         name: The name of the message or topic, such as `code-executor.run-code`.
         target: The class of the command or query, or the topic.
+        is_deprecated: Whether its contract says that it should no longer be used.
     """
 
     kind: Kind
@@ -35,6 +37,7 @@ class Route:
     module: str
     name: str
     target: type[Any] | Topic[Any]
+    is_deprecated: bool = False
 
     @property
     def summary(self) -> str:
@@ -56,14 +59,21 @@ def derive(contracts: Iterable[Contract]) -> tuple[Route, ...]:
             routes.append(_of_message("query", "GET", contract, query))
         for topic in (each for each in contract.topics if each.public):
             name = topic.name.partition(".")[2] or topic.name
-            path = f"{PREFIX}/{contract.name}/topics/{name}"
-            routes.append(Route("topic", "GET", path, contract.name, topic.name, topic))
+            path = f"{path_of(contract)}/topics/{name}"
+            routes.append(Route("topic", "GET", path, contract.name, topic.name, topic, contract.is_deprecated))
     return tuple(routes)
 
 
 def _of_message(kind: Kind, method: str, contract: Contract, message: type[Any]) -> Route:
     name = contract.name_of(message)
-    return Route(kind, method, f"{PREFIX}/{name.replace('.', '/', 1)}", contract.name, name, message)
+    path = f"{path_of(contract)}/{name.partition('.')[2]}"
+    return Route(kind, method, path, contract.name, name, message, contract.is_deprecated)
+
+
+def path_of(contract: Contract) -> str:
+    """Return what the paths of a contract begin with: `/api/orders`, and `/api/v2/orders` for its second version."""
+    version = "" if contract.version == 1 else f"/v{contract.version}"
+    return f"{PREFIX}{version}/{contract.base_name}"
 
 
 def nearby(path: str, routes: Iterable[Route]) -> str:
@@ -72,8 +82,8 @@ def nearby(path: str, routes: Iterable[Route]) -> str:
         return f"There is nothing at {path}."
     paths: dict[str, dict[str, Route]] = {}
     for route in routes:
-        paths.setdefault(route.module, {})[route.path] = route
-    module = path.removeprefix(f"{PREFIX}/").partition("/")[0]
+        paths.setdefault(_module_in(route.path), {})[route.path] = route
+    module = _module_in(path)
     if module not in paths:
         close = get_close_matches(module, paths, n=1)
         known = ", ".join(paths) or "none"
@@ -81,6 +91,12 @@ def nearby(path: str, routes: Iterable[Route]) -> str:
     close = get_close_matches(path, paths[module], n=1, cutoff=0.7)
     known = ", ".join(f"{route.method} {route.path}" for route in paths[module].values())
     return f"The module {module!r} has no route {path}.{_guess(close)} Its routes are: {known}."
+
+
+def _module_in(path: str) -> str:
+    """Return the module that a path names, with its version: `orders`, `v2/orders`."""
+    first, _, rest = path.removeprefix(f"{PREFIX}/").partition("/")
+    return f"{first}/{rest.partition('/')[0]}" if is_version(first) else first
 
 
 def _guess(close: list[str]) -> str:

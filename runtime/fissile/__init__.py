@@ -87,3 +87,5 @@ from fissile._settings import (
 )
 from fissile._tap import Tap as Tap
 from fissile._tap import Tapped as Tapped
+from fissile._trace import Trace as Trace
+from fissile._trace import current_trace as current_trace

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fissile._requests import Link
     from fissile._signatures import IdentityReader
     from fissile._tap import Position, Tap
+    from fissile._trace import Trace
     from fissile.abc import Outgoing
 
 R = TypeVar("R")
@@ -149,6 +150,7 @@ class Queries(msgspec.Struct, eq=False, weakref=True):
     _remote_chain: tuple[Link, ...] = ()
     _delivery: Delivery | None = None
     _identity: Identity | None = None
+    _trace: Trace | None = None
 
     def ask(self, query: Query[R]) -> Coroutine[Any, Any, R]:
         """Ask the one module that answers a query, and wait for its reply.

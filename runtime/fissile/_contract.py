@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime
 from typing import Any, Generic, TypeVar
 
 from fissile._messages import Command, DeclaredError, Event, Query, scopes_of
@@ -57,6 +58,22 @@ class Contract:
         name: The name of the module, in kebab-case, such as `code-executor`.
         messages: The commands, queries, events and errors, where the file is not the unit (several contracts in one file).
         topics: The topics, likewise.
+        version: The version of the contract. Several may be served side by side, each by a module of its own; from 2 on it is part of the name
+            (`orders-v2`), and of the gateway's paths (`/api/v2/orders/…`).
+        deprecated: Since or from when it should no longer be used; the gateway tells clients (RFC 9745).
+        sunset: When it is expected to go; the gateway tells clients (RFC 8594).
+        deprecation_url: Where clients read what to do instead.
+
+    A date means its beginning in UTC.
+
+    Attributes:
+        name: The name of the module, with the version from 2 on.
+        base_name: The name without the version.
+        deprecated_at: Since or from when it is deprecated, in UTC; None if it is not.
+        sunset_at: When it is expected to go, in UTC; None where that is not known.
+
+    Raises:
+        ValueError: The version is below 1, a time has no time zone, or there is a sunset before the deprecation, or without one.
     """
 
     def __init__(
@@ -65,12 +82,30 @@ class Contract:
         *,
         messages: Iterable[type] | None = None,
         topics: Iterable[Topic[Any]] | None = None,
+        version: int = 1,
+        deprecated: date | None = None,
+        sunset: date | None = None,
+        deprecation_url: str | None = None,
     ) -> None:
-        self.name = name
+        if version < 1:
+            raise ValueError(f"the version of the contract {name!r} is {version}; it has to be 1 or more")
+        self.base_name = name
+        self.version = version
+        self.name = name if version == 1 else f"{name}-v{version}"
+        self.deprecated_at = _moment(name, deprecated)
+        self.sunset_at = _moment(name, sunset)
+        self.deprecation_url = deprecation_url
+        if self.sunset_at is not None and (self.deprecated_at is None or self.sunset_at < self.deprecated_at):
+            raise ValueError(f"the contract {name!r} has a sunset, and is not deprecated before it; say since when")
         self.place = _caller_place()
         self.import_name: str = sys._getframe(1).f_globals.get("__name__", "__main__")
         self._messages = None if messages is None else tuple(messages)
         self._topics = None if topics is None else tuple(topics)
+
+    @property
+    def is_deprecated(self) -> bool:
+        """Whether it should no longer be used, now or from a time that is told."""
+        return self.deprecated_at is not None
 
     @property
     def has_file_of_its_own(self) -> bool:
@@ -127,6 +162,16 @@ class Contract:
             )
         found = (value for value in candidates if isinstance(value, type) and issubclass(value, base))
         return tuple(dict.fromkeys(found))
+
+
+def _moment(name: str, day: date | None) -> datetime | None:
+    if day is None:
+        return None
+    if not isinstance(day, datetime):
+        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    if day.tzinfo is None:
+        raise ValueError(f"the contract {name!r} names the time {day}, which has no time zone; write datetime(…, tzinfo=UTC)")
+    return day.astimezone(UTC)
 
 
 def _caller_place() -> tuple[str, int]:

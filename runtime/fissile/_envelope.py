@@ -14,6 +14,7 @@ from fissile._bus import Queries
 from fissile._codec import Codec, WireFormat
 from fissile._errors import InvalidMessage
 from fissile._identity import identity_of
+from fissile._trace import Trace, carried, trace_headers
 from fissile.abc import Headers, Outgoing
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Encoder:
         self._since = self._until = datetime.min.replace(tzinfo=UTC)
         self._time = ("ce_time", b"")
         # Those of a message and a caller that are the same each time: made once, since they cost as much as the rest of a call.
+        self.carried: Callable[[Queries, str, str], Trace | None] = carried
+        """Gives the trace that a message has to carry; see there. `_otel.py` puts its own here."""
         self._same: dict[tuple[str, str | None], tuple[Headers, Headers]] = {}
 
     def headers(
@@ -76,6 +79,9 @@ class Encoder:
             if identity is not None or signatures.is_required:
                 message = (message_id.encode(), name.encode(), b"" if caller is None else caller.encode())
                 headers = (*headers, signatures.sign(identity, message, body, valid_s))
+        trace = self.carried(bus, message_id, name)
+        if trace is not None:
+            headers = (*headers, *trace_headers(trace))
         if bus._handler is None:
             return headers
         return (

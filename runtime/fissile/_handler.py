@@ -26,6 +26,7 @@ from fissile._identity import NotAllowed, identity_of
 from fissile._isolation import current_bus, run_isolated
 from fissile._messages import DeclaredError
 from fissile._module import Handling, Middleware
+from fissile._trace import trace_fields, trace_of
 
 Kind = Literal["command", "query", "event"]
 
@@ -166,7 +167,12 @@ class Handler:
             self.name,
             what,
             exc_info=error,
-            extra={"fissile_module": self.module, "message_id": bus._message_id(), "attempt": bus._attempt},
+            extra={
+                "fissile_module": self.module,
+                "message_id": bus._message_id(),
+                "attempt": bus._attempt,
+                **trace_fields(trace_of(bus)),
+            },
         )
 
 

@@ -22,6 +22,7 @@ from fissile._codec import ENCODE_ERRORS
 from fissile._errors import CallRefused, DeadlineExceeded, InvalidMessage, MessageTooLarge, Overloaded
 from fissile._handler import Handler
 from fissile._isolation import current_bus, drive
+from fissile._trace import chain_begins
 
 Call = Callable[..., Coroutine[Any, Any, Any]]
 """Takes the caller's bus, the message, its id, the deadline of the chain and the key to the reply."""
@@ -200,6 +201,7 @@ async def _start_chain(
     call: Call, handler: Handler, timeout_s: float, bus: Queries, message: Any, message_id: str | None
 ) -> Any:
     """Begin a chain: under the deadline of the enclosing scope, or under one of its own where there is none."""
+    bus = chain_begins(bus)
     deadline = anyio.current_effective_deadline()
     if deadline != inf:
         return await call(bus, message, message_id, deadline)

@@ -1,7 +1,7 @@
 """The set-up of logs, in one place: stdlib logging everywhere, as coloured lines for a developer or one JSON object a line.
 
 Both show the same fields: what a record carries in `extra=`, and for a record made while a message is being handled its `module`,
-`message` and `message_id`. JSON is written here and not by structlog, because importing structlog imports rich, which takes longer than
+`message`, `message_id`, `trace_id` and `span_id`. JSON is written here and not by structlog, because importing structlog imports rich, which takes longer than
 the rest of the start; structlog renders the lines for people, and is imported with the first of them. Loggers that modules get from
 structlog go through stdlib logging, and so look the same.
 """
@@ -78,11 +78,15 @@ def fields_of_record(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _message_in_hand() -> dict[str, Any]:
-    isolation = sys.modules.get("fissile._isolation")
-    bus = None if isolation is None else isolation.current_bus.get(None)
-    if bus is None or bus._handler is None:
+    tracing = sys.modules.get("fissile._trace")
+    if tracing is None:
         return {}
-    return {"module": bus._handler.module, "message": bus._handler.name, "message_id": bus._message_id()}
+    trace = tracing.current_trace()
+    fields: dict[str, Any] = tracing.trace_fields(trace)
+    bus = tracing.current_bus.get(None)
+    if bus is None or bus._handler is None:
+        return fields
+    return {"module": bus._handler.module, "message": bus._handler.name, "message_id": bus._message_id(), **fields}
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

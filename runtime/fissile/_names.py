@@ -10,6 +10,8 @@ from typing import Any
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 
+_VERSION = re.compile(r"v[0-9]+\Z")
+
 
 def kebab_case(class_name: str) -> str:
     """Return `run-code` for `RunCode` and `http-error` for `HTTPError`."""
@@ -19,6 +21,11 @@ def kebab_case(class_name: str) -> str:
 def is_kebab_case(name: str) -> bool:
     """Tell whether a name consists of lower-case words joined by hyphens."""
     return _KEBAB.match(name) is not None
+
+
+def is_version(name: str) -> bool:
+    """Tell whether a name is that of a version, such as `v2`."""
+    return _VERSION.match(name) is not None
 
 
 def source_place(thing: Any) -> str:  # Any: a function, a class, whatever a developer declared

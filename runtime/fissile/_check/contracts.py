@@ -12,7 +12,7 @@ from fissile._codec import Codec, ErrorCodec
 from fissile._contract import Contract, Topic
 from fissile._errors import Fault
 from fissile._messages import Command, DeclaredError, Event, Request, fields_of, reply_type
-from fissile._names import is_kebab_case, kebab_case, place, source_place
+from fissile._names import is_kebab_case, is_version, kebab_case, place, source_place
 from fissile._signature import type_name
 from fissile._types import class_problems, type_problems
 
@@ -63,6 +63,9 @@ def check_contracts(contracts: Iterable[Contract], faults: list[Fault]) -> Catal
                     "Write it like 'code-executor'.",
                 )
             )
+        if is_version(contract.base_name):
+            what = f"The contract's name {contract.base_name!r} is that of a version, and would clash in the gateway's paths."
+            faults.append(Fault(what, where, "Call it otherwise; a version is Contract(name, version=2)."))
         if contract.has_file_of_its_own:
             first = files.setdefault((contract.place[0], True), contract)
             if first is not contract:

@@ -21,20 +21,30 @@ from fissile._requests import (
     encode_forbidden,
     outcome_name,
 )
-from fissile.abc import Outgoing, Record
+from fissile._trace import TRACEPARENT, trace_headers, trace_of
+from fissile.abc import Headers, Outgoing, Record
 
 _REPLIED = (OUTCOME, REPLIED.encode())
 
 
-def answer(request: Request, outcome: str, body: bytes) -> Outgoing:
-    """Return the record that carries an outcome to the caller."""
-    headers = ((CORRELATION, request.correlation), (OUTCOME, outcome.encode()))
+def answer(request: Request, outcome: str, body: bytes, trace: Headers = ()) -> Outgoing:
+    """Return the record that carries an outcome to the caller, with the headers of the trace that it is part of."""
+    headers = ((CORRELATION, request.correlation), (OUTCOME, outcome.encode()), *trace)
     return Outgoing(REPLIES_TOPIC, None, body, headers, request.partition)
 
 
-def answer_reply(request: Request, reply: bytes) -> Outgoing:
+def trace_of_answer(bus: Queries) -> Headers:
+    """Return the headers of the trace that an answer is part of; none where its request carried none."""
+    if bus._delivery is None or TRACEPARENT not in bus._delivery.headers:
+        return ()
+    trace = trace_of(bus)
+    return () if trace is None else trace_headers(trace)
+
+
+def answer_reply(request: Request, reply: bytes, trace: Headers = ()) -> Outgoing:
     """Return the record of a reply."""
-    return Outgoing(REPLIES_TOPIC, None, reply, ((CORRELATION, request.correlation), _REPLIED), request.partition)
+    headers = ((CORRELATION, request.correlation), _REPLIED, *trace)
+    return Outgoing(REPLIES_TOPIC, None, reply, headers, request.partition)
 
 
 def answer_invalid(request: Request, error: InvalidMessage) -> Outgoing:
@@ -42,15 +52,15 @@ def answer_invalid(request: Request, error: InvalidMessage) -> Outgoing:
     return answer(request, INVALID, error.reason.encode())
 
 
-def answer_failure(request: Request, delivery: Delivery, failure: Exception) -> Outgoing:
+def answer_failure(request: Request, delivery: Delivery, failure: Exception, trace: Headers = ()) -> Outgoing:
     """Return the record of a declared error, or of a handler that failed."""
     if isinstance(failure, DeclaredError):
         codec = delivery.subscription.handler.errors[type(failure)]
-        return answer(request, outcome_name(failure), codec.encode(failure))
+        return answer(request, outcome_name(failure), codec.encode(failure), trace)
     if isinstance(failure, Forbidden):
-        return answer(request, *encode_forbidden(failure))
+        return answer(request, *encode_forbidden(failure), trace)
     assert isinstance(failure, HandlerFailed), failure
-    return answer(request, FAILED, encode_failure(failure))
+    return answer(request, FAILED, encode_failure(failure), trace)
 
 
 def bus_of(delivery: Delivery) -> Queries:

@@ -19,7 +19,7 @@ from attrs import define, field
 from fissile._bounds import holds_slot
 from fissile._bus import Queries
 from fissile._clock import Environment
-from fissile._delivery.answers import answer, answer_failure, answer_invalid, answer_reply, bus_of
+from fissile._delivery.answers import answer, answer_failure, answer_invalid, answer_reply, bus_of, trace_of_answer
 from fissile._delivery.dead_letters import DeadLetter, bury, shorten, tombstone, write
 from fissile._delivery.held_keys import HeldKeys, KeyParked
 from fissile._delivery.lifecycle import Delivery, State, Step
@@ -45,6 +45,7 @@ from fissile._messages import DeclaredError
 from fissile._parking import loop_time
 from fissile._requests import INVALID, Request
 from fissile._retry import Retry
+from fissile._trace import trace_id_in
 from fissile.abc import Outgoing, Stored, Transport
 
 _logger = logging.getLogger("fissile.delivery")
@@ -157,8 +158,8 @@ class Attempts:
                 raise
             if isinstance(failure, InvalidMessage):
                 return answer_invalid(request, failure)
-            return answer_failure(request, delivery, failure)
-        return answer_reply(request, reply)
+            return answer_failure(request, delivery, failure, trace_of_answer(bus))
+        return answer_reply(request, reply, trace_of_answer(bus))
 
     def _send_answer(self, delivery: Delivery, reply: Outgoing) -> bool:
         """Store a reply; the request is done when it is stored, or when it turns out that it cannot be.
@@ -390,6 +391,7 @@ class Attempts:
                 "partition": record.partition,
                 "offset": record.offset,
                 "attempt": delivery.failures,
+                "trace_id": trace_id_in(delivery.headers),
             },
         )
 
