@@ -14,8 +14,10 @@ from fissile_gateway._auth import authenticator_of
 from fissile_gateway._commands import Commands, operations_routes
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
+from fissile_gateway._deprecation import deprecations
 from fissile_gateway._exchange import Gateway
 from fissile_gateway._health import health
+from fissile_gateway._metrics_page import metrics_page
 from fissile_gateway._operations import Operations
 from fissile_gateway._pages import find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
@@ -23,6 +25,7 @@ from fissile_gateway._repeats import Repeats
 from fissile_gateway._responses import exchange
 from fissile_gateway._routes import derive, nearby
 from fissile_gateway._settings import GatewaySettings
+from fissile_gateway._spans import request_spans
 from fissile_gateway._stream import Streams
 from fissile_gateway._twin import Twins
 from fissile_gateway._views import make_view
@@ -64,6 +67,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
         )
     quart.register_blueprint(health(process))
     quart.register_blueprint(operations_routes(operations))
+    quart.register_blueprint(metrics_page(process, settings))
     for blueprint in pages.blueprints:
         quart.register_blueprint(blueprint)
 
@@ -75,7 +79,19 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
         return _answer(problem_of(error))
 
     quart.register_error_handler(Exception, on_error)
-    return Gateway(quart, pages.mounts, settings, ids.new, bus, authenticator, operations.finish)
+    gateway = Gateway(
+        quart,
+        pages.mounts,
+        settings,
+        ids.new,
+        bus,
+        authenticator,
+        operations.finish,
+        deprecated=deprecations(process.contracts),
+        spans=request_spans(),
+    )
+    gateway.forget = process.metrics.add(lambda: gateway.metrics.metrics(gateway))
+    return gateway
 
 
 def _quart() -> Quart:

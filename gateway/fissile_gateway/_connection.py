@@ -67,6 +67,8 @@ class Connection(ASGIHTTPConnection):
             else:
                 await self._send_response(send, response)
         finally:
+            if request.url_rule is not None:
+                exchange.route = request.url_rule.rule
             if exchange.close is not None:
                 with anyio.CancelScope(shield=True):
                     await exchange.close()

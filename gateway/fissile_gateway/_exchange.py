@@ -9,17 +9,27 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
-from fissile import Bus, Identity
+from fissile import Bus, Identity, Trace
+from fissile._trace import ambient, begin_trace, read_trace
+from fissile_gateway._access_log import AccessLog, status_of
 from fissile_gateway._auth import API_KEY, AUTHORIZATION, Authenticator, OnFailedAuthentication, made_private
+from fissile_gateway._mounts import Mounts
 from fissile_gateway._problems import MEDIA_TYPE, Problem, came_late, deadline_exceeded, internal_error, overloaded
+from fissile_gateway._request_metrics import RequestMetrics
 from fissile_gateway._settings import GatewaySettings
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from fissile_gateway._spans import RequestSpans
 
 Message = MutableMapping[str, Any]  # Any, here and below: ASGI's own
 Scope = MutableMapping[str, Any]
@@ -32,9 +42,10 @@ EXCHANGE = "fissile.exchange"
 """Where a scope has its `Exchange`."""
 
 PROBES = ("/livez", "/readyz")
+OWN_CREDENTIALS = (*PROBES, "/metrics")
+"""Where nobody is who a token of the application's says: what is asked there is for operators."""
+
 CREDENTIAL_REFUSED = 401
-CLIENT_GONE = 499
-"""What the access log says where nobody was there to be answered (nginx began it)."""
 
 _CREDENTIALS = frozenset({AUTHORIZATION, API_KEY})
 _FIELDS = _CREDENTIALS | {
@@ -46,6 +57,8 @@ _FIELDS = _CREDENTIALS | {
     b"if-none-match",
     b"idempotency-key",
     b"prefer",
+    b"traceparent",
+    b"tracestate",
 }
 """The fields of a request that are looked at; most are passed over with one question."""
 
@@ -59,7 +72,6 @@ _COMMAND_FIELDS: Fields = (*_API_FIELDS, (b"cache-control", b"no-store"))
 _VARY: Fields = ((b"vary", b"Authorization, X-API-Key"),)
 
 _logger = logging.getLogger("fissile.gateway")
-_access = logging.getLogger("fissile.gateway.access")
 
 
 class Exchange:
@@ -71,6 +83,11 @@ class Exchange:
         identity: Who asks; None where nobody looks at that.
         expires: Until when that is so, in seconds since 1970.
         bus: Calls modules for who asks.
+        trace: Where it stands in its trace.
+        route: The route that answers it, as it is declared; None where its path leads nowhere.
+        sent_bytes: The size of what was sent of the answer's body.
+        is_stream: Whether the answer is an event stream.
+        span: Its span, where a tracer is configured.
         media_type: The field Content-Type.
         encoding: The field Content-Encoding.
         if_none_match: The field If-None-Match; several are joined, here and below.
@@ -103,13 +120,18 @@ class Exchange:
         "is_done",
         "is_gone",
         "is_read",
+        "is_stream",
         "length",
         "listeners",
         "media_type",
         "prefer",
         "request_id",
+        "route",
         "scope",
+        "sent_bytes",
+        "span",
         "status",
+        "trace",
     )
 
     def __init__(self, gateway: Gateway, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -119,6 +141,11 @@ class Exchange:
         self.identity = gateway.anonymous
         self.expires = math.inf
         self.bus = gateway.bus
+        self.trace: Trace | None = None
+        self.route: str | None = None
+        self.sent_bytes = 0
+        self.is_stream = False
+        self.span: Span | None = None
         self.media_type: bytes | None = None
         self.encoding: bytes | None = None
         self.if_none_match: bytes | None = None
@@ -135,6 +162,8 @@ class Exchange:
         self.close: Callable[[], Coroutine[Any, Any, None]] | None = None
         self._holds_place = False
         self._listening: anyio.CancelScope | None = None
+        traceparent: bytes | None = None
+        tracestate: bytes | None = None
         # One look at each field: Quart's own headers cost a microsecond for each question.
         for name, value in headers:
             if name not in _FIELDS:
@@ -159,6 +188,12 @@ class Exchange:
                 )
             elif name == b"prefer":
                 self.prefer = value if self.prefer is None else b"%s, %s" % (self.prefer, value)
+            elif name == b"traceparent":
+                traceparent = value if traceparent is None else b""  # of two, none counts
+            elif name == b"tracestate":
+                tracestate = value if tracestate is None else b"%s,%s" % (tracestate, value)
+        if traceparent and gateway.accepts_traces:
+            self.trace = read_trace(traceparent, tracestate)
 
     def hold_place(self) -> None:
         """Take a place among the requests at once."""
@@ -178,6 +213,7 @@ class Exchange:
             close: Closes what it holds open.
         """
         self.release()
+        self.is_stream = True
         self.scope.deadline = math.inf
         self.close = close
 
@@ -226,6 +262,7 @@ class Gateway:
         requests: How many requests are in progress, streams not counted.
         draining: Set when the gateway ends; open streams end with it.
         max_body_bytes: The size that a request's body may have.
+        forget: Takes the gateway's metrics from those of the process, when it ends.
         listeners: Where the tasks run that listen to clients; each request has a group of its own where there is none.
         bus: Calls modules for who does not say who they are.
         anonymous: Who that is; None where nobody looks at who asks.
@@ -240,6 +277,8 @@ class Gateway:
         bus: Calls modules.
         authenticator: Tells who asks; None where nobody looks at that.
         finish: Waits until nothing is being done whose client does not wait.
+        deprecated: Fields of answers, by what their paths begin with; see `deprecations`.
+        spans: Makes the spans of requests, where a tracer is configured.
     """
 
     def __init__(
@@ -251,6 +290,9 @@ class Gateway:
         bus: Bus,
         authenticator: Authenticator | None,
         finish: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        deprecated: Mapping[str, Fields] | None = None,
+        spans: RequestSpans | None = None,
     ) -> None:
         self.quart = quart
         self.authenticator = authenticator
@@ -267,7 +309,13 @@ class Gateway:
         self.requests = 0
         self.draining = anyio.Event()
         self.listeners: TaskGroup | None = None
-        self._mounts = dict(mounts)
+        self.accepts_traces = settings.accept_traces
+        self.metrics = RequestMetrics()
+        self._mounts = Mounts(quart, mounts)
+        self._deprecated = deprecated or {}
+        self._spans = spans
+        self._log = AccessLog(settings).write
+        self.forget: Callable[[], None] = lambda: None
         self.max_body_bytes = settings.max_body_bytes
         self._limit = settings.requests_at_once
         self._timeout_s = settings.request_timeout_s
@@ -299,9 +347,10 @@ class Gateway:
         if scope["type"] == "http":
             await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self.quart(scope, receive, send)
+            await self._mounts.lifespan(scope, receive, send)
         else:
-            app, scope = self._choose(_path(scope), scope)
+            path = _path(scope)
+            app, scope, _ = self._mounts.choose(path, scope)
             if app is self.quart and not await self._admit(scope, send):
                 return
             await app(scope, receive, send)
@@ -315,11 +364,18 @@ class Gateway:
         await send({"type": "websocket.close", "code": 1008})
         return False
 
-    def _choose(self, path: str, scope: Scope) -> tuple[ASGIApp, Scope]:
-        for prefix, app in self._mounts.items():
-            if path == prefix or path.startswith(f"{prefix}/"):
-                return app, {**scope, "root_path": f"{scope.get('root_path', '')}{prefix}"}
-        return self.quart, scope
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Gateway]:
+        """Run the startup of the gateway's routes and of what is mounted in it, and in the end their shutdown.
+
+        For an application that mounts the gateway and passes no lifespan on, as few do. Streams end when the block does.
+        """
+        async with self._mounts.running({}):
+            try:
+                yield self
+            finally:
+                self.drain()
+                self.forget()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
@@ -329,12 +385,22 @@ class Gateway:
         own_fields = self._page_fields
         if path.startswith("/api/"):
             own_fields = self._command_fields if scope["method"] == "POST" else self._api_fields
+            for prefix, fields in self._deprecated.items():
+                if path.startswith(prefix):
+                    own_fields = (*own_fields, *fields)
+        if self._spans is not None:
+            self._spans.begin(exchange, scope, path)
+        elif exchange.trace is None:
+            exchange.trace = begin_trace(self._new_id())
+        outer_trace = ambient.set(exchange.trace)
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 fields = [*message["headers"], *own_fields, (b"x-request-id", exchange.request_id.encode())]
                 message["headers"] = fields if exchange.identity is self.anonymous else made_private(fields)
+            else:
+                exchange.sent_bytes += len(message.get("body", b""))
             try:
                 await send(message)
             except OSError:
@@ -354,17 +420,24 @@ class Gateway:
                     await self._run(scope, receive, send_on, exchange, path)
         finally:
             exchange.release()
-            _log(scope, path, exchange, began)
+            ambient.reset(outer_trace)
+            status, duration_s = status_of(exchange), perf_counter() - began
+            self.metrics.count(exchange.route, scope["method"], status, duration_s, is_stream=exchange.is_stream)
+            self._log(scope, path, exchange, began)
+            if self._spans is not None:
+                self._spans.end(exchange, scope["method"], status)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, path: str) -> None:
-        app, scope = self._choose(path, scope) if self._mounts else (self.quart, scope)
+        app = self.quart
+        if self._mounts:
+            app, scope, exchange.route = self._mounts.choose(path, scope)
         scope[EXCHANGE] = exchange
         problem: Problem | None = None
         try:
             exchange.scope.deadline = anyio.current_time() + self._timeout_s
             with exchange.scope:
-                # A mounted application has credentials of its own, and a probe has none.
-                if exchange.credentials is not None and app is self.quart and path not in PROBES:
+                # A mounted application and /metrics have credentials of their own, and a probe has none.
+                if exchange.credentials is not None and app is self.quart and path not in OWN_CREDENTIALS:
                     problem = await self._authenticate(exchange, scope)
                 if problem is None:
                     await app(scope, receive, send)
@@ -404,22 +477,3 @@ def _path(scope: Scope) -> str:
     """Return the path below the point where the gateway is mounted."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
-
-
-def _log(scope: Scope, path: str, exchange: Exchange, began: float) -> None:
-    if not _access.isEnabledFor(logging.INFO):
-        return
-    status = CLIENT_GONE if exchange.is_gone and not exchange.status else exchange.status
-    method = scope["method"]
-    # Made by hand: `Logger.info` would look for the line that calls it, which takes as long as all the rest and is always this one.
-    record = logging.LogRecord(_access.name, logging.INFO, __file__, 0, "%s %s %s", (method, path, status), None)
-    record.__dict__.update(
-        method=method,
-        path=path,
-        status=status,
-        duration_ms=round((perf_counter() - began) * 1000, 3),
-        request_id=exchange.request_id,
-    )
-    if exchange.identity is not None and exchange.identity.is_authenticated:
-        record.__dict__["subject"] = exchange.identity.subject
-    _access.handle(record)

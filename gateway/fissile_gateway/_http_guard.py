@@ -31,6 +31,7 @@ class ServerSettings:
         max_head_fields: Number of field lines in a head.
         max_body_bytes: Size of a request's body, whether announced or chunked.
         drain_s: Time for requests in progress to finish when the server drains; what remains is cut off.
+        listen_fds: Sockets that are listening already, as file descriptors, to be used instead of host and port.
     """
 
     host: str = "127.0.0.1"
@@ -45,6 +46,7 @@ class ServerSettings:
     max_head_fields: int = attrs.field(default=100, validator=attrs.validators.gt(0))
     max_body_bytes: int = attrs.field(default=1024 * 1024, validator=attrs.validators.ge(0))
     drain_s: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
+    listen_fds: tuple[int, ...] = ()
 
 
 class Refusal(Exception):

@@ -53,7 +53,9 @@ async def serve(
         StartupFailed: It cannot listen, or the application's own routes cannot be imported.
     """
     from fissile_gateway._descriptors import allow_connections
+    from fissile_gateway._request_metrics import of_server
     from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
+    from fissile_gateway._server import StartupFailed as ApplicationFailed
 
     gateway = create_app(bus, process, settings, ids=ids, clock=clock)
     finish_by = math.inf
@@ -69,6 +71,7 @@ async def serve(
             keep_alive_s=settings.keep_alive_s,
             write_timeout_s=settings.write_timeout_s,
             drain_s=settings.finish_s,
+            listen_fds=settings.listen_fds,
         ),
     )
 
@@ -83,6 +86,7 @@ async def serve(
         lifespan.started(_url(*address))
 
     failure: StartupFailed | None = None
+    forget = process.metrics.add(lambda: of_server(server.statistics))
     async with anyio.create_task_group() as tasks:
         gateway.listeners = tasks
         tasks.start_soon(drain)
@@ -90,6 +94,9 @@ async def serve(
             await server.serve(started=started)
             with anyio.CancelScope(deadline=finish_by):
                 await gateway.finish()
+        except ApplicationFailed as error:
+            fault = Fault(f"The gateway cannot start: {error}.", settings.routes, "See the log of that application.")
+            failure = StartupFailed((fault,))
         except PortTaken:
             failure = _cannot_listen(settings, f"the port {settings.port} of {settings.host} is taken")
         except OSError as error:
@@ -98,6 +105,9 @@ async def serve(
             failure = _cannot_listen(
                 settings, f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error})"
             )
+        finally:
+            forget()
+            gateway.forget()
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -19,6 +19,7 @@ the rules for requests, and the application's side; nothing else imports them.
 
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -152,6 +153,8 @@ class HttpServer:
             raise StartupFailed(lifespan.failure)
 
     async def _listen(self) -> list[socket.socket]:
+        if self.settings.listen_fds:
+            return _inherited(self.settings.listen_fds)
         host, port = self.settings.host, self.settings.port
         listeners: list[socket.socket] = []
         try:
@@ -243,6 +246,23 @@ class HttpServer:
         finally:
             self.turned_away -= 1
             stream.close()
+
+
+def _inherited(descriptors: tuple[int, ...]) -> list[socket.socket]:
+    """Take over sockets that somebody else has opened; several processes may accept from one."""
+    listeners: list[socket.socket] = []
+    try:
+        for descriptor in descriptors:
+            # A copy: a gateway that is started again finds the original as it was.
+            listener = socket.socket(fileno=os.dup(descriptor))
+            listeners.append(listener)
+            listener.settimeout(0)
+            if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise OSError(errno.EINVAL, f"the socket {descriptor} of FISSILE_LISTEN_FDS is not listening")
+    except OSError:
+        _close_all(listeners)
+        raise
+    return listeners
 
 
 def _close_all(listeners: list[socket.socket]) -> None:

@@ -8,7 +8,7 @@ from attrs import Attribute, frozen
 
 from fissile import ModuleSettings, secret, setting
 
-_AT_LEAST = {"port": 0, "max_body_bytes": 0, "jwt_skew_s": 0, "jwks_pause_s": 0}
+_AT_LEAST = {"port": 0, "max_body_bytes": 0, "jwt_skew_s": 0, "jwks_pause_s": 0, "access_log_share": 0}
 _PORT_MAX = 65535
 _ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
@@ -62,6 +62,19 @@ class GatewaySettings(ModuleSettings):
     operation_bytes: int = setting(
         16 * 1024 * 1024, "How much memory outcomes may take, in bytes; the least recently used go first."
     )
+    access_log: bool = setting(default=True, help="Whether each request is told in the log when it has been answered.")
+    access_log_share: float = setting(
+        1.0, "The share of answered requests that is told there, from 0 to 1; errors always are."
+    )
+    accept_traces: bool = setting(
+        default=True, help="Whether a client's traceparent and tracestate (W3C) are gone on with; a new trace begins otherwise."
+    )
+    metrics_token: str = secret(
+        "", "The token that /metrics wants; without one it is open only where the gateway listens to its own machine alone."
+    )
+    listen_fds: tuple[int, ...] = setting(
+        (), "Sockets that are listening already, as file descriptors, to be used instead of host and port."
+    )
     finish_s: float = setting(
         8.0, "How long requests in progress may take when the process drains, in seconds; below FISSILE_DRAIN_S."
     )
@@ -94,6 +107,8 @@ class GatewaySettings(ModuleSettings):
                 raise ValueError(
                     f"{attribute.name} is {value}; it has to be {'positive' if lowest is None else f'{lowest} or more'}"
                 )
+        if not 0 <= self.access_log_share <= 1:
+            raise ValueError(f"access_log_share is {self.access_log_share}; it has to be from 0 to 1")
         if self.port > _PORT_MAX:
             raise ValueError(f"port is {self.port}; the highest is {_PORT_MAX}")
         self._check_tokens()
@@ -116,4 +131,4 @@ class GatewaySettings(ModuleSettings):
 
 def _numbers() -> list[Attribute[Any]]:
     fields: tuple[Attribute[Any], ...] = getattr(GatewaySettings, "__attrs_attrs__", ())
-    return [field for field in fields if isinstance(field.default, (int, float))]
+    return [field for field in fields if isinstance(field.default, (int, float)) and not isinstance(field.default, bool)]

@@ -66,6 +66,9 @@ from fissile._messages import Command as Command
 from fissile._messages import DeclaredError as DeclaredError
 from fissile._messages import Event as Event
 from fissile._messages import Query as Query
+from fissile._metrics import Metric as Metric
+from fissile._metrics import Metrics as Metrics
+from fissile._metrics import Sample as Sample
 from fissile._module import Handling as Handling
 from fissile._module import Middleware as Middleware
 from fissile._module import Module as Module

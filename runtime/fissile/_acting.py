@@ -77,6 +77,7 @@ def of_handler(bus: B, identity: Identity) -> B:
         _remote_chain=bus._remote_chain,
         _delivery=bus._delivery,
         _identity=identity,
+        _trace=bus._trace,
         _own=bus._own if isinstance(bus, ActingQueries) else bus,
     )
     return cast("B", acting)

@@ -16,8 +16,9 @@ from fissile._clock import Environment
 from fissile._contract import Contract
 from fissile._delivery.dead_letters import DeadLetter
 from fissile._errors import CallRefused, Fault, StartupFailed
+from fissile._metrics import Metric
 from fissile._module import Middleware, Module
-from fissile._process import Check
+from fissile._process import Check, Process
 from fissile._remote import RemoteStatistics
 from fissile._running import ModuleStatistics, Running
 from fissile._settings import Origin, Settings, Sources, load
@@ -221,6 +222,14 @@ class App:
     def checks(self) -> tuple[Check, ...]:
         """Return what has to be well for the process to be ready, and whether it is."""
         return self._live().checks()
+
+    def description(self) -> Process:
+        """Return what the workers of this process are told of it: its contracts, its modules, its checks, its metrics."""
+        return self._live().process()
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return what the process measures, read now; docs/operations.md lists it."""
+        return self._live().metrics.collect()
 
     def statistics(self) -> dict[str, ModuleStatistics]:
         """Return what each module has done in this process."""

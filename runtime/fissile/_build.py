@@ -5,11 +5,12 @@ All choices are made here, once, at start. What is off is absent from the result
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from contextvars import Context
 from random import Random, SystemRandom
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from attrs import field, frozen
@@ -46,6 +47,9 @@ from fissile._signatures import IN_PROCESS, IdentityReader, Signatures
 from fissile._storage import Effects, OpenStorage, StorageContext
 from fissile._tap import Position, Tap, parse_position
 from fissile.abc import Start, TopicSpec, Transport
+
+if TYPE_CHECKING:
+    from fissile._otel import Spans
 
 REPLY_RETENTION_S = 3600.0
 DEAD_LETTER_RETENTION_S = 86_400.0
@@ -109,6 +113,7 @@ class LiveModule:
     storage: OpenStorage | None = None
     handlers: dict[type, Handler] = field(factory=dict[type, Handler])
     gates: dict[str, Gate] = field(factory=dict[str, Gate])
+    slots: dict[str, Slots] = field(factory=dict[str, Slots])
 
     @property
     def name(self) -> str:
@@ -198,6 +203,9 @@ class Builder:
         self.middleware = middleware
         self.signatures = signatures_of(catalog, settings, environment.clock, is_shared=transport.shared)
         self.encoder = Encoder(application, settings.wire, environment.clock.now, self.signatures)
+        self.spans = _spans(settings)
+        if self.spans is not None:
+            self.encoder.carried = self.spans.carried
         self.is_loopback = is_loopback
         self.repeats = repeats
         self.is_cancelled = cancellation_test()
@@ -220,6 +228,7 @@ class Builder:
     def build_handlers(self, module: LiveModule) -> Deliveries:
         """Build a module's handlers; return what is done with the records of its topics."""
         commands, queries = Slots(self.settings.commands_running), Slots(self.settings.queries_running)
+        module.slots.update(command=commands, query=queries)
         threads = anyio.CapacityLimiter(self.settings.threads)
         turns = Turns()
         deliveries = Deliveries(self._unknown(module, commands))
@@ -243,6 +252,7 @@ class Builder:
             scopes: tuple[str, ...] = getattr(message, "required_scopes", ())
             if scopes:
                 handler.call, handler.call_alone = guarded(handler.name, scopes, handler.call), None
+            self._trace(handler)
             bears_repeats = declared.idempotent or module.storage is not None
             called = Subscription(name, handler, declared.retry, handler.order_key is not None, bears_repeats)
             deliveries.requests[handler.name] = called
@@ -258,8 +268,14 @@ class Builder:
                 namesakes = sum(each.name.partition("#")[0] == name for each in siblings)
                 name = f"{name}#{namesakes + 1}" if namesakes else name
                 _join(module, handler, f"{name} {handler.name}", "each" if declaration.idempotent else "once")
+                self._trace(handler)
                 siblings.append(Subscription(name, handler, declaration.retry, ordered=True, bears_repeats=True))
         return deliveries
+
+    def _trace(self, handler: Handler) -> None:
+        """Have a span made of each run of a handler, where there is a tracer."""
+        if self.spans is not None:
+            handler.call, handler.call_alone = self.spans.handling(handler, handler.call), None
 
     def _unknown(self, module: LiveModule, slots: Slots) -> Subscription:
         """Build what takes records that are no message of their topic: it fails at once, so that they become dead letters."""
@@ -368,7 +384,8 @@ class Builder:
             errors={error.__name__: codec for error, codec in self._error_codecs(name, message).items()},
             order_key=order_key(message),
         )
-        return remote_route(target, self.remote, gate, default_timeout_s=timeout_s, depth_limit=depth_limit)
+        route = remote_route(target, self.remote, gate, default_timeout_s=timeout_s, depth_limit=depth_limit)
+        return route if self.spans is None else self.spans.calling(name, target.topic, route)
 
     def _reply_codec(self, name: str, message: type) -> Codec[Any]:
         reply = self.catalog.replies.get(message)
@@ -440,6 +457,19 @@ class Builder:
                 commit_interval_s=self.settings.commit_interval_s,
             ),
         )
+
+
+def _spans(settings: Settings) -> Spans | None:
+    """Return what makes spans; None where the application has configured no tracer, and then nothing is imported."""
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from fissile._otel import Spans, tracer_in_use
+
+    tracer = tracer_in_use()
+    if tracer is None:
+        return None
+    scheme = settings.bus.partition(":")[0]
+    return Spans(tracer, scheme if scheme == "kafka" else f"fissile_{scheme}")
 
 
 def _absent(module: str, name: str) -> Callable[[Queries, Any, str | None], Coroutine[Any, Any, Any]]:

@@ -109,7 +109,7 @@ def _common(settings: Settings, *, uses_kafka: bool) -> Tree:
         "depends_on": {service: {"condition": "service_healthy"} for service in needed},
         "init": True,
         "restart": "unless-stopped",
-        "stop_grace_period": f"{math.ceil(settings.drain_s) + _LONGER_THAN_DRAIN_S}s",
+        "stop_grace_period": f"{math.ceil(settings.drain_delay_s + settings.drain_s) + _LONGER_THAN_DRAIN_S}s",
         "read_only": True,
         "tmpfs": ["/tmp"],  # noqa: S108 -- the container's own
         "cap_drop": ["ALL"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
@@ -14,6 +15,7 @@ E = TypeVar("E", bound=Event)
 C = TypeVar("C")
 
 DAY_S = 86_400.0
+_URL = re.compile(r"[!#-;=?-~]+")
 
 
 class Topic(Generic[E]):
@@ -95,6 +97,8 @@ class Contract:
         self.deprecated_at = _moment(name, deprecated)
         self.sunset_at = _moment(name, sunset)
         self.deprecation_url = deprecation_url
+        if deprecation_url is not None and not _URL.fullmatch(deprecation_url):
+            raise ValueError(f"the contract {name!r} names {deprecation_url!r}, which is no URL that can stand in a field of HTTP")
         if self.sunset_at is not None and (self.deprecated_at is None or self.sunset_at < self.deprecated_at):
             raise ValueError(f"the contract {name!r} has a sunset, and is not deprecated before it; say since when")
         self.place = _caller_place()

@@ -8,6 +8,7 @@ import anyio
 import msgspec
 
 from fissile._contract import Contract
+from fissile._metrics import Metrics
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -34,6 +35,7 @@ class Process(msgspec.Struct, frozen=True):
         max_message_bytes: The size that a message may have.
         is_dev: Whether it runs for a developer, reachable from this machine only, where less is refused.
         checks: Tells what has to be well for the process to be ready, and whether it is.
+        metrics: What the process measures; a worker may add its own.
     """
 
     application: str
@@ -44,6 +46,7 @@ class Process(msgspec.Struct, frozen=True):
     max_message_bytes: int
     is_dev: bool
     checks: Callable[[], tuple[Check, ...]]
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
 
 
 class Lifespan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import anyio
 import anyio.abc
 import msgspec
 
+from fissile._bounds import Gate
 from fissile._build import Builder, LiveModule, arguments_of, open_letter_box, open_resources, topic_specs
 from fissile._bus import Bus, Queries, Routes
 from fissile._check import Catalog, ModulePlan
@@ -20,6 +21,8 @@ from fissile._delivery.consumer import Consumer, ConsumerStatistics
 from fissile._delivery.letter_box import LetterBox
 from fissile._handler import only_leaf
 from fissile._isolation import run_isolated
+from fissile._metrics import Metric, Metrics
+from fissile._metrics_of_process import of_bounds, of_modules, of_outboxes, of_process, of_remote, of_restarts
 from fissile._process import Check, Lifespan, Process
 from fissile._remote import Remote, RemoteStatistics
 from fissile._signature import Signature
@@ -77,6 +80,9 @@ class Running:
         self._drain = anyio.Event()
         self._ended = anyio.Event()
         self._is_ready = False
+        self._outside_gates: dict[str, Gate] = {}
+        self.metrics = Metrics()
+        self.metrics.add(self._measured)
         self._transport: Transport
         self._remote: Remote | None = None
         self.failure: BaseException | None = None
@@ -190,7 +196,7 @@ class Running:
                     self._catalog.name_of,
                 )
                 live = await open_resources(
-                    plan, values, app.overrides, self._environment, self._process(), stack, context
+                    plan, values, app.overrides, self._environment, self.process(), stack, context
                 )
                 self._modules.append(live)
             self._build()
@@ -200,6 +206,9 @@ class Running:
                 self._ready.set()
                 await self._drain.wait()
                 self._is_ready = False
+                if app.settings.drain_delay_s > 0 and not app.is_dev:
+                    # Who sends requests here has to notice first that it should no longer.
+                    await self._environment.clock.sleep(app.settings.drain_delay_s)
                 await self._drain_tasks()
                 tasks.cancel_scope.cancel()
                 # From here on resources close; one that does not come to an end is cancelled.
@@ -220,7 +229,7 @@ class Running:
         self._remote = builder.remote
         built = [(module, builder.build_handlers(module)) for module in self._modules]
         outside = Routes(None)
-        builder.fill_routes(outside, self._modules, {})
+        builder.fill_routes(outside, self._modules, self._outside_gates)
         self.bus = Bus(outside)
         for module, deliveries in built:
             builder.fill_routes(module.routes, self._modules, module.gates)
@@ -307,7 +316,8 @@ class Running:
 
         tasks.start_soon(self._supervisor.keep, f"worker {lifespan.name}", work)
 
-    def _process(self) -> Process:
+    def process(self) -> Process:
+        """Return what workers are told of the process."""
         app = self._app
         return Process(
             application=app.name,
@@ -318,7 +328,17 @@ class Running:
             max_message_bytes=app.settings.max_message_bytes,
             is_dev=app.is_dev,
             checks=self.checks,
+            metrics=self.metrics,
         )
+
+    def _measured(self) -> Iterator[Metric]:
+        yield from of_process(self.process(), self.checks())
+        yield from of_restarts(self._supervisor.restarts)
+        yield from of_modules(self.statistics())
+        yield from of_bounds(self._modules, self._outside_gates, self._app.settings)
+        yield from of_outboxes(self._modules)
+        if self._remote is not None:
+            yield from of_remote(self._remote.statistics())
 
     async def _wait_up(self) -> None:
         """Wait until every worker has started and every consumer owns partitions; a worker that cannot start ends the start."""

@@ -84,6 +84,18 @@ class Settings:
     )
     commit_interval_s: float = setting(0.5, "How often the offsets of handled messages are committed, in seconds.")
     drain_s: float = setting(10.0, "How long messages in hand may take to finish when the process stops, in seconds.")
+    drain_delay_s: float = setting(
+        0.0,
+        "How long a process that is told to stop says that it is not ready, and works on as before, in seconds: until load balancers notice. "
+        "FISSILE_DRAIN_S begins after it.",
+    )
+    workers: int = setting(
+        1, "How many processes serve the gateway's port, each on a core; only where the gateway is alone in its process."
+    )
+    metrics_port: int = setting(
+        0, "The port where the process answers /metrics, /livez and /readyz, beside the gateway's; 0 for none."
+    )
+    metrics_host: str = setting("127.0.0.1", "The name or address of that port; 0.0.0.0 for all of the machine's.")
     memory_retention_bytes: int = setting(64 * 1024 * 1024, "How much the in-memory log keeps per partition, in bytes.")
     sqlite_retention_bytes: int = setting(
         256 * 1024 * 1024, "How much the log in a file keeps per partition, in bytes."

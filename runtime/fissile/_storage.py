@@ -87,6 +87,22 @@ class SagaContext(msgspec.Struct, frozen=True):
     errors: tuple[type[DeclaredError], ...]
 
 
+class RelayStatistics(msgspec.Struct, frozen=True):
+    """What the relay of an outbox has done in this process.
+
+    Attributes:
+        sent: Rows that the log has.
+        failed: Rounds that failed, since the log or the database could not be reached.
+        set_aside: Rows that could not be sent and are tried again in an hour.
+        unsettled: Rows that were sent and are not deleted yet.
+    """
+
+    sent: int
+    failed: int
+    set_aside: int
+    unsettled: int
+
+
 Committed = Callable[[str, int], int | None]
 """Tells, of a partition of a topic, up to which offset every module that reads it here has committed; None while that is not known."""
 
@@ -126,6 +142,10 @@ class OpenStorage(Protocol):
 
     async def run_sagas(self, context: SagaContext, lifespan: Lifespan) -> None:
         """Run the module's sagas until the process drains; a supervised task."""
+        ...
+
+    def relay_statistics(self) -> RelayStatistics:
+        """Return what the relay has done in this process."""
         ...
 
     def check(self) -> str | None:

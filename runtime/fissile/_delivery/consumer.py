@@ -60,6 +60,7 @@ class ConsumerStatistics(msgspec.Struct, frozen=True):
         cancelled: How many handlers were stopped, because their caller no longer waited.
         refused_commits: How often the group had moved on.
         lag: How many records wait in the log; None if that is not known.
+        rebalances: How many assignments it has seen since it joined.
     """
 
     partitions: int
@@ -72,6 +73,7 @@ class ConsumerStatistics(msgspec.Struct, frozen=True):
     cancelled: int
     refused_commits: int
     lag: int | None
+    rebalances: int = 0
 
 
 @define(eq=False)
@@ -184,6 +186,7 @@ class Consumer:
             cancelled=self._attempts.cancelled,
             refused_commits=0 if status is None else status.refused,
             lag=None if status is None else status.lag,
+            rebalances=0 if status is None else status.rebalances,
         )
 
     def committed(self, topic: str, partition: int) -> int | None:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from fissile._bus import Scheduled
 from fissile._clock import Clock, SystemClock
 from fissile._errors import CallError, MessageTooLarge, TransportClosed
-from fissile._storage import Committed
+from fissile._storage import Committed, RelayStatistics
 from fissile.abc import Outgoing, Transport
 from fissile.database._errors import DatabaseUnavailable
 from fissile.database._inbox import Statements
@@ -74,6 +74,7 @@ class Relay:
         self._deleted_s = 0.0
         self._cleaned_s = 0.0
         self._trouble: str | None = None
+        self._sent_rows = self._failed_rounds = self._set_aside_rows = 0
         self._looks_at_s = 0.0  # when to look again for what has become due, in seconds since 1970
 
     def wake(self, outgoing: Sequence[Outgoing | Scheduled] = ()) -> None:
@@ -89,6 +90,10 @@ class Relay:
     def check(self) -> str | None:
         """Return what keeps it from sending, or None."""
         return self._trouble
+
+    def statistics(self) -> RelayStatistics:
+        """Return what it has done."""
+        return RelayStatistics(self._sent_rows, self._failed_rounds, self._set_aside_rows, len(self._known))
 
     async def run(self, transport: Transport, topics: Collection[str], committed: Committed | None) -> None:
         """Send until cancelled.
@@ -110,6 +115,7 @@ class Relay:
                     wait_s = await self._round(transport, topics, committed) if await self._lease.hold() else _POLL_S
                 except (CallError, TransportClosed, DatabaseUnavailable) as error:
                     failures += 1
+                    self._failed_rounds += 1
                     self._trouble = f"the outbox cannot be sent: {error}"
                     _logger.warning("%s: %s", self._store.module, self._trouble)
                     await self._clock.sleep(min(_FIRST_PAUSE_S * 2.0**failures, _LONGEST_PAUSE_S))
@@ -203,6 +209,7 @@ class Relay:
                 for row in rows:  # one of them is; the others go
                     await self._send(transport, [row], topics, is_volatile=is_volatile)
             return
+        self._sent_rows += len(rows)
         for row, (partition, offset) in zip(rows, stored, strict=True):
             self._known.add(row.seq)
             if is_volatile:
@@ -212,6 +219,7 @@ class Relay:
 
     async def _set_aside(self, rows: list[Row], why: str) -> None:
         """Keep rows that cannot be sent from holding up those behind them; they are tried again in an hour."""
+        self._set_aside_rows += len(rows)
         for row in rows:
             _logger.error(
                 "%s: row %d of fissile_outbox cannot be sent to %s: %s. It is kept, and tried again in an hour.",

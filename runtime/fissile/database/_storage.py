@@ -14,7 +14,7 @@ from fissile._bus import Bus, Queries, Scheduled
 from fissile._handler import Handler
 from fissile._local import ForbiddenCalls
 from fissile._process import Lifespan
-from fissile._storage import Call, Committed, Effects, SagaContext, StorageContext
+from fissile._storage import Call, Committed, Effects, RelayStatistics, SagaContext, StorageContext
 from fissile.abc import Outgoing, Transport
 from fissile.database._database import Database, Transaction
 from fissile.database._dialect import Target
@@ -125,6 +125,10 @@ class ModuleStorage:
     async def run_sagas(self, context: SagaContext, lifespan: Lifespan) -> None:
         """See `OpenStorage`."""
         await self.sagas.run(context, lifespan, uuid.uuid4().hex)
+
+    def relay_statistics(self) -> RelayStatistics:
+        """See `OpenStorage`."""
+        return self._relay.statistics()
 
     def check(self) -> str | None:
         """See `OpenStorage`."""
