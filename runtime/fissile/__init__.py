@@ -7,6 +7,7 @@ from fissile._bus import Queries as Queries
 from fissile._clock import Clock as Clock
 from fissile._clock import Environment as Environment
 from fissile._clock import Ids as Ids
+from fissile._connect import client as client
 from fissile._connect import connect as connect
 from fissile._contract import Contract as Contract
 from fissile._contract import Topic as Topic

@@ -90,7 +90,7 @@ async def answering(app: App) -> AsyncGenerator[Callable[[], None]]:
                 await anyio.sleep(ANSWERS_WITHIN_S)
 
     try:
-        path = _own_folder() / f"{os.getpid()}.sock"
+        path = own_folder() / f"{os.getpid()}.sock"
         listener = await anyio.create_unix_listener(path, mode=0o600)
     except (OSError, AttributeError) as error:  # AttributeError: a system without Unix sockets or users
         _logger.info("`fissile healthcheck` will not find this process: %s", error)
@@ -113,7 +113,7 @@ async def answering(app: App) -> AsyncGenerator[Callable[[], None]]:
         raise failure
 
 
-def _own_folder() -> Path:
+def own_folder() -> Path:
     """Make the folder of sockets; one that others could write to is not used."""
     folder = folder_of_sockets()
     folder.mkdir(mode=0o700, exist_ok=True)

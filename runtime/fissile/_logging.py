@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
@@ -26,7 +26,13 @@ _OWN_PREFIX = "fissile_"  # `module` is taken in a log record, so the library sa
 
 
 def set_up_logging(
-    style: Style, *, level: int = logging.INFO, verbose: bool = False, color: bool = False, traces: bool = True
+    style: Style,
+    *,
+    level: int = logging.INFO,
+    verbose: bool = False,
+    color: bool = False,
+    traces: bool = True,
+    fields: Mapping[str, Any] | None = None,
 ) -> None:
     """Send all logs to stderr.
 
@@ -36,10 +42,11 @@ def set_up_logging(
         verbose: Whether the library tells its details, and errors are shown with their whole tree.
         color: Whether lines have colours.
         traces: Whether errors are shown with their traceback.
+        fields: What stands in every line of JSON; Any: what JSON can say.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        JsonFormatter(verbose=verbose) if style == "json" else ConsoleFormatter(verbose, color, traces)
+        JsonFormatter(verbose=verbose, fields=fields) if style == "json" else ConsoleFormatter(verbose, color, traces)
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -129,9 +136,10 @@ def _format_one(error: BaseException, seen: set[int]) -> str:
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, event, then the fields, then the exception as text."""
 
-    def __init__(self, *, verbose: bool = False) -> None:
+    def __init__(self, *, verbose: bool = False, fields: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self._verbose = verbose
+        self._fields = dict(fields or {})
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line of JSON."""
@@ -142,6 +150,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
+            **self._fields,
             **fields_of_record(record),
         }
         if record.exc_info and record.exc_info[1] is not None:

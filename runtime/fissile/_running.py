@@ -180,6 +180,7 @@ class Running:
             if not self._transport.durable and not app.is_dev:
                 _logger.warning("the bus %s keeps nothing across a stop of this process", app.settings.bus)
             await self._transport.ensure(topic_specs(self._catalog, app.settings))
+            await self._open_operations(stack)
             for plan in self._plans:
                 values = self._settings_values[plan.module.name]
                 routes = Routes(plan.module.name)
@@ -213,6 +214,19 @@ class Running:
                 tasks.cancel_scope.cancel()
                 # From here on resources close; one that does not come to an end is cancelled.
                 self._scope.deadline = anyio.current_time() + app.settings.drain_s
+
+    async def _open_operations(self, stack: AsyncExitStack) -> None:
+        """Answer who asks for metrics, from here to the end of the process."""
+        settings = self._app.settings
+        if not settings.metrics_port:
+            return
+        from fissile._metrics_server import Operations, open_port, serving  # not needed where there is no such port
+
+        async def collect() -> tuple[Metric, ...]:
+            return self.metrics.collect()
+
+        listener = await open_port(settings.metrics_host, settings.metrics_port)
+        await stack.enter_async_context(serving(listener, Operations(collect, self.checks)))
 
     def _build(self) -> None:
         app = self._app

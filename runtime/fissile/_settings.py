@@ -93,7 +93,7 @@ class Settings:
         1, "How many processes serve the gateway's port, each on a core; only where the gateway is alone in its process."
     )
     metrics_port: int = setting(
-        0, "The port where the process answers /metrics, /livez and /readyz, beside the gateway's; 0 for none."
+        0, "The port where the process answers /metrics, /livez and /readyz, for the inside of a network; 0 for none."
     )
     metrics_host: str = setting("127.0.0.1", "The name or address of that port; 0.0.0.0 for all of the machine's.")
     memory_retention_bytes: int = setting(64 * 1024 * 1024, "How much the in-memory log keeps per partition, in bytes.")

@@ -187,6 +187,7 @@ def test_the_public_surface_is_what_it_says() -> None:
     assert public == {
         "Gateway",
         "GatewaySettings",
+        "MountFailed",
         "Problem",
         "ProblemError",
         "create_app",
@@ -194,6 +195,8 @@ def test_the_public_surface_is_what_it_says() -> None:
         "current_identity",
         "current_process",
         "current_routes",
+        "missing_notes",
         "module",
+        "mounted",
         "requires",
     }

@@ -67,10 +67,10 @@ def main() -> int:
     orders = msgspec.json.decode(sys.argv[1], type=Orders)
     os.set_inheritable(orders.descriptor, False)  # noqa: FBT003 -- it takes no keyword
     with socket.socket(fileno=orders.descriptor) as supervisor, StopSignals() as signals:
-        Thread(target=_end_with, args=(supervisor,), daemon=True).start()
+        Thread(target=end_with, args=(supervisor,), daemon=True).start()
 
         def on_ready(ready: Ready) -> None:
-            _tell(supervisor, Report(ready=attrs.asdict(ready), files=tuple(_imported_files())))
+            tell(supervisor, Report(ready=attrs.asdict(ready), files=tuple(_imported_files())))
 
         try:
             return serve_for_developer(
@@ -90,7 +90,7 @@ def main() -> int:
             if orders.verbose:
                 details = (*details, *format_error(error, tree=True).splitlines())
             code = exit_code(error)
-            _tell(supervisor, Report(error=what, details=details, code=code))
+            tell(supervisor, Report(error=what, details=details, code=code))
             return code
 
 
@@ -103,12 +103,12 @@ def _imported_files() -> Iterator[str]:
             yield file
 
 
-def _tell(supervisor: socket.socket, report: Report) -> None:
+def tell(supervisor: socket.socket, report: Report) -> None:
     with suppress(OSError):  # it has gone, and so shall we
         supervisor.sendall(msgspec.json.encode(report) + b"\n")
 
 
-def _end_with(supervisor: socket.socket) -> None:
+def end_with(supervisor: socket.socket) -> None:
     """End when the supervisor does, however it did: a child that stays behind would keep the port."""
     with suppress(OSError):
         while supervisor.recv(64):

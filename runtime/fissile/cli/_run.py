@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from time import perf_counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fissile._logging import leaves, set_up_logging
+from fissile._application import Application
+from fissile._logging import set_up_logging
 from fissile.cli._context import Context
-from fissile.cli._errors import describe, exit_code
 from fissile.cli._exit import Exit
+from fissile.cli._log_end import log_end
 from fissile.cli._serve import Ready, serve
 from fissile.cli._signals import StopSignals
 
@@ -25,25 +27,31 @@ def run(
     *,
     placement: str | None = None,
     port: int | None = None,
+    workers: int | None = None,
     backend: Literal["asyncio", "trio"] | None = None,
     context: Annotated[Context, Parameter(parse=False)],
 ) -> Exit:
     """Run one process for production: no reload, logs as JSON on stderr.
 
-    SIGTERM or Ctrl-C drains within FISSILE_DRAIN_S and exits with 0; a second one stops at once and exits with 130.
+    SIGTERM or Ctrl-C drains within FISSILE_DRAIN_S and exits with 0; a second one stops at once and exits with 130. With several workers, SIGHUP
+    replaces them one by one.
 
     Args:
         process: The process of the placement to run; not needed where the placement has one.
         placement: The placement to run.
         port: The port of the gateway.
+        workers: How many processes serve that port; only where the gateway is alone in its process.
         backend: The event loop.
         context: What all commands are given.
     """
     with StopSignals() as signals:
         set_up_logging("json", verbose=context.verbose)
         given = {"FISSILE_PLACEMENT": placement, "FISSILE_PORT": port, "FISSILE_BACKEND": backend}
+        given["FISSILE_WORKERS"] = workers
         try:
             application = context.application(given)
+            if application.settings.workers > 1:
+                return _run_workers(application, process, given, signals, context)
 
             def on_ready(ready: Ready) -> None:
                 fields = {
@@ -64,20 +72,19 @@ def run(
         except (Exception, BaseExceptionGroup) as error:
             if sys.stderr.isatty():
                 raise  # a person reads: one clear text
-            return _log_end(error, verbose=context.verbose)
+            return log_end(error, verbose=context.verbose)
         _logger.info("stopped" if code is Exit.OK else "stopped at once; what was in progress was cut off")
         return code
 
 
-def _log_end(error: BaseException, *, verbose: bool) -> Exit:
-    """Log what ended the process, each fault on a line of its own, and return the exit code."""
-    faults = [fault for leaf in leaves(error) for fault in getattr(leaf, "faults", ())]
-    for fault in faults:
-        _logger.critical(fault.what, extra={"where": fault.where, "cure": fault.cure})
-    if faults:
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        _logger.critical("The application cannot start: %s.", count, exc_info=error if verbose else None)
-    else:
-        what, details = describe(error)
-        _logger.critical(what, extra={"details": details}, exc_info=error if verbose else None)
-    return exit_code(error)
+def _run_workers(
+    application: Application, process: str | None, given: Mapping[str, Any], signals: StopSignals, context: Context
+) -> Exit:
+    # Any: of the setting's type.
+    from fissile.cli._workers_supervisor import supervise_workers  # most processes have no workers
+
+    code = supervise_workers(
+        application, process, given, signals, started=context.started, verbose=context.verbose
+    )
+    _logger.info("stopped" if code is Exit.OK else "stopped at once, or not started")
+    return code

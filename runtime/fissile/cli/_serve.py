@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def serve(
     signals: StopSignals,
     on_ready: Callable[[Ready], None],
     on_drain: Callable[[], None] = lambda: None,
+    tells_metrics: bool = False,
 ) -> Exit:
     """Run one process until it is told to stop.
 
@@ -63,6 +65,7 @@ def serve(
         signals: Tells when to stop.
         on_ready: Called when it is ready.
         on_drain: Called when it is told to stop.
+        tells_metrics: Whether its metrics can be asked for on this machine, by the supervisor of workers.
 
     Raises:
         StartupFailed: The application has faults.
@@ -80,12 +83,16 @@ def serve(
         folders = tuple(dict.fromkeys(str(Path(module.contract.place[0]).parent) for module in app.modules))
         on_ready(Ready(app.name, app.process, backend, bus, names, processes, announcements, folders))
 
-    run_async(_run, application.settings, app, signals, ready, on_drain)
+    run_async(_run, application.settings, app, signals, ready, on_drain, tells_metrics)
     return Exit.INTERRUPTED if signals.is_forced else Exit.OK
 
 
 async def _run(
-    app: App, signals: StopSignals, ready: Callable[[tuple[str, ...]], None], on_drain: Callable[[], None]
+    app: App,
+    signals: StopSignals,
+    ready: Callable[[tuple[str, ...]], None],
+    on_drain: Callable[[], None],
+    tells_metrics: bool,  # noqa: FBT001 -- anyio.run passes no keywords
 ) -> None:
     stop, force = anyio.Event(), anyio.Event()
 
@@ -97,7 +104,12 @@ async def _run(
         stop.set()
 
     with signals.listening(tell):
-        async with answering(app) as started:
+        async with AsyncExitStack() as stack:
+            started = await stack.enter_async_context(answering(app))
+            if tells_metrics:
+                from fissile._metrics_local import telling  # most processes have no workers
+
+                await stack.enter_async_context(telling(app.metrics))
 
             def up(announcements: tuple[str, ...]) -> None:
                 started()
