@@ -12,7 +12,7 @@ from fissile_gateway._context import requires as requires
 from fissile_gateway._exchange import Gateway as Gateway
 from fissile_gateway._module import create_app as create_app
 from fissile_gateway._module import module as module
-from fissile_gateway._mounted import mounted as mounted
+from fissile_gateway._mounted import MountedGateway as MountedGateway
 from fissile_gateway._mounts import MountFailed as MountFailed
 from fissile_gateway._problems import Problem as Problem
 from fissile_gateway._problems import ProblemError as ProblemError

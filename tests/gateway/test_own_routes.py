@@ -188,6 +188,7 @@ def test_the_public_surface_is_what_it_says() -> None:
         "Gateway",
         "GatewaySettings",
         "MountFailed",
+        "MountedGateway",
         "Problem",
         "ProblemError",
         "create_app",
@@ -197,6 +198,5 @@ def test_the_public_surface_is_what_it_says() -> None:
         "current_routes",
         "missing_notes",
         "module",
-        "mounted",
         "requires",
     }

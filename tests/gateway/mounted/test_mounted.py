@@ -1,0 +1,141 @@
+"""The gateway in FastAPI and in Django, and both of them in the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+import fissile_gateway
+from fissile import App, Metric, StartupFailed
+from fissile_gateway import GatewaySettings
+from fissile_gateway._server import HttpServer, ServerSettings
+from tests.gateway.mounted import in_fastapi, library
+from tests.gateway.mounted.in_django import application as django_application
+from tests.gateway.mounted.pages import fastapi_inside
+from tests.gateway.serving import serving
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    ]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """Django runs on asyncio alone."""
+    return request.param
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncGenerator[httpx.AsyncClient]:
+    """Serve an application as a web server does, with its lifespan."""
+    server = HttpServer(app, ServerSettings(port=0))
+    address: list[tuple[str, int]] = []
+    started = anyio.Event()
+
+    def note(bound: tuple[str, int]) -> None:
+        address.append(bound)
+        started.set()
+
+    async def serve() -> None:
+        await server.serve(started=note)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        with anyio.fail_after(PATIENCE_S):
+            await started.wait()
+        host, port = address[0]
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=PATIENCE_S, trust_env=False) as client:
+            yield client
+        server.drain()
+
+
+@pytest.mark.parametrize("outer", [in_fastapi.api, django_application], ids=["fastapi", "django"])
+async def test_the_gateway_in_another_application_answers_beside_its_routes(outer: Any) -> None:
+    for _ in range(2):  # it can be started again
+        async with served(outer) as client:
+            own = await client.get("/books/123")
+            assert own.json() == {"isbn": "123", "title": "Title of 123"}
+            asked = await client.get("/modules/api/library/get-title", params={"isbn": "7"})
+            assert (asked.status_code, asked.json()) == (200, "Title of 7")
+            done = await client.post("/modules/api/library/borrow", json={"isbn": "7"})
+            assert (done.status_code, done.json()) == (200, 14)
+            wrong = await client.get("/modules/api/library/get-titel")
+            assert wrong.status_code == 404
+            assert "Did you mean /api/library/get-title?" in wrong.json()["detail"]
+            assert (await client.get("/modules/readyz")).text == "ok\n"
+            assert (await client.get("/nowhere")).status_code == 404
+            async with client.stream("GET", "/modules/api/library/topics/borrowed") as stream:
+                lines = stream.aiter_lines()
+                with anyio.fail_after(PATIENCE_S):
+                    assert (await anext(lines)).startswith("retry:")
+                    await client.post("/modules/api/library/borrow", json={"isbn": "8"})
+                    async for line in lines:
+                        if line == 'data: {"isbn":"8"}':
+                            break
+
+
+async def test_a_mounted_gateway_without_a_process_says_so() -> None:
+    transport = httpx.ASGITransport(in_fastapi.api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/modules/api/library/get-title")
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/not-running")
+
+
+async def test_other_applications_in_the_gateway_answer_below_their_paths() -> None:
+    fastapi_inside.log.clear()
+    async with serving(routes="tests.gateway.mounted.pages") as running:
+        assert fastapi_inside.log == ["up"]
+        hello = await running.client.get("/shop/hello")
+        assert hello.json() == {"greeting": "hello", "url": "/shop/hello"}
+        assert hello.headers["x-request-id"]
+        assert (await running.client.get("/shop/nowhere")).json() == {"detail": "Not Found"}
+        assert (await running.client.get("/legacy/nowhere")).status_code == 404
+        broken = await running.client.get("/shop/broken")
+        assert (broken.status_code, "secret" in broken.text) == (500, False)
+        assert (await running.client.get("/api/shop/find")).status_code == 200
+        routes = {
+            sample.labels["route"]
+            for metric in running.app.metrics()
+            if metric.name == "fissile_http_requests"
+            for sample in metric.samples
+        }
+        assert {"/shop", "/legacy", "/api/shop/find"} <= routes
+    assert fastapi_inside.log == ["up", "down"]
+
+
+async def test_a_mounted_application_that_cannot_start_ends_the_start(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bad_pages"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "bad.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no shelf'})\n"
+        "mounts = {'/bad': app}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    app = App([fissile_gateway.module], overrides={GatewaySettings: GatewaySettings(port=0, routes="bad_pages")})
+    with pytest.raises(StartupFailed, match="the application at /bad cannot start: no shelf"):
+        async with app:
+            pass
+
+
+async def test_the_metrics_of_a_mounted_gateway_end_with_it() -> None:
+    def names(metrics: tuple[Metric, ...]) -> set[str]:
+        return {metric.name for metric in metrics}
+
+    async with App([library.module]) as app:
+        for _ in range(2):
+            async with fissile_gateway.MountedGateway().over(app):
+                metrics = app.metrics()
+                assert len(names(metrics)) == len(metrics)
+                assert "fissile_http_requests" in names(metrics)
+        assert "fissile_http_requests" not in names(app.metrics())
