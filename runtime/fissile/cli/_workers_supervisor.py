@@ -253,6 +253,7 @@ class WorkersSupervisor:
                 if report.ready is not None:
                     worker.is_ready = True
                     worker.ready.set()
+                    _logger.info("worker %d is ready", worker.number, extra={"pid": worker.process.pid})
                     self._became_ready(report.ready)
                 told = report.code or told
             code = await worker.process.wait()
