@@ -1,7 +1,7 @@
 """`/metrics`: what the process measures, for Prometheus.
 
-Names of routes and modules, and how busy they are, are nothing for everybody. So it is open where the gateway listens to its own machine only; elsewhere
-it wants a token, or a port of its own (FISSILE_METRICS_PORT) that is not given to the outside.
+Names of routes and modules, and how busy they are, are nothing for everybody. So it is open where the gateway listens to its own machine only;
+elsewhere it wants a token, or a port of its own (FISSILE_METRICS_PORT) that is not given to the outside.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def metrics_page(process: Process, settings: GatewaySettings) -> Blueprint:
                 )
             )
         if not can_write():
-            raise ProblemError(Problem(501, "not-installed", "Install what writes metrics: pip install 'fissile[metrics]'."))
-        text, content_type = write(
-            (*process.metrics.collect(), *registered()), request.headers.get("Accept", "")
-        )
+            raise ProblemError(
+                Problem(501, "not-installed", "Install what writes metrics: pip install 'fissile[metrics]'.")
+            )
+        text, content_type = write((*process.metrics.collect(), *registered()), request.headers.get("Accept", ""))
         return Response(text, 200, {"cache-control": "no-store"}, content_type=content_type)
 
     blueprint.add_url_rule("/metrics", "metrics", metrics)

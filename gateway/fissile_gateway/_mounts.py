@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -36,7 +35,11 @@ class Mounts:
         """Return the application that answers a path, the scope that it gets, and the path it is mounted at."""
         for prefix, app in self._mounts:
             if path == prefix or path.startswith(f"{prefix}/"):
-                inner = {**scope, "root_path": f"{scope.get('root_path', '')}{prefix}", "state": self._states[prefix].copy()}
+                inner = {
+                    **scope,
+                    "root_path": f"{scope.get('root_path', '')}{prefix}",
+                    "state": self._states[prefix].copy(),
+                }
                 return app, inner, prefix
         return self.own, scope, None
 

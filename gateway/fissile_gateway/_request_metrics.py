@@ -65,7 +65,9 @@ class RequestMetrics:
                 for (route, method), (counts, total) in self._durations.items()
             ],
         )
-        yield gauge("fissile_http_requests_in_flight", "Requests in progress, event streams left out.", [({}, gateway.requests)])
+        yield gauge(
+            "fissile_http_requests_in_flight", "Requests in progress, event streams left out.", [({}, gateway.requests)]
+        )
         yield gauge("fissile_http_streams", "Event streams that are open.", [({}, gateway.streams)])
         yield counter("fissile_http_streams_ended", "Event streams that have ended.", [({}, self.streams_total)])
 
@@ -75,7 +77,11 @@ def of_server(statistics: Callable[[], ServerStatistics]) -> Iterator[Metric]:
     told = statistics()
     yield gauge("fissile_http_connections", "Connections that are open.", [({}, told.connections)])
     yield counter("fissile_http_connections_accepted", "Connections accepted.", [({}, told.connections_total)])
-    yield counter("fissile_http_refused", "Requests and connections refused before any route.", [({}, told.refused_total)])
     yield counter(
-        "fissile_http_stalled", "Connections dropped because the client did not take its answer.", [({}, told.stalled_total)]
+        "fissile_http_refused", "Requests and connections refused before any route.", [({}, told.refused_total)]
+    )
+    yield counter(
+        "fissile_http_stalled",
+        "Connections dropped because the client did not take its answer.",
+        [({}, told.stalled_total)],
     )

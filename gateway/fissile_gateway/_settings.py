@@ -67,10 +67,12 @@ class GatewaySettings(ModuleSettings):
         1.0, "The share of answered requests that is told there, from 0 to 1; errors always are."
     )
     accept_traces: bool = setting(
-        default=True, help="Whether a client's traceparent and tracestate (W3C) are gone on with; a new trace begins otherwise."
+        default=True,
+        help="Whether a client's traceparent and tracestate (W3C) are gone on with; a new trace begins otherwise.",
     )
     metrics_token: str = secret(
-        "", "The token that /metrics wants; without one it is open only where the gateway listens to its own machine alone."
+        "",
+        "The token that /metrics wants; without one it is open only where the gateway listens to its own machine alone.",
     )
     listen_fds: tuple[int, ...] = setting(
         (), "Sockets that are listening already, as file descriptors, to be used instead of host and port."
@@ -131,4 +133,6 @@ class GatewaySettings(ModuleSettings):
 
 def _numbers() -> list[Attribute[Any]]:
     fields: tuple[Attribute[Any], ...] = getattr(GatewaySettings, "__attrs_attrs__", ())
-    return [field for field in fields if isinstance(field.default, (int, float)) and not isinstance(field.default, bool)]
+    return [
+        field for field in fields if isinstance(field.default, (int, float)) and not isinstance(field.default, bool)
+    ]

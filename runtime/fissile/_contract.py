@@ -98,7 +98,9 @@ class Contract:
         self.sunset_at = _moment(name, sunset)
         self.deprecation_url = deprecation_url
         if deprecation_url is not None and not _URL.fullmatch(deprecation_url):
-            raise ValueError(f"the contract {name!r} names {deprecation_url!r}, which is no URL that can stand in a field of HTTP")
+            raise ValueError(
+                f"the contract {name!r} names {deprecation_url!r}, which is no URL that can stand in a field of HTTP"
+            )
         if self.sunset_at is not None and (self.deprecated_at is None or self.sunset_at < self.deprecated_at):
             raise ValueError(f"the contract {name!r} has a sunset, and is not deprecated before it; say since when")
         self.place = _caller_place()
@@ -174,7 +176,9 @@ def _moment(name: str, day: date | None) -> datetime | None:
     if not isinstance(day, datetime):
         return datetime(day.year, day.month, day.day, tzinfo=UTC)
     if day.tzinfo is None:
-        raise ValueError(f"the contract {name!r} names the time {day}, which has no time zone; write datetime(…, tzinfo=UTC)")
+        raise ValueError(
+            f"the contract {name!r} names the time {day}, which has no time zone; write datetime(…, tzinfo=UTC)"
+        )
     return day.astimezone(UTC)
 
 

@@ -122,7 +122,8 @@ class Parts:
                 part._value = await call()
                 return
             error = DeadlineExceeded(
-                f"{part.name} did not answer within the {self._timeout_s:g} s of its `gather`. A query has no effects; a command may have happened."
+                f"{part.name} did not answer within the {self._timeout_s:g} s of its `gather`. "
+                "A query has no effects; a command may have happened."
             )
         except Exception as raised:  # noqa: BLE001 -- kept as it is: the task group would put it into a group
             error = raised
@@ -160,9 +161,10 @@ def gather(bus: Bus, *, timeout_s: float) -> AbstractAsyncContextManager[Command
 @overload
 def gather(bus: Queries, *, timeout_s: float) -> AbstractAsyncContextManager[Parts]: ...
 def gather(bus: Queries, *, timeout_s: float) -> AbstractAsyncContextManager[Parts]:
-    """Ask several modules at a time: `async with gather(bus, timeout_s=2) as parts`.
+    """Ask several modules at a time, under one deadline.
 
-    The block ends when all parts have, or at the deadline. An error in the block cancels them all.
+    `async with gather(bus, timeout_s=2) as parts:` and in it `parts.ask(…)` and `parts.try_ask(…)`. The block ends when all parts have, or at the
+    deadline. An error in the block cancels them all.
 
     Args:
         bus: What to ask with.

@@ -44,7 +44,10 @@ async def telling(collect: Callable[[], tuple[Metric, ...]]) -> AsyncGenerator[N
         return
 
     async def answer(client: anyio.abc.SocketStream) -> None:
-        with anyio.move_on_after(_TIME_S), suppress(anyio.BrokenResourceError, CallRefused):  # refused: it is starting, or has stopped
+        with (
+            anyio.move_on_after(_TIME_S),
+            suppress(anyio.BrokenResourceError, CallRefused),
+        ):  # refused: it is starting, or has stopped
             async with client:
                 await client.send(_encode((*collect(), *(registered() if can_write() else ()))))
 

@@ -27,14 +27,18 @@ def of_process(process: Process, checks: Sequence[Check]) -> Iterator[Metric]:
     yield gauge("fissile_info", "What runs; always 1.", [({**info, "version": _version()}, 1)])
     problems = [check for check in checks if check.problem is not None]
     yield gauge("fissile_ready", "Whether the process is ready.", [({}, 0 if problems else 1)])
-    values: list[tuple[Labels, float]] = [({"check": check.name}, 1 if check.problem is None else 0) for check in checks]
+    values: list[tuple[Labels, float]] = [
+        ({"check": check.name}, 1 if check.problem is None else 0) for check in checks
+    ]
     yield gauge("fissile_check_ok", "Whether what has to be well for the process to be ready is well.", values)
 
 
 def of_restarts(restarts: Mapping[str, int]) -> Iterator[Metric]:
     """Yield how often tasks were started again."""
     values: list[tuple[Labels, float]] = [({"task": name}, count) for name, count in restarts.items()]
-    yield counter("fissile_task_restarts", "How often a consumer, worker or the like failed and was started again.", values)
+    yield counter(
+        "fissile_task_restarts", "How often a consumer, worker or the like failed and was started again.", values
+    )
 
 
 def of_modules(statistics: Mapping[str, ModuleStatistics]) -> Iterator[Metric]:
@@ -76,7 +80,9 @@ def _of_consumers(consumers: Mapping[str, ConsumerStatistics]) -> Iterator[Metri
         ],
     )
     yield counter("fissile_consumer_pauses", "How often a full window paused a partition.", each("pauses"))
-    yield counter("fissile_consumer_rebalances", "Assignments of partitions, since the consumer joined.", each("rebalances"))
+    yield counter(
+        "fissile_consumer_rebalances", "Assignments of partitions, since the consumer joined.", each("rebalances")
+    )
     yield counter(
         "fissile_consumer_refused_commits", "Commits refused because the group had moved on.", each("refused_commits")
     )
@@ -95,9 +101,15 @@ def of_bounds(modules: Iterable[LiveModule], outside: Mapping[str, Gate], settin
                 running.append((labels, limit - module.slots[kind].free))
                 waiting.append((labels, module.slots[kind].waiting))
     yield gauge("fissile_handlers_running", "Handlers that run; commands and events share a bound.", running)
-    yield gauge("fissile_handlers_waiting", "Calls that wait for a handler to end, because the bound is reached.", waiting)
+    yield gauge(
+        "fissile_handlers_waiting", "Calls that wait for a handler to end, because the bound is reached.", waiting
+    )
     calls = [({"caller": caller, "module": name}, gate) for caller, own in gates.items() for name, gate in own.items()]
-    yield gauge("fissile_calls_in_flight", "Calls of a caller to a module.", [(labels, gate.in_flight) for labels, gate in calls])
+    yield gauge(
+        "fissile_calls_in_flight",
+        "Calls of a caller to a module.",
+        [(labels, gate.in_flight) for labels, gate in calls],
+    )
     yield counter(
         "fissile_calls_refused", "Calls refused as overloaded.", [(labels, gate.refused) for labels, gate in calls]
     )
@@ -127,7 +139,9 @@ def of_outboxes(modules: Iterable[LiveModule]) -> Iterator[Metric]:
             ({"module": module, "outcome": "set-aside"}, one.set_aside),
         ]
     yield counter(
-        "fissile_outbox", "Rows of outboxes sent and set aside, and rounds that failed, by this process's relay.", outcomes
+        "fissile_outbox",
+        "Rows of outboxes sent and set aside, and rounds that failed, by this process's relay.",
+        outcomes,
     )
     values: list[tuple[Labels, float]] = [({"module": module}, one.unsettled) for module, one in told.items()]
     yield gauge("fissile_outbox_unsettled", "Rows sent and not deleted yet.", values)

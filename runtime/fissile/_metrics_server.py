@@ -65,14 +65,18 @@ async def open_port(host: str, port: int) -> anyio.abc.Listener[anyio.abc.Socket
         why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror or error})"
         what = f"Metrics cannot be served: the port {port} of {host} {why}."
         raise StartupFailed(
-            (Fault(what, "FISSILE_METRICS_PORT", "Choose another, or 0 for none (FISSILE_METRICS_HOST for the address)."),)
+            (
+                Fault(
+                    what,
+                    "FISSILE_METRICS_PORT",
+                    "Choose another, or 0 for none (FISSILE_METRICS_HOST for the address).",
+                ),
+            )
         ) from None
 
 
 @asynccontextmanager
-async def serving(
-    listener: anyio.abc.Listener[anyio.abc.SocketStream], operations: Operations
-) -> AsyncGenerator[None]:
+async def serving(listener: anyio.abc.Listener[anyio.abc.SocketStream], operations: Operations) -> AsyncGenerator[None]:
     """Answer on a listener until the block ends."""
     failure: Exception | None = None
     async with listener, anyio.create_task_group() as tasks:

@@ -20,7 +20,9 @@ def can_write() -> bool:
 
 def not_installed(where: str) -> Fault:
     """Say that it is not."""
-    return Fault("Metrics cannot be served: prometheus-client is not installed.", where, "pip install 'fissile[metrics]'")
+    return Fault(
+        "Metrics cannot be served: prometheus-client is not installed.", where, "pip install 'fissile[metrics]'"
+    )
 
 
 def registered() -> tuple[Metric, ...]:

@@ -1,8 +1,8 @@
 """Spans (extra `otel`): made where the application has configured a tracer, and absent where it has not.
 
 The library only uses `opentelemetry-api`; what records and exports spans is the application's to choose. A tracer is configured by
-`opentelemetry-instrument`, or by `opentelemetry.trace.set_tracer_provider` before the process is built: when a module is imported, or in a resource.
-Where neither has happened, nothing here is imported.
+`opentelemetry-instrument`, or by `opentelemetry.trace.set_tracer_provider` before the process is built: when a module is imported, or in a
+resource. Where neither has happened, nothing here is imported.
 
 Names and attributes follow OpenTelemetry's conventions for messaging. A span is called after the message, whose names are few, and not after the
 topic of requests, which all messages of a module share.

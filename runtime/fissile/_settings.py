@@ -90,7 +90,8 @@ class Settings:
         "FISSILE_DRAIN_S begins after it.",
     )
     workers: int = setting(
-        1, "How many processes serve the gateway's port, each on a core; only where the gateway is alone in its process."
+        1,
+        "How many processes serve the gateway's port, each on a core; only where the gateway is alone in its process.",
     )
     metrics_port: int = setting(
         0, "The port where the process answers /metrics, /livez and /readyz, for the inside of a network; 0 for none."

@@ -204,21 +204,22 @@ def carried(bus: Queries, message_id: str, _name: str) -> Trace | None:
     """
     if bus._handler is None:
         return outside() if bus._trace is None else bus._trace
+    root = _root_of_chain(bus)
+    return None if root and root_of(message_id) == root else trace_of(bus)
+
+
+def _root_of_chain(bus: Queries) -> str:
+    """Return the id of the first message of a handler's chain; nothing where the chain was given a trace."""
     here = bus
     while True:
-        trace = here._trace
-        if trace is not None:
-            root = trace.root
-            break
+        if here._trace is not None:
+            return here._trace.root
         if here._delivery is not None:
-            root = "" if TRACEPARENT in here._delivery.headers else root_of(here._message_id())
-            break
+            return "" if TRACEPARENT in here._delivery.headers else root_of(here._message_id())
         parent = here._parent
         if parent is None or (parent._handler is None and parent._trace is None):
-            root = root_of(here._message_id())
-            break
+            return root_of(here._message_id())
         here = parent
-    return None if root and root_of(message_id) == root else trace_of(bus)
 
 
 def root_of(message_id: str) -> str:

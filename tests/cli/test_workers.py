@@ -8,6 +8,7 @@ import signal
 import socket
 from pathlib import Path
 from threading import Event, Thread
+from typing import Self
 
 import httpx
 import pytest
@@ -80,7 +81,7 @@ class Sender:
         self._stop = Event()
         self._thread = Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Sender:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -190,7 +191,9 @@ def test_the_port_for_metrics_tells_those_of_all_workers(split: Path) -> None:
         text = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics", trust_env=False, timeout=PATIENCE_S).text
         assert "\nfissile_workers_ready 2.0\n" in text
         counts = [
-            line.rpartition(" ") for line in text.splitlines() if line.startswith("fissile_http_requests_total{") and '"/livez"' in line
+            line.rpartition(" ")
+            for line in text.splitlines()
+            if line.startswith("fissile_http_requests_total{") and '"/livez"' in line
         ]
         assert {'worker="0"' in name for name, _, _ in counts} == {True, False} or len(counts) == 1
         assert sum(float(count) for *_, count in counts) == 20

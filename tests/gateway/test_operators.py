@@ -46,7 +46,9 @@ async def test_metrics_count_requests_by_route_and_the_messages_of_modules() -> 
         answer = await running.client.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain; version=")
         found = samples(answer.text)
-        openmetrics = await running.client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+        openmetrics = await running.client.get(
+            "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
+        )
         assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
         assert openmetrics.text.endswith("# EOF\n")
     find = {"route": "/api/shop/find", "method": "GET"}
@@ -76,7 +78,11 @@ async def test_a_stream_is_counted_while_it_is_open_and_has_no_duration() -> Non
                 found = samples((await running.client.get("/metrics")).text)
                 if value(found, "fissile_http_streams_ended_total") == 1:
                     assert value(found, "fissile_http_streams") == 0
-                    assert not [name for name, labels in found if ("route", "/api/shop/topics/placed") in labels and "bucket" in name]
+                    assert not [
+                        name
+                        for name, labels in found
+                        if ("route", "/api/shop/topics/placed") in labels and "bucket" in name
+                    ]
                     return
 
         with anyio.fail_after(10):
@@ -115,7 +121,9 @@ def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [record.__dict__ for record in caplog.records if record.name == "fissile.gateway.access"]
 
 
-async def test_the_access_log_tells_the_trace_the_client_and_the_size_and_no_query(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_access_log_tells_the_trace_the_client_and_the_size_and_no_query(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "fissile.gateway.access")
     async with serving() as running:
         answer = await running.client.get(
@@ -133,7 +141,9 @@ async def test_the_access_log_tells_the_trace_the_client_and_the_size_and_no_que
     assert len({first["trace_id"], second["trace_id"], third["trace_id"]}) == 3
 
 
-async def test_the_access_log_can_be_off_and_can_tell_a_share_and_errors_always(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_access_log_can_be_off_and_can_tell_a_share_and_errors_always(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "fissile.gateway.access")
     async with building(access_log=False) as (gateway, _), asgi(gateway) as client:
         await client.get("/livez")

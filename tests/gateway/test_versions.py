@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 import anyio
@@ -50,7 +50,12 @@ async def served(placement: str) -> AsyncGenerator[httpx.AsyncClient]:
                 for module in (old, new)
             ]
             edge = App(
-                [fissile_gateway.module], contracts=contracts, transport=client_of(log), is_loopback=True, **apart, **gateway
+                [fissile_gateway.module],
+                contracts=contracts,
+                transport=client_of(log),
+                is_loopback=True,
+                **apart,
+                **gateway,
             )
             for host in hosts:
                 await _start(host, tasks, stop)
@@ -124,7 +129,7 @@ def test_a_contract_whose_name_is_that_of_a_version_is_refused() -> None:
         ({"version": 0}, "has to be 1 or more"),
         ({"sunset": date(2026, 1, 1)}, "is not deprecated before it"),
         ({"deprecated": date(2026, 1, 2), "sunset": date(2026, 1, 1)}, "is not deprecated before it"),
-        ({"deprecated": datetime(2026, 1, 2)}, "has no time zone"),  # noqa: DTZ001
+        ({"deprecated": datetime(2026, 1, 2)}, "has no time zone"),
         ({"deprecated": date(2026, 1, 2), "deprecation_url": "x>\r\nset-cookie: a=b"}, "is no URL"),
     ],
 )

@@ -11,7 +11,20 @@ import anyio
 import pytest
 from attrs import frozen
 
-from fissile import App, Bus, Command, Contract, DeclaredError, Event, Metric, Module, Process, Retry, StartupFailed, Topic
+from fissile import (
+    App,
+    Bus,
+    Command,
+    Contract,
+    DeclaredError,
+    Event,
+    Metric,
+    Module,
+    Process,
+    Retry,
+    StartupFailed,
+    Topic,
+)
 from fissile._metrics import counter, gauge, histogram, labelled, merged
 from fissile.testing import ManualClock
 from tests.runtime.helpers import PATIENCE_S, app_of, quick, until
@@ -115,7 +128,9 @@ async def test_calls_through_the_log_are_told() -> None:
         assert read(app, "fissile_remote_calls_waiting") == 0
 
 
-async def test_a_worker_adds_metrics_and_a_source_that_fails_leaves_the_others(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_adds_metrics_and_a_source_that_fails_leaves_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     module = Module(Contract("adds", messages=[]))
 
     def fails() -> Iterator[Metric]:

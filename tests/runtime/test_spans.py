@@ -43,7 +43,9 @@ def parent_of(span: ReadableSpan, found: dict[str, ReadableSpan]) -> str:
     """The name of a span's parent."""
     assert span.parent is not None
     return next(
-        other.name for other in found.values() if other.context is not None and other.context.span_id == span.parent.span_id
+        other.name
+        for other in found.values()
+        if other.context is not None and other.context.span_id == span.parent.span_id
     )
 
 

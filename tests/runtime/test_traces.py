@@ -171,9 +171,12 @@ async def records_of(trace: Trace | None, topic_name: str) -> list[Record]:
         await app.bus.execute(Outer("x"))
         ambient.reset(token)
         await until(lambda: len(seen.traces) == 4)
-        async with client_of(log) as client, client.read(
-            [(topic_name, number) for number in range(16 if topic_name == "replies" else 4)], "earliest"
-        ) as reader:
+        async with (
+            client_of(log) as client,
+            client.read(
+                [(topic_name, number) for number in range(16 if topic_name == "replies" else 4)], "earliest"
+            ) as reader,
+        ):
             found = list(await reader.receive())
     return found
 

@@ -83,8 +83,6 @@ def _run_workers(
     # Any: of the setting's type.
     from fissile.cli._workers_supervisor import supervise_workers  # most processes have no workers
 
-    code = supervise_workers(
-        application, process, given, signals, started=context.started, verbose=context.verbose
-    )
+    code = supervise_workers(application, process, given, signals, started=context.started, verbose=context.verbose)
     _logger.info("stopped" if code is Exit.OK else "stopped at once, or not started")
     return code

@@ -1,7 +1,7 @@
 """Several processes that serve the gateway's port (FISSILE_WORKERS): what may have them, and the socket that they share.
 
-The supervisor opens the socket, and each worker accepts from it. So a connection that comes while a worker ends or starts waits for another one and
-is never refused, which it would be with a socket per worker (SO_REUSEPORT): what is queued there is lost with it.
+The supervisor opens the socket, and each worker accepts from it. So a connection that comes while a worker ends or starts waits for another one
+and is never refused, which it would be with a socket per worker (SO_REUSEPORT): what is queued there is lost with it.
 """
 
 from __future__ import annotations
@@ -52,9 +52,16 @@ def address_of(application: Application, process: str | None) -> Address:
     faults: list[Fault] = []
     if all(module.name != GATEWAY for module in app.modules):
         what = f"FISSILE_WORKERS is {count}, and the process {app.process!r} does not host the gateway."
-        faults.append(Fault(what, variable_name("workers"), "Start it several times instead: modules share their work by consumer groups."))
+        faults.append(
+            Fault(
+                what,
+                variable_name("workers"),
+                "Start it several times instead: modules share their work by consumer groups.",
+            )
+        )
     elif others:
-        what = f"FISSILE_WORKERS is {count}, and the process {app.process!r} hosts {', '.join(others)} beside the gateway: each worker would, too."
+        hosted = ", ".join(others)
+        what = f"FISSILE_WORKERS is {count}, and the process {app.process!r} hosts {hosted} beside the gateway: each worker would, too."
         cure = 'Give the gateway a process of its own ([tool.fissile.placements.…] gateway = ["gateway"]), or use one worker.'
         faults.append(Fault(what, variable_name("workers"), cure))
     if not application.log_is_shared:

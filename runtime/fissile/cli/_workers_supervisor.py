@@ -1,4 +1,5 @@
-"""The supervisor of `fissile run --workers N`: it starts workers anew when they end, replaces them one by one on SIGHUP, and drains them all on SIGTERM.
+"""The supervisor of `fissile run --workers N`: it starts workers anew when they end, replaces them one by one on SIGHUP, and drains them all on
+SIGTERM.
 
 As in `_supervise.py`, everything that happens comes through one queue and is answered in one place.
 """
@@ -212,7 +213,11 @@ class WorkersSupervisor:
         pause_s = min(_FIRST_PAUSE_S * 2.0 ** (self._ends[number] - 1), _LONGEST_PAUSE_S)
         self._restarts += 1
         _logger.error(
-            "worker %d has ended %s; it is started again in %.1f s", number, how_it_ended(event.code), pause_s, extra={"pid": worker.process.pid}
+            "worker %d has ended %s; it is started again in %.1f s",
+            number,
+            how_it_ended(event.code),
+            pause_s,
+            extra={"pid": worker.process.pid},
         )
         self._tasks.start_soon(self._later, pause_s, Again(number))
 
@@ -297,7 +302,9 @@ class WorkersSupervisor:
                 if not new.is_ready:
                     new.is_ending = True
                     new.signal(signal.SIGKILL)
-                    _logger.error("the replacement of worker %d is not ready; the workers that are left go on as they are", number)
+                    _logger.error(
+                        "the replacement of worker %d is not ready; the workers that are left go on as they are", number
+                    )
                     break
                 self.workers[number] = new
                 self._ends.pop(number, None)

@@ -11,7 +11,6 @@ from fissile import App
 from fissile_gateway import MountedGateway
 from tests.gateway.mounted import library
 
-
 modules = MountedGateway()
 
 

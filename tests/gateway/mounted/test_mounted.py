@@ -111,7 +111,9 @@ async def test_other_applications_in_the_gateway_answer_below_their_paths() -> N
     assert fastapi_inside.log == ["up", "down"]
 
 
-async def test_a_mounted_application_that_cannot_start_ends_the_start(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_mounted_application_that_cannot_start_ends_the_start(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "bad_pages"
     folder.mkdir()
     (folder / "__init__.py").touch()
