@@ -163,8 +163,8 @@ def gather(bus: Queries, *, timeout_s: float) -> AbstractAsyncContextManager[Par
 def gather(bus: Queries, *, timeout_s: float) -> AbstractAsyncContextManager[Parts]:
     """Ask several modules at a time, under one deadline.
 
-    `async with gather(bus, timeout_s=2) as parts:` and in it `parts.ask(…)` and `parts.try_ask(…)`. The block ends when all parts have, or at the
-    deadline. An error in the block cancels them all.
+    `async with gather(bus, timeout_s=2) as parts:` and in it `parts.ask(…)` and `parts.try_ask(…)`. The block ends when all parts have, or at
+    the deadline. An error in the block cancels them all.
 
     Args:
         bus: What to ask with.

@@ -1,8 +1,8 @@
 """The set-up of logs, in one place: stdlib logging everywhere, as coloured lines for a developer or one JSON object a line.
 
 Both show the same fields: what a record carries in `extra=`, and for a record made while a message is being handled its `module`,
-`message`, `message_id`, `trace_id` and `span_id`. JSON is written here and not by structlog, because importing structlog imports rich, which takes
-longer than
+`message`, `message_id`, `trace_id` and `span_id`. JSON is written here and not by structlog, because importing structlog imports rich, which
+takes longer than
 the rest of the start; structlog renders the lines for people, and is imported with the first of them. Loggers that modules get from
 structlog go through stdlib logging, and so look the same.
 """
