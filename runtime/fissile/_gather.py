@@ -182,6 +182,7 @@ def gather(bus: Queries, *, timeout_s: float) -> AbstractAsyncContextManager[Par
 @asynccontextmanager
 async def _gather(bus: Queries, timeout_s: float) -> AsyncGenerator[Parts]:
     error: Exception | None = None
+    parts: Parts | None = None
     async with anyio.create_task_group() as tasks:
         parts = (CommandParts if isinstance(bus, Bus) else Parts)(bus, tasks, timeout_s)
         try:
@@ -189,7 +190,7 @@ async def _gather(bus: Queries, timeout_s: float) -> AsyncGenerator[Parts]:
         except Exception as raised:  # noqa: BLE001 -- likewise
             error = raised
             tasks.cancel_scope.cancel()
-    if parts._failure is not None:
+    if parts is not None and parts._failure is not None:
         raise parts._failure
     if error is not None:
         raise error

@@ -62,12 +62,14 @@ def _of_consumers(consumers: Mapping[str, ConsumerStatistics]) -> Iterator[Metri
     def each(name: str) -> list[tuple[Labels, float]]:
         return [({"module": module}, getattr(told, name)) for module, told in consumers.items()]
 
-    def some(name: str) -> list[tuple[Labels, float]]:
-        return [(labels, value) for labels, value in each(name) if value is not None]
+    # Of a consumer that is not joined, and of a log that cannot tell, there is none.
+    lags: list[tuple[Labels, float]] = [
+        ({"module": module}, told.lag) for module, told in consumers.items() if told.lag is not None
+    ]
 
     yield gauge("fissile_consumer_partitions", "Partitions that a module's consumer owns.", each("partitions"))
     yield gauge("fissile_consumer_in_hand", "Messages that a module's consumer has in hand.", each("in_hand"))
-    yield gauge("fissile_consumer_lag", "Messages that wait in the log for a module's consumer.", some("lag"))
+    yield gauge("fissile_consumer_lag", "Messages that wait in the log for a module's consumer.", lags)
     outcomes = ("handled", "retried", "dead", "expired", "cancelled")
     yield counter(
         "fissile_deliveries",
