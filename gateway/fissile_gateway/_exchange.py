@@ -321,6 +321,7 @@ class Gateway:
         self._timeout_s = settings.request_timeout_s
         self._new_id = new_id
         self.finish = finish
+        self._finish_s = settings.finish_s
         self._streams: dict[Endless, None] = {}
 
     @property
@@ -375,6 +376,8 @@ class Gateway:
                 yield self
             finally:
                 self.drain()
+                with anyio.move_on_after(self._finish_s):
+                    await self.finish()
                 self.forget()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ import anyio
 from attrs import define, field, frozen
 
 from fissile import Command, Contract, DeclaredError, Module, Query
-from fissile_gateway._auth_keys import new_key
+from fissile._api_keys import new_key
 
 
 @define(eq=False)

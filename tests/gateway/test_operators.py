@@ -16,6 +16,7 @@ from tests.gateway.serving import building, serving, streaming
 from tests.gateway.test_life import asgi
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TOKENS = {"jwt_secret": "x" * 32, "jwt_issuer": "https://issuer.test", "jwt_audience": "shop"}
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -99,6 +100,7 @@ async def test_a_stream_is_counted_while_it_is_open_and_has_no_duration() -> Non
         ({"metrics_token": "s3cret"}, {"authorization": "Bearer wrong"}, 401),
         ({"metrics_token": "s3cret"}, {"authorization": "Basic s3cret"}, 401),
         ({"metrics_token": "s3cret", "host": "0.0.0.0"}, {"authorization": "bearer s3cret"}, 200),
+        ({"metrics_token": "s3cret", **TOKENS}, {"authorization": "Bearer s3cret"}, 200),
     ],
 )
 async def test_metrics_are_open_on_the_own_machine_and_want_a_token_elsewhere(
