@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from attrs import evolve, frozen
 
 from fissile._application import Application
+from fissile._contract import Contract
 from fissile._errors import Fault, StartupFailed
 from fissile._placement import GATEWAY
 from fissile._settings import Settings, Source, Sources, load, read_toml, variable_name
@@ -32,6 +33,9 @@ _READ_AS_OTHERS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 Value: TypeAlias = "str | int | float | list[Value] | dict[str, Value]"
 Tree: TypeAlias = dict[str, Value]
 """A part of a compose file, as YAML and TOML have it."""
+
+_KEYS: Tree = {"FISSILE_IDENTITY_KEYS": "${FISSILE_IDENTITY_KEYS:?set it to a secret; see docs/identity.md}"}
+"""Identities of callers cross Kafka signed: compose passes the key on from its own environment, and refuses to start without one."""
 
 _HEADER = """\
 # The application, one service per process of the placement `{placement}`, and what they wait for: see docker-compose.services.yml.
@@ -69,6 +73,8 @@ def compose(application: Application) -> str:
         own = _service(application, process, packages.flags(members, extras))
         if hosts_gateway:
             own["ports"] = [_published(application.sources)]
+        if uses_kafka and any(_requires(contract) for contract in contracts.values()):
+            own["environment"] = dict(_KEYS)
         services[process] = _merged(own, needs.get(process, {}))
     lines = [
         _HEADER.format(placement=application.settings.placement, needs=NEEDS, override=OVERRIDE),
@@ -130,6 +136,11 @@ def _service(application: Application, process: str, flags: str) -> Tree:
         "build": {"context": ".", "dockerfile": DOCKERFILE, "args": {"SYNC": flags}},
         "command": ["fissile", "run", process],
     }
+
+
+def _requires(contract: Contract) -> bool:
+    """Tell whether a contract has something that not everybody may do."""
+    return any(message.required_scopes for message in (*contract.commands, *contract.queries))
 
 
 def _published(sources: Sources) -> str:

@@ -1,5 +1,5 @@
 """The images that the recipes begin with, made on this machine where no registry can be asked: Debian by debootstrap, Kafka from Apache's own
-artifacts. They bear the names that the recipes pin, and are kept by the engine.
+artifacts, PostgreSQL from Debian's package. They bear the names that the recipes pin, and are kept by the engine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def provide(engine: Engine) -> None:
     Raises:
         NoEngine: It has not, and they can be neither pulled nor made.
     """
-    for image, make in ((DEBIAN, _make_debian), (pinned("kafka"), _make_kafka)):
+    makers = ((DEBIAN, _make_debian), (pinned("kafka"), _make_kafka), (pinned("postgres"), _make_postgres))
+    for image, make in makers:
         if engine.has_image(image):
             continue
         if engine.is_ours:
@@ -67,6 +68,10 @@ def _make_kafka(engine: Engine, image: str) -> None:
         copy = ("dependency:copy-dependencies", f"-DoutputDirectory={folder}/libs")
         _run("mvn", "-q", "-B", "-f", f"{folder}/pom.xml", f"-Dkafka={version}", *copy)
         engine.docker("build", "--network", "host", "--tag", image, folder)
+
+
+def _make_postgres(engine: Engine, image: str) -> None:
+    engine.docker("build", "--network", "host", "--tag", image, str(Path(__file__).parent / "postgres"))
 
 
 def _run(*command: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.deploy.images import provide
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
 FILES = ("docker-compose.services.yml", "docker-compose.yml")
-PROCESSES = ("gateway", "executor")
+PROCESSES = ("gateway", "executor", "core")
 SERVES_WITHIN_S = 90.0
 PROGRAM_IN_C = '#include <stdio.h>\nint main(void) { printf("%d\\n", 6 * 7); }'
 
@@ -38,15 +39,24 @@ class System:
         command: Of compose, with its files.
         port: The gateway's.
         kafka_port: Of Kafka's listener for this machine.
+        postgres_port: PostgreSQL's.
+        key: What identities are signed with.
     """
 
     engine: Engine
     command: tuple[str, ...]
     port: int
     kafka_port: int
+    postgres_port: int
+    key: str
 
     def compose(self, *arguments: str, check: bool = True) -> str:
-        variables = {"FISSILE_PORT": str(self.port), "KAFKA_PORT": str(self.kafka_port)}
+        variables = {
+            "FISSILE_PORT": str(self.port),
+            "KAFKA_PORT": str(self.kafka_port),
+            "POSTGRES_PORT": str(self.postgres_port),
+            "FISSILE_IDENTITY_KEYS": self.key,
+        }
         return self.engine.run([*self.command, *arguments], check=check, **variables)
 
     def state(self, process: str) -> dict[str, Any]:
@@ -92,7 +102,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             provide(engine)
             files = [word for name in (*FILES, str(override)) for word in ("-f", name)]
             project = ("-p", "fissile-tests", "--project-directory", str(ROOT))
-            system = System(engine, (*compose, *project, *files), *free_ports(2))
+            system = System(engine, (*compose, *project, *files), *free_ports(3), secrets.token_urlsafe(32))
             system.compose("down", "--volumes", "--timeout", "1")  # of a run that was killed
             try:
                 system.compose("build", *PROCESSES)
@@ -118,8 +128,16 @@ def test_containers_answer_the_curl_of_the_first_day_and_drain_on_sigterm(system
     assert "docker" in lists["executor"] - lists["gateway"]
     assert "uid=10001" in system.inside("executor", "id")
 
+    # What a module has stored in PostgreSQL is asked for through Kafka.
+    with urlopen(f"http://127.0.0.1:{system.port}/api/challenges/list-challenges?limit=1", timeout=60) as answer:
+        assert [each["difficulty"] for each in json.load(answer)["challenges"]] == [1]
+
     # Kafka's other listener is for this machine.
-    variables = {"FISSILE_PLACEMENT": "split", "FISSILE_BUS": f"kafka://localhost:{system.kafka_port}"}
+    variables = {
+        "FISSILE_PLACEMENT": "split",
+        "FISSILE_BUS": f"kafka://localhost:{system.kafka_port}",
+        "FISSILE_IDENTITY_KEYS": system.key,
+    }
     arguments = ("call", "code-executor.run-code", "--language", "c", "--source", PROGRAM_IN_C)
     called = fissile("--json", *arguments, cwd=ROOT, **variables)
     assert called.returncode == 0, called.stderr
