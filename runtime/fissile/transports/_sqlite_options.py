@@ -88,4 +88,5 @@ def options_of(settings: Settings) -> Options:
         retention_bytes=settings.sqlite_retention_bytes,
         max_record_bytes=settings.max_message_bytes + OVERHEAD_BYTES,
         session_s=settings.sqlite_session_s,
+        heartbeat_s=min(Options.heartbeat_s, settings.sqlite_session_s / 4),
     )
