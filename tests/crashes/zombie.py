@@ -1,7 +1,7 @@
 """A process that stops itself in the middle of a handler, or the one that takes over: `python -m tests.crashes.zombie NAME KIND SETTINGS`.
 
-`stopped` sends itself a command and stops in its handler, as a machine does that is suspended; `other` handles what it is given. Each writes a line
-to stdout when it is ready, and what its handler came to.
+`stopped` sends itself a command and stops in its handler, as a machine does that is suspended; `other` handles what it is given. Each writes to
+stdout when it is ready, and what its handler came to.
 """
 
 from __future__ import annotations
