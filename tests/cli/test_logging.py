@@ -97,7 +97,7 @@ def test_alembic_tells_its_steps_only_where_details_are_wanted(
     monkeypatch.setattr(root, "level", root.level)
     monkeypatch.setattr(logging, "captureWarnings", lambda **_: None)
     try:
-        set_up_logging("lines", verbose=verbose)
+        set_up_logging("console", verbose=verbose)
         logger = logging.getLogger("alembic.runtime.migration")
         assert logger.isEnabledFor(logging.INFO) is verbose
         assert logger.isEnabledFor(logging.WARNING)

@@ -224,7 +224,7 @@ def test_no_setting_of_the_runtime_that_has_to_be_positive_can_be_zero(name: str
     with pytest.raises(StartupFailed, match=f"{variable}='0' cannot be used: it has to be at least"):
         load(Settings, Sources((Source("environment", {variable: "0"}),)))
     with pytest.raises(ValueError, match=f"{name}=0 cannot be used: it has to be at least"):
-        Settings(**{name: 0})
+        Settings(**{name: 0})  # type: ignore[arg-type]  # settings of several types
 
 
 def test_every_number_among_the_settings_of_the_runtime_has_a_bound() -> None:
