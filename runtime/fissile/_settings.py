@@ -180,7 +180,7 @@ class Settings:
         "(the first signs, all are accepted, so that they can be changed one after the other).",
     )
     identity_valid_s: float = setting(
-        7 * 86_400.0, "How long the identity of a message is valid that waits in the log, in seconds."
+        7 * 86_400.0, "How long the identity of a message is valid that waits in the log, in seconds.", at_least=1.0
     )
     kafka_prefix: str = setting(
         "",
