@@ -37,6 +37,7 @@ from fissile._isolation import run_isolated
 from fissile._local import local_route
 from fissile._messages import DeclaredError
 from fissile._module import Middleware
+from fissile._opening import Opened, close_in
 from fissile._partitioner import partition_of
 from fissile._process import Process
 from fissile._remote import Remote, Target, remote_route
@@ -45,7 +46,7 @@ from fissile._retry import Retry
 from fissile._settings import Settings
 from fissile._signature import Signature
 from fissile._signatures import IN_PROCESS, IdentityReader, Signatures
-from fissile._storage import Effects, OpenStorage, StorageContext
+from fissile._storage import Effects, OpenStorage
 from fissile._tap import Position, Tap, parse_position
 from fissile.abc import Start, TopicSpec, Transport
 
@@ -127,16 +128,15 @@ class LiveModule:
 
 
 async def open_resources(
-    plan: ModulePlan,
+    opened: Opened,
     settings_values: Mapping[type, Any],
     overrides: Mapping[Any, Any],
     environment: Environment,
     process: Process,
     stack: AsyncExitStack,
-    storage_context: StorageContext,
 ) -> LiveModule:
-    """Open a module's database and its resources, each after what it needs, in a context of the module's own."""
-    context = Context()
+    """Open a module's resources, each after what it needs, in a context of the module's own."""
+    plan, context = opened.plan, opened.context
     values: dict[Any, Any] = {
         Clock: environment.clock,
         Ids: environment.ids,
@@ -145,12 +145,9 @@ async def open_resources(
         **{cls: settings_values[cls] for cls in plan.settings},
     }
     own = AsyncExitStack()
-    stack.push_async_callback(_close_in, context, own)
-    storage: OpenStorage | None = None
-    if plan.module.database is not None:
-        manager_: AbstractAsyncContextManager[OpenStorage] = plan.module.database.open(storage_context)
-        storage = await run_isolated(context, own.enter_async_context(manager_))
-        values.update(storage.values)
+    stack.push_async_callback(close_in, context, own)
+    if opened.storage is not None:
+        values.update(opened.storage.values)
     for resource in plan.resources:
         if resource.provides in overrides:
             values[resource.provides] = overrides[resource.provides]
@@ -158,11 +155,7 @@ async def open_resources(
         arguments = arguments_of(resource.signature, values)
         manager: AbstractAsyncContextManager[Any] = resource.signature.function(**arguments)
         values[resource.provides] = await run_isolated(context, own.enter_async_context(manager))
-    return LiveModule(plan, context, values, storage_context.routes, storage)
-
-
-async def _close_in(context: Context, stack: AsyncExitStack) -> None:
-    await run_isolated(context, stack.aclose())
+    return LiveModule(plan, context, values, opened.routes, opened.storage)
 
 
 def arguments_of(signature: Signature, values: Mapping[Any, Any]) -> dict[str, Any]:

@@ -159,6 +159,10 @@ class Postponed(FissileError):
     A message that nobody waits for stays in hand and is tried again until it succeeds; that is no failed attempt.
     """
 
+    def told_outside(self) -> str:
+        """Return what is told to other modules and to whoever asks for readiness: the text, without what only operators need to know."""
+        return str(self)
+
 
 class PartitionLost(Postponed):
     """Raised in place of a commit when the partition of the message has gone to another process, which handles it. Nothing was changed."""

@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from fissile._bounds import Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Routes
 from fissile._codec import Codec, ErrorCodec
-from fissile._errors import HandlerFailed, IdReused, InvalidMessage, MessageTooLarge
+from fissile._errors import HandlerFailed, IdReused, InvalidMessage, MessageTooLarge, Postponed
 from fissile._identity import NotAllowed, identity_of
 from fissile._isolation import current_bus, drive
 from fissile._messages import DeclaredError
@@ -204,8 +204,14 @@ def _is_stray(error: BaseException) -> bool:
 
 
 def _text(error: BaseException) -> str:
+    """Return the text of an error as the caller gets it; the log of the module has all of it."""
     try:
-        return str(error)
+        if isinstance(error, Postponed):
+            return error.told_outside()
+        text = str(error)
+        # The lines that follow hold the statement with its parameters, the row, and a link to SQLAlchemy's documentation.
+        is_of_a_statement = any(cls.__module__.startswith(("sqlalchemy.", "psycopg.")) for cls in type(error).__mro__)
+        return text.partition("\n")[0] if is_of_a_statement else text
     except Exception:  # noqa: BLE001 -- a broken __str__ must not hide the failure
         return "(its text cannot be made)"
 

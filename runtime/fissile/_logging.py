@@ -53,6 +53,8 @@ def set_up_logging(
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.getLogger("fissile").setLevel(logging.DEBUG if verbose else logging.NOTSET)
+    # At each start of a developer's process it would tell of every migration on a scratch database.
+    logging.getLogger("alembic").setLevel(logging.NOTSET if verbose else logging.WARNING)
     logging.captureWarnings(capture=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from random import Random
 
 from attrs import frozen
@@ -10,6 +11,8 @@ from attrs import frozen
 @frozen
 class Retry:
     """How often and when a failed event, or a command that nobody waits for, is tried again.
+
+    Raises `ValueError` where the numbers make no sense together, or `permanent` holds something else than classes of errors.
 
     Attributes:
         attempts: How often it is tried in all, the first time included; then it goes to the dead letters.
@@ -27,6 +30,27 @@ class Retry:
     jitter: float = 0.2
     permanent: tuple[type[BaseException], ...] = ()
     parks: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        problem = self._problem()
+        if problem is not None:
+            raise ValueError(f"This is no policy for a retry: {problem}.")
+
+    def _problem(self) -> str | None:
+        if self.attempts < 1:
+            return f"attempts={self.attempts!r}, and the first time counts as one"
+        # Asked the other way round, so that a value that is no number is caught too.
+        if not 0.0 <= self.first_s < inf:
+            return f"first_s={self.first_s!r}, and a pause has 0 seconds or more"
+        if not self.first_s <= self.longest_s < inf:
+            return f"longest_s={self.longest_s!r}, and the longest pause cannot be shorter than the first one (first_s={self.first_s!r})"
+        if not 0.0 <= self.jitter <= 1.0:
+            return f"jitter={self.jitter!r}, and a share is between 0 and 1"
+        kinds: tuple[object, ...] = self.permanent  # callers without a type checker may have written anything
+        wrong = [kind for kind in kinds if not (isinstance(kind, type) and issubclass(kind, BaseException))]
+        if wrong:
+            return f"permanent names {wrong[0]!r}, which is no class of errors"
+        return None
 
     def pause_s(self, failures: int, random: Random) -> float:
         """Return the pause after the given number of failures (1 or more), in seconds."""

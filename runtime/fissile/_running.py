@@ -23,6 +23,7 @@ from fissile._handler import only_leaf
 from fissile._isolation import run_isolated
 from fissile._metrics import Metric, Metrics
 from fissile._metrics_of_process import of_bounds, of_modules, of_outboxes, of_process, of_remote, of_restarts
+from fissile._opening import open_storages
 from fissile._process import Check, Lifespan, Process
 from fissile._remote import Remote, RemoteStatistics
 from fissile._signature import Signature
@@ -176,29 +177,16 @@ class Running:
             app.settings, self._environment.clock, f"{app.name}.{app.process}"
         )
         async with AsyncExitStack() as stack:
+            # Databases first: a process that refuses to start because one lacks something leaves no log behind.
+            opened = await open_storages(self._plans, self._storage_context, stack)
             await stack.enter_async_context(self._transport)
             if not self._transport.durable and not app.is_dev:
                 _logger.warning("the bus %s keeps nothing across a stop of this process", app.settings.bus)
             await self._transport.ensure(topic_specs(self._catalog, app.settings))
             await self._open_operations(stack)
-            for plan in self._plans:
-                values = self._settings_values[plan.module.name]
-                routes = Routes(plan.module.name)
-                context = StorageContext(
-                    app.name,
-                    plan.module.name,
-                    app.settings,
-                    self._environment,
-                    routes,
-                    app.is_dev,
-                    app.root,
-                    tuple(plan.module.schedules),
-                    tuple(plan.module.sagas),
-                    self._catalog.name_of,
-                )
-                live = await open_resources(
-                    plan, values, app.overrides, self._environment, self.process(), stack, context
-                )
+            for each in opened:
+                values = self._settings_values[each.plan.module.name]
+                live = await open_resources(each, values, app.overrides, self._environment, self.process(), stack)
                 self._modules.append(live)
             self._build()
             async with self._running_tasks() as tasks:
@@ -214,6 +202,21 @@ class Running:
                 tasks.cancel_scope.cancel()
                 # From here on resources close; one that does not come to an end is cancelled.
                 self._scope.deadline = anyio.current_time() + app.settings.drain_s
+
+    def _storage_context(self, plan: ModulePlan) -> StorageContext:
+        app, module = self._app, plan.module
+        return StorageContext(
+            app.name,
+            module.name,
+            app.settings,
+            self._environment,
+            Routes(module.name),
+            app.is_dev,
+            app.root,
+            tuple(module.schedules),
+            tuple(module.sagas),
+            self._catalog.name_of,
+        )
 
     async def _open_operations(self, stack: AsyncExitStack) -> None:
         """Answer who asks for metrics, from here to the end of the process."""

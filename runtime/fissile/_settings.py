@@ -27,14 +27,29 @@ _DESCRIBED_IN_TOML = {"name", "modules", "placements", "settings"}
 _READ_ELSEWHERE = ("FISSILE_TEST_", "FISSILE_REQUIRE")
 
 
-def setting(default: Any, help: str) -> Any:  # noqa: A002 -- Any: attrs.field is typed so, that it can stand for any field
+def setting(default: Any, help: str, *, at_least: float | None = None) -> Any:  # noqa: A002 -- Any: attrs.field is typed so, that it can stand for any field
     """Declare a field of a settings class, with a sentence for people.
 
     Args:
         default: Its default.
         help: What it means, with its unit.
+        at_least: The smallest value that a number may have. A smaller one is a fault at start, and a `ValueError` where the class is called.
     """
-    return field(default=default, metadata={"help": help})
+    if at_least is None:
+        return field(default=default, metadata={"help": help})
+    return field(default=default, metadata={"help": help, "at_least": at_least}, validator=_has_room)
+
+
+def _has_room(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:  # Any: as validators of attrs have it
+    problem = _too_small(attribute, value)
+    if problem is not None:
+        raise ValueError(f"{attribute.name}={value!r} cannot be used: {problem}.")
+
+
+def _too_small(attribute: attrs.Attribute[Any], value: Any) -> str | None:  # Any: as above
+    """Say what is wrong with a number, if it is below its bound; no bound holds for a number that is none."""
+    bound = attribute.metadata.get("at_least")
+    return None if bound is None or value >= bound else f"it has to be at least {bound:g}"
 
 
 def secret(default: Any, help: str) -> Any:  # noqa: A002 -- Any: as above
@@ -70,39 +85,53 @@ class Settings:
         "asyncio", "The event loop; asyncio uses uvloop where it is installed."
     )
     wire: Literal["json", "msgpack"] = setting("json", "The format of a message's body.")
-    max_message_bytes: int = setting(1024 * 1024, "The size of an encoded message or reply, in bytes.")
-    call_timeout_s: float = setting(30.0, "The deadline of a chain of calls whose caller has none, in seconds.")
-    calls_in_flight: int = setting(1000, "How many calls one caller may have in flight to one module.")
-    commands_running: int = setting(100, "How many commands and events a module handles at a time.")
-    queries_running: int = setting(200, "How many queries a module handles at a time.")
-    chain_depth: int = setting(32, "How many calls may be nested.")
-    threads: int = setting(16, "How many sync handlers of a module run at a time, each in a worker thread.")
-    partitions: int = setting(8, "How many partitions a topic has.")
-    reply_partitions: int = setting(16, "How many partitions the topic of replies has; processes may share one.")
-    window: int = setting(
-        64, "How many messages of one partition are in hand at a time; a full window pauses the partition."
+    max_message_bytes: int = setting(1024 * 1024, "The size of an encoded message or reply, in bytes.", at_least=1024)
+    call_timeout_s: float = setting(
+        30.0, "The deadline of a chain of calls whose caller has none, in seconds.", at_least=0.001
     )
-    commit_interval_s: float = setting(0.5, "How often the offsets of handled messages are committed, in seconds.")
-    drain_s: float = setting(10.0, "How long messages in hand may take to finish when the process stops, in seconds.")
+    calls_in_flight: int = setting(1000, "How many calls one caller may have in flight to one module.", at_least=1)
+    commands_running: int = setting(100, "How many commands and events a module handles at a time.", at_least=1)
+    queries_running: int = setting(200, "How many queries a module handles at a time.", at_least=1)
+    chain_depth: int = setting(32, "How many calls may be nested.", at_least=1)
+    threads: int = setting(16, "How many sync handlers of a module run at a time, each in a worker thread.", at_least=1)
+    partitions: int = setting(8, "How many partitions a topic has.", at_least=1)
+    reply_partitions: int = setting(
+        16, "How many partitions the topic of replies has; processes may share one.", at_least=1
+    )
+    window: int = setting(
+        64, "How many messages of one partition are in hand at a time; a full window pauses the partition.", at_least=1
+    )
+    commit_interval_s: float = setting(
+        0.5, "How often the offsets of handled messages are committed, in seconds.", at_least=0.001
+    )
+    drain_s: float = setting(
+        10.0, "How long messages in hand may take to finish when the process stops, in seconds.", at_least=0.0
+    )
+    memory_retention_bytes: int = setting(
+        64 * 1024 * 1024, "How much the in-memory log keeps per partition, in bytes.", at_least=1
+    )
     drain_delay_s: float = setting(
         0.0,
         "How long a process that is told to stop says that it is not ready, and works on as before, in seconds: until load balancers notice. "
         "FISSILE_DRAIN_S begins after it.",
+        at_least=0.0,
     )
     workers: int = setting(
         1,
         "How many processes serve the gateway's port, each on a core; only where the gateway is alone in its process.",
+        at_least=1,
     )
     metrics_port: int = setting(
-        0, "The port where the process answers /metrics, /livez and /readyz, for the inside of a network; 0 for none."
+        0,
+        "The port where the process answers /metrics, /livez and /readyz, for the inside of a network; 0 for none.",
+        at_least=0,
     )
     metrics_host: str = setting("127.0.0.1", "The name or address of that port; 0.0.0.0 for all of the machine's.")
-    memory_retention_bytes: int = setting(64 * 1024 * 1024, "How much the in-memory log keeps per partition, in bytes.")
     sqlite_retention_bytes: int = setting(
-        256 * 1024 * 1024, "How much the log in a file keeps per partition, in bytes."
+        256 * 1024 * 1024, "How much the log in a file keeps per partition, in bytes.", at_least=1
     )
     sqlite_session_s: float = setting(
-        10.0, "After which silence a process's partitions of the log in a file go to others, in seconds."
+        10.0, "After which silence a process's partitions of the log in a file go to others, in seconds.", at_least=0.5
     )
     database: str = setting(
         "sqlite:///data",
@@ -117,23 +146,33 @@ class Settings:
         help="Whether missing migrations are applied at start, as `fissile dev` does; otherwise the start refuses.",
     )
     database_connections: int = setting(
-        10, "How many connections a module has to PostgreSQL; on SQLite one writes and four read."
+        10, "How many connections a module has to PostgreSQL; on SQLite one writes and four read.", at_least=1
     )
-    database_threads: int = setting(16, "How many statements of a module run at a time, each in a worker thread.")
+    database_threads: int = setting(
+        16, "How many statements of a module run at a time, each in a worker thread.", at_least=1
+    )
     inbox_retention_s: float = setting(
-        7 * 86_400.0, "How long a module with a database remembers which messages it has handled, in seconds."
+        7 * 86_400.0,
+        "How long a module with a database remembers which messages it has handled, in seconds.",
+        at_least=60.0,
     )
-    database_lock_s: float = setting(10.0, "How long a statement waits for a lock or a connection, in seconds.")
-    database_connect_s: float = setting(5.0, "How long a connection to the database may take, in seconds.")
+    database_lock_s: float = setting(
+        10.0, "How long a statement waits for a lock or a connection, in seconds.", at_least=0.001
+    )
+    database_connect_s: float = setting(
+        5.0, "How long a connection to the database may take, in seconds.", at_least=0.001
+    )
     sagas_running: int = setting(
-        100, "How many sagas of a module run at a time in a process; those that wait are not counted."
+        100, "How many sagas of a module run at a time in a process; those that wait are not counted.", at_least=1
     )
-    saga_steps: int = setting(1000, "How many steps a saga may have.")
+    saga_steps: int = setting(1000, "How many steps a saga may have.", at_least=1)
     saga_claim_s: float = setting(
-        5.0, "After which silence of a process its sagas are gone on with by others, in seconds."
+        5.0, "After which silence of a process its sagas are gone on with by others, in seconds.", at_least=0.1
     )
     saga_retention_s: float = setting(
-        7 * 86_400.0, "How long a saga that has ended, and an event that sagas may wait for, are kept, in seconds."
+        7 * 86_400.0,
+        "How long a saga that has ended, and an event that sagas may wait for, are kept, in seconds.",
+        at_least=0.0,
     )
     identity_keys: tuple[str, ...] = secret(
         (),
@@ -141,29 +180,34 @@ class Settings:
         "(the first signs, all are accepted, so that they can be changed one after the other).",
     )
     identity_valid_s: float = setting(
-        7 * 86_400.0, "How long the identity of a message is valid that waits in the log, in seconds."
+        7 * 86_400.0, "How long the identity of a message is valid that waits in the log, in seconds.", at_least=1.0
     )
     kafka_prefix: str = setting(
         "",
         "What the names of topics and groups begin with, so that applications, environments and developers can share brokers.",
     )
-    kafka_replication: int = setting(0, "How many copies Kafka keeps of a partition; 0: three, or one per broker.")
+    kafka_replication: int = setting(
+        0, "How many copies Kafka keeps of a partition; 0: three, or one per broker.", at_least=0
+    )
     kafka_instance: str = setting(
         "", "The name of this replica if it keeps it across restarts; it then gets its partitions back."
     )
     kafka_append_s: float = setting(
         20.0,
         "How long one try to store messages in Kafka may take, in seconds; above the 9 to 12 s after which Kafka replaces a dead node.",
+        at_least=0.1,
     )
     kafka_revoke_s: float = setting(
-        5.0, "How long a process may take to hand partitions over, in seconds; drain included."
+        5.0, "How long a process may take to hand partitions over, in seconds; drain included.", at_least=0.0
     )
     kafka_session_s: float = setting(
-        10.0, "After which silence Kafka gives a process's partitions to others, in seconds."
+        10.0, "After which silence Kafka gives a process's partitions to others, in seconds.", at_least=0.1
     )
-    kafka_heartbeat_s: float = setting(1.0, "How often a process tells Kafka that it lives, in seconds.")
-    kafka_stuck_s: float = setting(30.0, "After which silence a consumer is replaced, in seconds.")
-    kafka_buffer_bytes: int = setting(64 * 1024 * 1024, "How much may be waiting to be stored in Kafka, in bytes.")
+    kafka_heartbeat_s: float = setting(1.0, "How often a process tells Kafka that it lives, in seconds.", at_least=0.01)
+    kafka_stuck_s: float = setting(30.0, "After which silence a consumer is replaced, in seconds.", at_least=0.1)
+    kafka_buffer_bytes: int = setting(
+        64 * 1024 * 1024, "How much may be waiting to be stored in Kafka, in bytes.", at_least=1
+    )
     kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
         "PLAINTEXT", "Kafka's security protocol."
     )
@@ -310,7 +354,11 @@ def load(cls: type[S], sources: Sources, module: str | None = None) -> tuple[S, 
         if found is not None:
             raw, source = found
             try:
-                values[attribute.name] = convert(raw, hints[attribute.name])
+                value = convert(raw, hints[attribute.name])
+                problem = _too_small(attribute, value)
+                if problem is not None:
+                    raise ValueError(problem)
+                values[attribute.name] = value
             except (ValueError, TypeError) as error:
                 shown = MASK if is_secret else repr(raw)
                 faults.append(

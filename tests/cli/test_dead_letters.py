@@ -119,6 +119,18 @@ def walk_through(shop: Path, settings: dict[str, str], processes: Running) -> No
     assert len(told("retry", "--all", "--dry-run", cwd=shop, **settings)["letters"]) == 2
     assert letters("ls")[0].splitlines()[1].split()[3:6] == ["2", "0", "1"]
 
+    for option, name, meant in (
+        ("--handler", "on_plced", "on_placed"),
+        ("--error", "ValueEror", "ValueError"),
+        ("--type", "orders.order-placd", "orders.order-placed"),
+        ("--module", "biling", "billing"),
+    ):
+        refused = letters("retry", option, name, code=4)[1]
+        assert f"There is no dead letter with the {option[2:]} {name!r}." in refused
+        assert meant in refused.split("Did you mean ")[1]
+    assert "There is no dead letter with the error" in letters("archive", "--error", "Nothing", "--dry-run", code=4)[1]
+    assert "nothing was done" in letters("retry", "--type", "orders.place-order")[1]  # known, and without a letter
+
     again = letters("retry", "--all", "--yes")
     assert "the place in the order is given up" in again[1]
     processes.wait_until(lambda: processes.text.count("given up after 2 attempts") == 2, "two dead again")

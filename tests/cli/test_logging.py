@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fissile._logging import ConsoleFormatter, JsonFormatter, format_error
+from fissile._logging import ConsoleFormatter, JsonFormatter, format_error, set_up_logging
 
 
 def record(message: str, *arguments: object, error: BaseException | None = None, **extra: Any) -> logging.LogRecord:
@@ -86,6 +86,25 @@ def test_lines_for_people_show_fields_and_tracebacks() -> None:
     assert "Traceback" not in ConsoleFormatter(verbose=False, color=False, traces=False).format(
         record("x", error=caught(ValueError()))
     )
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_alembic_tells_its_steps_only_where_details_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, *, verbose: bool
+) -> None:
+    root, captures = logging.getLogger(), logging.captureWarnings
+    monkeypatch.setattr(root, "handlers", root.handlers[:])
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setattr(logging, "captureWarnings", lambda **_: None)
+    try:
+        set_up_logging("console", verbose=verbose)
+        logger = logging.getLogger("alembic.runtime.migration")
+        assert logger.isEnabledFor(logging.INFO) is verbose
+        assert logger.isEnabledFor(logging.WARNING)
+    finally:
+        for name in ("alembic", "fissile"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    assert captures is not logging.captureWarnings
 
 
 def test_structlog_loggers_go_through_the_same_handler(

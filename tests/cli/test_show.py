@@ -90,6 +90,7 @@ def test_ls_shows_the_modules_unless_told(shop: Path) -> None:
         "QUERIES",
         "TOPICS",
         "SUBSCRIPTIONS",
+        "DATABASE",
         "CONTRACT",
     ]
     assert [row[0] for row in rows(done.stdout)] == ["orders", "billing", "gateway"]

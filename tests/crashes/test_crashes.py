@@ -26,6 +26,8 @@ MATRIX = [
     pytest.param(("sqlite", "kafka", "trio"), id="sqlite-kafka"),
     pytest.param(("postgresql", "kafka", "asyncio"), id="postgresql-kafka"),
 ]
+AT_LEAST = 1000 if IS_SOAK and SCALE >= 10 else 60
+"""How many kills there are in all of the matrix."""
 RARE = ("schedule", "dead letter", "start", "relay: read")
 """What does not come many times in a second; there a process dies at the first passage."""
 
@@ -61,6 +63,10 @@ class Place:
     bus: str
 
 
+_killed: dict[str, int] = {}
+"""How many kills there were in each place of the matrix that was run to its end."""
+
+
 @pytest.fixture(params=MATRIX)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A place of the matrix; its servers run."""
@@ -81,6 +87,7 @@ async def test_effects_happen_once_whenever_the_process_is_killed(
             tasks.start_soon(found.load)
             await _kill(found, where)
         anomalies, came_to = await found.settle()
+    _killed[f"{place.database}-{place.log}"] = sum(found.deaths.values())
     figure(
         f"{place.database} database, {place.log} log, {place.backend} [seed {SEED}, scale {SCALE:g}]: "
         f"{sum(found.deaths.values())} kills, {came_to}\n"
@@ -90,3 +97,15 @@ async def test_effects_happen_once_whenever_the_process_is_killed(
     assert anomalies == [], f"{anomalies[:20]}\n{found.log()}"
     assert found.retried
     assert found.deaths == Counter(where)
+
+
+def test_the_matrix_has_as_many_kills_as_it_should_and_says_which_of_its_places_were_run() -> None:
+    """It comes after the places. Those that were not chosen, or whose servers are not there, are named."""
+    names = [str(one.id) for one in MATRIX]
+    planned = {str(one.id): len(kills(*one.values[0][:2])) for one in MATRIX}  # type: ignore[index]  # a tuple, as above
+    assert sum(planned.values()) >= AT_LEAST
+    ran = ", ".join(f"{name} ({_killed[name]})" for name in names if name in _killed) or "none"
+    missing = ", ".join(name for name in names if name not in _killed) or "none"
+    figure(f"crash matrix: {sum(_killed.values())} kills of {sum(planned.values())}; run: {ran}; not run: {missing}")
+    if len(_killed) == len(MATRIX):
+        assert sum(_killed.values()) >= AT_LEAST

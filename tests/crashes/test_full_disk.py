@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,10 @@ def disk(tmp_path: Path) -> Path:
     folder.mkdir()
     tried = subprocess.run([*_before(folder), "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
-        pytest.skip(f"no file system of its own can be mounted here: {tried.stderr.strip()}")
+        reason = f"no file system of its own can be mounted here: {tried.stderr.strip()}"
+        if "namespaces" in os.environ.get("FISSILE_REQUIRE", "").split(","):
+            pytest.fail(f"Namespaces of users are required (FISSILE_REQUIRE): {reason}")
+        pytest.skip(reason)
     return folder
 
 

@@ -37,10 +37,41 @@ async def test_a_server_that_is_not_there_is_told_without_its_password() -> None
     with socket.socket() as listener:  # a port that is taken and that nobody listens on
         listener.bind(("127.0.0.1", 0))
         async with store_of(f"postgresql://app:hidden@127.0.0.1:{listener.getsockname()[1]}/shop") as store:
-            with pytest.raises(DatabaseUnavailable, match="nothing was changed") as caught:
+            with pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1") as caught:
                 await store.run(lambda _: None)
+            told = store.check()
     assert caught.value.happened is False
-    assert "hidden" not in f"{caught.value}{caught.value.args}{store.check()}"
+    assert "hidden" not in f"{caught.value}{caught.value.args}"
+    assert not {"\n", "\t"} & set(str(caught.value))
+    # Anybody may ask for readiness: neither address nor user are told there.
+    assert told == caught.value.told_outside() == "the database of orders cannot be used: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        (
+            'connection failed: connection to server at "10.0.0.7", port 5432 failed: FATAL:  password authentication failed for user "shop"',
+            'FATAL:  password authentication failed for user "…"',
+        ),
+        (
+            'connection failed: could not translate host name "db.intern" to address: Name or service not known',
+            'connection failed: could not translate host name "…" to address: Name or service not known',
+        ),
+        (
+            'connection to server on socket "/run/postgresql/.s.PGSQL.5432" failed: No such file or directory\n\tIs the server running?',
+            "No such file or directory",
+        ),
+        (
+            "Permission denied: /srv/shop/data/orders.sqlite3 (SQLITE_CANTOPEN)",
+            "Permission denied: … (SQLITE_CANTOPEN)",
+        ),
+        ("database or disk is full (SQLITE_FULL)", "database or disk is full (SQLITE_FULL)"),
+    ],
+)
+def test_what_is_told_outside_names_no_address_no_user_and_no_path(reason: str, told: str) -> None:
+    error = DatabaseUnavailable("orders", "postgresql://shop@db.intern/shop", reason)
+    assert error.told_outside() == f"the database of orders cannot be used: {told}"
 
 
 async def test_a_server_that_comes_back_is_used_again(

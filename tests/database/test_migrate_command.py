@@ -82,6 +82,31 @@ def test_what_cannot_be_done_is_told_with_the_cure(stocked_shop: Path) -> None:
     assert "hidden" not in away.stderr
 
 
+def test_a_message_of_several_words_without_quotes_is_told_to_be_quoted(stocked_shop: Path) -> None:
+    done = fissile("migrate", "new", "orders", "first", "tables", cwd=stocked_shop)
+    assert done.returncode == 2
+    assert 'Put it into quotes: fissile migrate new orders "first tables"' in done.stderr
+    assert not (stocked_shop / "modules/orders/migrations").exists()
+
+
+def test_a_process_that_refuses_to_start_names_what_all_modules_lack_and_leaves_nothing_behind(
+    stocked_shop: Path,
+) -> None:
+    billing = stocked_shop / "modules/billing"
+    (billing / "tables.py").write_text(TABLES)
+    service = (billing / "service.py").read_text()
+    head = "from fissile.database import Schema\nfrom .tables import metadata\n"
+    (billing / "service.py").write_text(
+        head + service.replace("Module(contract)", "Module(contract, database=Schema(metadata))")
+    )
+    done = fissile("run", cwd=stocked_shop, FISSILE_BUS="")
+    assert done.returncode == 3
+    told = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    lacking = [each["event"] for each in told if "there is no migration" in each["event"]]
+    assert [text.split()[2] for text in lacking] == ["orders", "billing"]
+    assert not (stocked_shop / "data").exists()
+
+
 def test_it_works_on_postgresql(stocked_shop: Path, postgres_database: str) -> None:
     fissile("migrate", "new", "orders", "first tables", cwd=stocked_shop, FISSILE_DATABASE=postgres_database)
     assert fissile("migrate", cwd=stocked_shop, FISSILE_DATABASE=postgres_database).returncode == 0

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import anyio
-from sqlalchemy import create_engine, text
+import pytest
+from attrs import frozen
+from sqlalchemy import MetaData, create_engine, text
 
-from fissile import App, Settings
+from fissile import App, Bus, Command, Contract, Event, Module, Settings, Topic
+from fissile.database import Schema
 from tests.effects.shop import Count, Hooks, Place, make
 from tests.runtime.helpers import until
+
+
+@frozen
+class Cry(Command[None]):
+    text: str
+
+
+@frozen
+class Heard(Event):
+    text: str
+
+
+cries = Topic("shop.cries", Heard, key=lambda event: event.text)
 
 
 def take_over(settings: Settings) -> None:
@@ -21,7 +37,10 @@ def take_over(settings: Settings) -> None:
     engine.dispose()
 
 
-async def test_a_zombie_cannot_commit_and_the_message_takes_effect_once(settings: Settings) -> None:
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_zombie_cannot_commit_and_the_message_takes_effect_once(
+    settings: Settings, *, idempotent: bool
+) -> None:
     hooks, taken = Hooks(), list[bool]()
 
     async def lose(_: object) -> None:
@@ -30,12 +49,36 @@ async def test_a_zombie_cannot_commit_and_the_message_takes_effect_once(settings
             await anyio.to_thread.run_sync(take_over, settings)
 
     hooks.before = lose
-    async with App([make(hooks)], settings=settings) as app:
+    async with App([make(hooks, idempotent=idempotent)], settings=settings) as app:
         await app.bus.send(Place("a"))
         # It still holds the partition, as far as the log knows, so the message comes again and takes effect then.
         await until(lambda: hooks.seen)
         assert await app.bus.ask(Count("a")) == 1
     assert (hooks.handled, hooks.seen) == (["a", "a"], [("a", 1)])
+
+
+async def test_a_zombie_publishes_nothing_either_where_its_handler_has_no_transaction(settings: Settings) -> None:
+    heard: list[str] = []
+    taken: list[str] = []
+    module = Module(
+        Contract("shop", messages=[Cry, Heard], topics=[cries]), database=Schema(MetaData(), migrations=None)
+    )
+
+    @module.command(Cry, idempotent=True)
+    async def cry(command: Cry, bus: Bus) -> None:
+        taken.append(command.text)
+        await bus.publish(Heard(f"{command.text} {len(taken)}"))
+        if len(taken) == 1:
+            await anyio.to_thread.run_sync(take_over, settings)
+
+    @module.subscribe(cries)
+    async def on_heard(event: Heard) -> None:
+        heard.append(event.text)
+
+    async with App([module], settings=settings) as app:
+        await app.bus.send(Cry("a"))
+        await until(lambda: heard)
+    assert (taken, heard) == (["a", "a"], ["a 2"])
 
 
 async def test_a_caller_is_not_told_a_failure_by_a_process_that_has_lost_the_partition(settings: Settings) -> None:

@@ -6,10 +6,26 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import frozen
+from sqlalchemy import Column, MetaData, String, Table, insert
 
-from fissile import App, Bus, CallRefused, HandlerFailed, InvalidMessage, Settings
+from fissile import App, Bus, CallRefused, Command, Contract, HandlerFailed, InvalidMessage, Module, Settings
+from fissile.database import Database, Schema
 from tests.effects.shop import Count, Hooks, Meddle, Note, Place, SoldOut, make
 from tests.runtime.helpers import until
+
+unique_metadata = MetaData()
+seats = Table("seats", unique_metadata, Column("name", String(50), primary_key=True))
+
+
+@frozen
+class Take(Command[str]):
+    """Take a seat, which only one can have."""
+
+    name: str
+
+
+unique_contract = Contract("seats", messages=[Take])
 
 
 async def test_a_repeat_of_a_command_gets_the_first_reply_and_has_no_further_effect(settings: Settings) -> None:
@@ -91,6 +107,68 @@ async def test_a_repeat_of_a_command_that_is_still_running_waits_for_its_outcome
         await until(lambda: len(replies) == 3)
         tasks.cancel_scope.cancel()
     assert (replies, hooks.handled) == ([1, 1, 1], ["a"])
+
+
+@pytest.mark.parametrize("how", ["row", "after all"])
+async def test_a_repeat_that_another_replica_handles_at_the_same_time_gets_the_first_outcome(
+    settings: Settings, how: str
+) -> None:
+    """The second one fails, of what the first has written or of something else; by then the first outcome is known."""
+    handled, outcomes = list[str](), list[object]()
+    may_go_on = anyio.Event()
+
+    def make_replica(name: str) -> Module:
+        module = Module(unique_contract, database=Schema(unique_metadata, migrations=None))
+
+        @module.command(Take)
+        async def take(command: Take, database: Database) -> str:
+            handled.append(name)
+            if name == "second" and how == "after all":
+                await until(lambda: outcomes)
+                raise RuntimeError("after all")
+            async with database.transaction() as tx:
+                await tx.execute(insert(seats).values(name=command.name))
+                if name == "first":
+                    await may_go_on.wait()
+            return name
+
+        return module
+
+    async with (
+        App([make_replica("first")], settings=settings) as first,
+        App([make_replica("second")], settings=settings) as second,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def take(app: App) -> None:
+            outcomes.append(await app.bus.execute(Take("a"), id="one"))
+
+        tasks.start_soon(take, first)
+        await until(lambda: handled == ["first"])
+        tasks.start_soon(take, second)
+        await until(lambda: handled == ["first", "second"])
+        may_go_on.set()
+        await until(lambda: len(outcomes) == 2)
+    assert outcomes == ["first", "first"]
+
+
+async def test_a_repeat_that_fails_while_the_first_is_still_running_elsewhere_tells_its_own_failure(
+    settings: Settings,
+) -> None:
+    hooks, others, may_go_on = Hooks(), Hooks(), anyio.Event()
+    hooks.before = lambda _: may_go_on.wait()
+    async with App([make(hooks)], settings=settings) as first, App([make(others)], settings=settings) as second:
+
+        async def fail(_: Bus) -> None:
+            raise LookupError("not this one")
+
+        others.before = fail
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: first.bus.execute(Place("a"), id="one"))
+            await until(lambda: hooks.handled)
+            with pytest.raises(HandlerFailed, match="not this one"):
+                await second.bus.execute(Place("a"), id="one")
+            may_go_on.set()
 
 
 async def test_a_cancelled_command_has_no_effect_and_its_repeat_is_handled(settings: Settings) -> None:

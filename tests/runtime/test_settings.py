@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import attrs
 import pytest
 from attrs import field, frozen
 
@@ -18,6 +19,12 @@ class Tuning(ModuleSettings):
     is_on: bool = setting(False, "Whether.")
     names: tuple[str, ...] = setting((), "Which.")
     token: str = secret("", "What opens the door.")
+
+
+@frozen
+class Bounded(ModuleSettings):
+    threads: int = setting(4, "How many threads.", at_least=1)
+    pause_s: float = setting(1.0, "How long, in seconds.", at_least=0.5)
 
 
 @frozen
@@ -177,3 +184,50 @@ def test_a_broken_file_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(StartupFailed, match="It is not valid TOML") as raised:
         read_toml(file)
     assert raised.value.faults[0].where == str(file)
+
+
+def test_a_number_below_its_bound_is_a_fault_that_names_the_variable_and_the_bound() -> None:
+    values = {"FISSILE_SHOP_THREADS": "0", "FISSILE_SHOP_PAUSE_S": "nan"}
+    with pytest.raises(StartupFailed) as raised:
+        load(Bounded, Sources((Source("environment", values),)), "shop")
+    assert [fault.what for fault in raised.value.faults] == [
+        "FISSILE_SHOP_THREADS='0' cannot be used: it has to be at least 1.",
+        "FISSILE_SHOP_PAUSE_S='nan' cannot be used: it has to be at least 0.5.",
+    ]
+    assert raised.value.faults[0].cure == "How many threads."
+
+
+def test_the_bound_itself_is_accepted() -> None:
+    values = {"FISSILE_SHOP_THREADS": "1", "FISSILE_SHOP_PAUSE_S": "0.5"}
+    assert load(Bounded, Sources((Source("environment", values),)), "shop")[0] == Bounded(threads=1, pause_s=0.5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "database_threads",
+        "database_connections",
+        "threads",
+        "partitions",
+        "window",
+        "calls_in_flight",
+        "commands_running",
+        "sagas_running",
+        "inbox_retention_s",
+        "call_timeout_s",
+        "database_lock_s",
+        "sqlite_session_s",
+    ],
+)
+def test_no_setting_of_the_runtime_that_has_to_be_positive_can_be_zero(name: str) -> None:
+    variable = variable_name(name)
+    with pytest.raises(StartupFailed, match=f"{variable}='0' cannot be used: it has to be at least"):
+        load(Settings, Sources((Source("environment", {variable: "0"}),)))
+    with pytest.raises(ValueError, match=f"{name}=0 cannot be used: it has to be at least"):
+        Settings(**{name: 0})  # type: ignore[arg-type]  # settings of several types
+
+
+def test_every_number_among_the_settings_of_the_runtime_has_a_bound() -> None:
+    numbers = [each for each in attrs.fields(Settings) if isinstance(each.default, (int, float))]
+    unbounded = [each.name for each in numbers if "at_least" not in each.metadata]
+    assert unbounded == ["database_migrate"]  # which is yes or no

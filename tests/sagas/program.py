@@ -1,6 +1,7 @@
 """A process that runs sagas until they have ended, and that kills itself on the way.
 
-`python -m tests.sagas.program BACKEND FOLDER KILL COUNT SEED`: SEED says which sagas, 0 for one of each kind of step.
+`python -m tests.sagas.program BACKEND DATABASE KILL COUNT SEED`: DATABASE is the setting FISSILE_DATABASE; SEED says which sagas, 0 for one of
+each kind of step.
 
 KILL is `never`, `steps` (at the COUNT-th commit of a step of a saga) or `commits` (at the COUNT-th commit of any kind); it is killed before the
 commit where COUNT is odd, and after it where it is even.
@@ -13,16 +14,15 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from pathlib import Path
 from random import Random
-from threading import local
+from threading import Lock
 from typing import Any
 
 import anyio
 from sqlalchemy import insert, select
 
 from fissile import Module
-from fissile.database import Database, Saga, _saga_effects, _saga_journal, _saga_rows, _saga_run
+from fissile.database import Database, Saga, _lease, _saga_effects, _saga_journal, _saga_rows, _saga_run
 from fissile.database._store import Store
 from tests.sagas.shop import (
     Balance,
@@ -126,10 +126,10 @@ def declare(module: Module, seed: int, all_written: anyio.Event) -> None:
     _ = write_down, look
 
 
-async def main(folder: Path, seed: int) -> None:
+async def main(url: str, seed: int) -> None:
     """Start the sagas, unless they are, and wait for them."""
     all_written = anyio.Event()
-    async with running(Shop(), partial(declare, seed=seed, all_written=all_written), folder, saga_claim_s=0.3) as app:
+    async with running(Shop(), partial(declare, seed=seed, all_written=all_written), url, saga_claim_s=0.3) as app:
         for name, total in SAGAS.items():
             await app.bus.execute(Place(name, total), id=f"place {name}")
         for name in SAGAS:
@@ -145,21 +145,23 @@ async def main(folder: Path, seed: int) -> None:
 
 def arm(kill: str, count: int) -> None:
     """Let the process kill itself at a commit."""
-    state, left = local(), [count]
+    left, lock = [count], Lock()
     save, commit = _saga_rows.save_steps, Store._commit
 
     def note_steps(connection: Any, *rest: Any) -> None:
-        state.saves = True
+        connection.info["saves"] = True  # the commit may come in another thread
         save(connection, *rest)
 
     def count_commit(self: Any, place: Any, connection: Any, **options: Any) -> None:
-        is_meant = not options.get("reads") and (kill == "commits" or getattr(state, "saves", False))
-        state.saves = False
-        left[0] -= is_meant
-        if is_meant and left[0] == 0 and count % 2:
+        saves = connection.info.pop("saves", False)
+        is_meant = not options.get("reads") and (kill == "commits" or saves)
+        with lock:  # on PostgreSQL several threads commit at a time
+            left[0] -= is_meant
+            is_the_one = is_meant and left[0] == 0
+        if is_the_one and count % 2:
             os.kill(os.getpid(), signal.SIGKILL)
         commit(self, place, connection, **options)
-        if is_meant and left[0] == 0:
+        if is_the_one:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if kill != "never":
@@ -169,5 +171,8 @@ def arm(kill: str, count: int) -> None:
 
 
 if __name__ == "__main__":
+    # After each kill nobody relays until the lease of the dead process has run out.
+    setattr(_lease, "LEASE_S", 0.6)  # noqa: B010 -- it is a constant to the type checker
+    setattr(_lease, "_RENEW_S", 0.3)  # noqa: B010
     arm(sys.argv[3], int(sys.argv[4]))
-    anyio.run(main, Path(sys.argv[2]), int(sys.argv[5]), backend=sys.argv[1])
+    anyio.run(main, sys.argv[2], int(sys.argv[5]), backend=sys.argv[1])

@@ -12,9 +12,11 @@ import anyio.to_thread
 import pytest
 
 from fissile import Retry
+from fissile.database import Saga
 from tests.cli.example import fissile
-from tests.sagas.shop import Place, Shop, Stand, checkout, running, standing, waits_at
+from tests.sagas.shop import Place, Placed, Refund, Shop, Stand, checkout, running, standing, waits_at
 from tests.sagas.test_failures import buy
+from tests.sagas.test_restarts import begun, resumed
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -67,6 +69,46 @@ async def test_a_saga_that_could_not_be_undone_is_listed_shown_and_resumed(folde
         history = json.loads((await call("show", "A1", "--json")).stdout)["history"]
     assert [step["undone"] is not None for step in history] == [True, True, True, False]
     assert shop.names[-4:] == ["refund first"] * 4
+
+
+async def test_where_there_are_more_than_are_shown_it_says_so_and_shows_those_that_need_a_person_first(
+    folder: Path, database_url: str
+) -> None:
+    call = partial(command, folder, database_url)
+    shop = Shop(faults={"ship A1": [ValueError("no")] * 3, "refund first": [ValueError("closed")] * 3})
+    async with running(shop, checkout(buy), database_url) as app:
+        await app.bus.execute(Place("A1"))
+        await standing(app, "A1", "failed")
+        for name in ("B1", "B2"):
+            await app.bus.execute(Place(name))
+            await standing(app, name, "completed")
+    whole = await call("ls", "--json", "--limit", "3")
+    assert [each["id"] for each in json.loads(whole.stdout)] == ["A1", "B2", "B1"]
+    assert "more sagas" not in whole.stderr
+    for arguments in (("--json",), ()):
+        cut = await call("ls", "--limit", "2", *arguments)
+        assert "B1" not in cut.stdout
+        assert cut.stdout.index("A1") < cut.stdout.index("B2")
+        assert "There are more sagas of orders than the 2 shown" in cut.stderr
+    assert (await call("ls", "--limit", "0")).returncode == 2
+
+
+async def test_a_stuck_saga_that_is_given_up_by_hand_says_so_instead_of_what_it_was_stuck_on(
+    folder: Path, tmp_path: Path
+) -> None:
+    shop, url = Shop(), f"sqlite:///{tmp_path}"
+    await begun(tmp_path, shop)
+
+    async def other(order: Placed, saga: Saga) -> None:
+        await saga.execute(Refund(order.id))
+
+    assert (await resumed(shop, other, tmp_path))[0] == "stuck"
+    async with running(shop, checkout(other), tmp_path) as app:
+        await standing(app, "A1", "stuck")
+        done = await command(folder, url, "compensate", "A1")
+        assert "A1 is being undone" in done.stderr
+        found = await standing(app, "A1", "compensated")
+    assert found.error == "It was given up by hand (fissile sagas compensate)."
 
 
 async def test_what_runs_is_undone_after_the_step_in_hand(folder: Path, tmp_path: Path) -> None:

@@ -202,6 +202,8 @@ def _check_parameters(
             )
         elif annotation in (*PER_MESSAGE, *OF_A_WORKER):
             cure = "Remove the parameter."
+        elif plan.module.database is None and _is_of_the_database(annotation):
+            cure = f"Give the module {plan.module.name} a database: Module(contract, database=Schema(metadata))."
         else:
             cure = f"Declare one: @module.resource above an async context manager that yields {type_name(annotation)}."
         faults.append(
@@ -211,6 +213,11 @@ def _check_parameters(
                 cure,
             )
         )
+
+
+def _is_of_the_database(annotation: Any) -> bool:  # Any: a type expression
+    """Tell whether a type is one that a module's database would provide, without importing databases for it."""
+    return getattr(annotation, "__module__", "").startswith("fissile.database.")
 
 
 # --- handlers --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from fissile._check import Catalog
 from fissile._delivery.dead_letters import STATES, DeadLetter, LetterState
 from fissile._delivery.letter_box import LetterBox
 from fissile._errors import CallRefused
@@ -186,7 +187,7 @@ def edit(
         context.output.say("Nothing was changed.")
         return Exit.OK
     if dry_run:
-        context.output.say(f"The body is a {chosen.name}. Nothing was changed: --dry-run.")
+        context.output.say(f"The body fits {chosen.name}. Nothing was changed: --dry-run.")
         return Exit.OK
 
     async def change(box: LetterBox, letters: tuple[DeadLetter, ...]) -> DeadLetter:
@@ -218,6 +219,18 @@ async def _take(
     return choose(letters, ids, selection, states)
 
 
+async def _take_known(
+    catalog: Catalog,
+    ids: Sequence[str],
+    selection: Selection,
+    states: Sequence[LetterState],
+    _box: LetterBox,
+    letters: tuple[DeadLetter, ...],
+) -> list[DeadLetter]:
+    selection.check(letters, catalog)
+    return choose(letters, ids, selection, states)
+
+
 def _do(
     found: Letters,
     context: Context,
@@ -244,13 +257,14 @@ def _do(
     if ids and (every or not selection.is_empty):
         raise CommandFailed("Ids name letters by themselves; leave out --all and the others.", code=Exit.USAGE)
     if dry_run or (every and not yes):
-        meant = found.act(partial(_take, ids, selection, ("dead",)))
+        meant = found.act(partial(_take_known, found.catalog, ids, selection, ("dead",)))
         if dry_run or not meant:
             _tell(context, meant, is_done=False)
             return meant
         _ask(f"{verb.capitalize()} {_count(meant)}?")
 
     async def do(box: LetterBox, letters: tuple[DeadLetter, ...]) -> Sequence[DeadLetter]:
+        selection.check(letters, found.catalog)
         return await act(box, choose(letters, ids, selection, ("dead",)))
 
     try:

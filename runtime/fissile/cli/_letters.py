@@ -73,6 +73,37 @@ class Selection:
             and (after is None or letter.last_failed >= after)
         ]
 
+    def check(self, letters: Sequence[DeadLetter], catalog: Catalog) -> None:
+        """Refuse a name that no letter has, where something is to be done: it is probably misspelt. Without letters there is nothing to do.
+
+        Args:
+            letters: All letters.
+            catalog: The contracts, whose modules and messages are known even without a letter.
+
+        Raises:
+            CommandFailed: A name is unknown; it says which was probably meant.
+        """
+        if not letters:
+            return
+        known: dict[str, tuple[str | None, set[str]]] = {
+            "module": (self.module, {letter.module for letter in letters} | set(catalog.contracts)),
+            "handler": (self.handler, {letter.handler for letter in letters}),
+            "error": (self.error, {letter.error_type for letter in letters}),
+            "type": (
+                self.type,
+                {letter.name for letter in letters} | {catalog.name_of(message) for message in catalog.owners},
+            ),
+        }
+        for option, (name, names) in known.items():
+            alone = {each.partition(".")[2] for each in names} if option == "handler" else set[str]()
+            if name is not None and name not in names | alone:
+                raise CommandFailed(
+                    f"There is no dead letter with the {option} {name!r}.",
+                    *did_you_mean(name, names | alone),
+                    "`fissile dead-letters ls` shows those that there are.",
+                    code=Exit.UNKNOWN_NAME,
+                )
+
 
 Chosen = Annotated[Selection, Parameter(name="*")]
 

@@ -9,8 +9,9 @@ import attrs
 from cyclopts import Parameter
 
 from fissile._contract import DAY_S
+from fissile._errors import StartupFailed
 from fissile._messages import Command, Query, fields_of, reply_type
-from fissile._module import HandlerDeclaration
+from fissile._module import HandlerDeclaration, Module
 from fissile._names import kebab_case, place, source_place
 from fissile._placement import read_placements
 from fissile._retry import Retry
@@ -20,7 +21,7 @@ from fissile.cli._context import Context, Whole
 from fissile.cli._output import without_password
 from fissile.cli._table import show_table
 
-Kind = Literal["modules", "commands", "queries", "topics", "subscriptions", "settings"]
+Kind = Literal["modules", "commands", "queries", "topics", "subscriptions", "sagas", "schedules", "settings"]
 Row = Mapping[str, Any]  # Any: texts, numbers and sequences of texts
 
 
@@ -53,10 +54,25 @@ def _modules(whole: Whole) -> list[Row]:
             "queries": len(module.contract.queries),
             "topics": len(module.contract.topics),
             "subscriptions": len(module.subscriptions),
+            "database": _database(whole, name, module),
             "contract": place(*module.contract.place),
         }
         for name, module in whole.modules.items()
     ]
+
+
+def _database(whole: Whole, name: str, module: Module) -> str | None:
+    """Return where a module keeps its tables, without the password; None if it has none."""
+    if module.database is None:
+        return None
+    from fissile.database._dialect import Target  # whoever has a database has imported SQLAlchemy
+
+    application = whole.application
+    try:
+        target = Target.of(name, application.settings, folder=application.root, application=application.name)
+    except StartupFailed as failed:
+        return failed.faults[0].what
+    return str(target)
 
 
 def _commands(whole: Whole) -> list[Row]:
@@ -145,9 +161,43 @@ def _subscriptions(whole: Whole) -> list[Row]:
     ]
 
 
-def retry_shown(retry: Retry) -> str:
-    """Return a retry policy as a sentence; that of a command is for those that nobody waits for."""
-    end = "then dead letter, and its key is parked" if retry.parks else "then dead letter"
+def _sagas(whole: Whole) -> list[Row]:
+    return [
+        {
+            "module": module.name,
+            "saga": declaration.name,
+            "starts": [cls.__name__ for cls in declaration.starts],
+            "waits_for": [topic.name for topic in declaration.awaits],
+            "retry": retry_shown(declaration.retry, then="then the saga gets the error"),
+            "function": source_place(declaration.function),
+        }
+        for module in whole.own.values()
+        for declaration in module.sagas
+    ]
+
+
+def _schedules(whole: Whole) -> list[Row]:
+    return [
+        {
+            "module": module.name,
+            "schedule": schedule.name,
+            "expression": schedule.expression,
+            "time_zone": schedule.time_zone,
+            "command": module.contract.name_of(type(schedule.command)),
+        }
+        for module in whole.own.values()
+        for schedule in module.schedules
+    ]
+
+
+def retry_shown(retry: Retry, *, then: str = "then dead letter") -> str:
+    """Return a retry policy as a sentence; that of a command is for those that nobody waits for.
+
+    Args:
+        retry: The policy.
+        then: What comes after the last attempt.
+    """
+    end = f"{then}, and its key is parked" if retry.parks else then
     if retry.attempts <= 1:
         return f"once, {end}"
     text = f"{retry.attempts} times from {retry.first_s:g} s, at most {retry.longest_s:g} s, {end}"
@@ -169,10 +219,15 @@ def _settings(whole: Whole) -> list[Row]:
 
 
 _KINDS: dict[Kind, tuple[Callable[[Whole], list[Row]], tuple[str, ...]]] = {
-    "modules": (_modules, ("module", "process", "commands", "queries", "topics", "subscriptions", "contract")),
+    "modules": (
+        _modules,
+        ("module", "process", "commands", "queries", "topics", "subscriptions", "database", "contract"),
+    ),
     "commands": (_commands, ("name", "fields", "reply", "errors", "requires", "idempotent", "key", "retry", "handler")),
     "queries": (_queries, ("name", "fields", "reply", "errors", "requires", "handler")),
     "topics": (_topics, ("topic", "events", "retention_days", "requires", "subscribers", "place")),
     "subscriptions": (_subscriptions, ("module", "topic", "events", "start", "retry", "handler")),
+    "sagas": (_sagas, ("module", "saga", "starts", "waits_for", "retry", "function")),
+    "schedules": (_schedules, ("module", "schedule", "expression", "time_zone", "command")),
     "settings": (_settings, ("setting", "value", "help")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,9 +26,8 @@ Action = Literal["apply", "show", "new"]
 def migrate(
     action: Action = "apply",
     module: str | None = None,
-    message: str | None = None,
     /,
-    *,
+    *message: str,
     check: Annotated[bool, Parameter(negative=())] = False,
     grant_to: str | None = None,
     context: Annotated[Context, Parameter(parse=False)],
@@ -50,9 +50,11 @@ def migrate(
     databases = _databases(application, module)
     if action == "new":
         return _new(context, application, databases, module, message)
-    if message is not None:
+    if message:
         raise CommandFailed(
-            f"What is {message!r}?", 'A message belongs to `fissile migrate new MODULE "MESSAGE"`.', code=Exit.USAGE
+            f"What is {' '.join(message)!r}?",
+            'A message belongs to `fissile migrate new MODULE "MESSAGE"`.',
+            code=Exit.USAGE,
         )
     if action == "show" or check:
         return _show(context, application, databases, check=check)
@@ -139,15 +141,25 @@ def _conclude(context: Context, found: list[Look]) -> None:
 
 
 def _new(
-    context: Context, application: Application, databases: Mapping[str, Schema], module: str | None, message: str | None
+    context: Context,
+    application: Application,
+    databases: Mapping[str, Schema],
+    module: str | None,
+    message: tuple[str, ...],
 ) -> Exit:
-    if module is None or not message:
+    if module is None or not any(message):
         raise CommandFailed(
             "For which module, and what does the migration do?",
             'Write fissile migrate new MODULE "MESSAGE".',
             code=Exit.USAGE,
         )
-    path: Path | None = _run(application, module, databases[module], "write", message)
+    if len(message) > 1:
+        raise CommandFailed(
+            "The message of a migration is one argument, and these are several.",
+            f"Put it into quotes: fissile migrate new {module} {json.dumps(' '.join(message), ensure_ascii=False)}",
+            code=Exit.USAGE,
+        )
+    path: Path | None = _run(application, module, databases[module], "write", message[0])
     if context.as_json:
         context.output.json({"module": module, "file": None if path is None else str(path)})
     elif path is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 from attrs import frozen
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 from sqlalchemy import Connection, inspect
 
 from fissile._clock import SystemClock
@@ -20,7 +21,7 @@ from fissile.cli._serve import run_async
 from fissile.cli._table import show_table
 from fissile.database import DatabaseUnavailable, SagaState, SagaStatus, Schema
 from fissile.database._dialect import Target
-from fissile.database._saga_care import find
+from fissile.database._saga_care import NEEDS_A_PERSON, find
 from fissile.database._saga_care import resume as resume_row
 from fissile.database._saga_care import undo as undo_row
 from fissile.database._saga_rows import SagaRow, StepRow, steps_of
@@ -66,10 +67,10 @@ def ls(
     status: SagaState | None = None,
     module: str | None = None,
     name: str | None = None,
-    limit: int = 100,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 100,
     context: Given,
 ) -> Exit:
-    """List sagas, the newest of each module first.
+    """List sagas: those that need a person (failed, stuck) first, then the newest of each module.
 
     Args:
         status: Only those that are running, waiting, compensating, completed, compensated, failed or stuck.
@@ -79,14 +80,23 @@ def ls(
         context: What all commands are given.
     """
     states = () if status is None else (status,)
-    look = partial(_find, name=name, states=states, limit=limit)
-    found = [Found(owner, row) for owner, row in _each(context, module, lambda connection: look(connection))]
+    # One more than wanted tells that there are more.
+    look = partial(_find, name=name, states=states, first=NEEDS_A_PERSON, limit=limit + 1)
+    read = [Found(owner, row) for owner, row in _each(context, module, lambda connection: look(connection))]
+    counts = Counter(each.module for each in read)
+    found = [each for owner in counts for each in [one for one in read if one.module == owner][:limit]]
+    found.sort(key=lambda each: each.row.status not in NEEDS_A_PERSON)
     if context.as_json:
         context.output.json([_told(each) for each in found])
     elif found:
         show_table(context.output, [_line(each) for each in found], _COLUMNS)
     else:
         context.output.say("There are no such sagas.")
+    cut = sorted(owner for owner, count in counts.items() if count > limit)
+    if cut:
+        context.output.warn(
+            f"There are more sagas of {', '.join(cut)} than the {limit} shown: --limit shows more, --status, --name and --module choose."
+        )
     return Exit.OK
 
 
@@ -159,7 +169,7 @@ def compensate(
         found,
         lambda connection, row, now_ms: undo_row(connection, row, _WHY, now_ms),
         "compensated",
-        "is undone",
+        "is being undone",
     )
 
 

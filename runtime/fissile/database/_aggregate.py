@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 from attrs import define, field
-from sqlalchemy import Column, Select, Table, insert, select, update
+from sqlalchemy import Column, Connection, Select, Table, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from fissile._messages import Event
 from fissile.database._database import Transaction
@@ -129,10 +130,7 @@ class Repository(Generic[A]):
         values["version"] = version + 1
         key = values[self._key]
         if version == 0:
-            there = select(self._table.c[self._key]).where(self._table.c[self._key] == key)
-            is_there = (await transaction.execute(there)).one_or_none() is not None
-            if not is_there:
-                await transaction.execute(insert(self._table).values(**values))
+            is_there = not await transaction.run(lambda connection: self._add(connection, values))
         else:
             of_this_version = (self._table.c[self._key] == key) & (self._table.c.version == version)
             changed = await transaction.execute(update(self._table).where(of_this_version).values(**values))
@@ -143,3 +141,9 @@ class Repository(Generic[A]):
         recorded, aggregate._recorded = aggregate._recorded, []
         for event in recorded:
             transaction.publish(event)
+
+    def _add(self, connection: Connection, values: dict[str, Any]) -> bool:
+        """Write the row of a new aggregate; return False if there is one of its id, which another transaction may be about to commit."""
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(self._table).values(**values).on_conflict_do_nothing(index_elements=[self._key])
+        return connection.execute(statement.execution_options(preserve_rowcount=True)).rowcount == 1

@@ -16,11 +16,14 @@ from fissile._delivery.partition import PartitionState
 from fissile.database._inbox import Statements
 from fissile.database._store import Store
 
+Epoch = tuple[str, int]
+"""The name of a partition, and the epoch under which this process holds it."""
+
 
 @define(eq=False)
 class _Claim:
     lock: anyio.Lock = field(factory=anyio.Lock)
-    held: tuple[str, int] | None = None
+    held: Epoch | None = None
 
 
 class Fences:
@@ -31,7 +34,7 @@ class Fences:
         self._statements = statements
         self._claims: WeakKeyDictionary[PartitionState, _Claim] = WeakKeyDictionary()
 
-    async def claim(self, owner: PartitionState) -> tuple[str, int]:
+    async def claim(self, owner: PartitionState) -> Epoch:
         """Return the partition's name and its epoch; raise it at the first message of an assignment.
 
         Raises:

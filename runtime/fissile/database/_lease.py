@@ -12,13 +12,15 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from sqlalchemy import Connection
 
 from fissile.database._store import Store
 
 LEASE_S = 5.0
 """How long a lease on PostgreSQL holds without being renewed, in seconds; so long the outbox may rest when its relay has died."""
 
-_RENEW_S = 1.0
+_RENEW_S = LEASE_S / 2
+"""A holder renews it half way through, so that one try may fail."""
 
 
 class Lease(ABC):
@@ -89,13 +91,14 @@ class RowLease(Lease):
         now_s = anyio.current_time()
         if now_s - self._renewed_s < _RENEW_S:
             return True
-        is_ours = await self._store.run(
-            lambda connection: (
-                connection.exec_driver_sql(_TAKE, (self._name, self._owner, int(LEASE_S * 1000))).rowcount == 1
-            )
-        )
+        is_ours = await self._store.run(self._take)
         self._renewed_s = now_s if is_ours else -LEASE_S
         return is_ours
+
+    def _take(self, connection: Connection) -> bool:
+        # Who holds it is of interest for seconds, and need not survive a crash of the server: its disk is not waited for.
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        return connection.exec_driver_sql(_TAKE, (self._name, self._owner, int(LEASE_S * 1000))).rowcount == 1
 
     async def release(self) -> None:
         self._renewed_s = -LEASE_S

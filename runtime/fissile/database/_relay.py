@@ -126,8 +126,9 @@ class Relay:
                     failures += 1
                     self._failed_rounds += 1
                     self._handover.forget()  # what was taken out of it is still to be sent
-                    self._trouble = f"the outbox cannot be sent: {error}"
-                    _logger.warning("%s: %s", self._store.module, self._trouble)
+                    outside = error.told_outside() if isinstance(error, DatabaseUnavailable) else error
+                    self._trouble = f"the outbox cannot be sent: {outside}"
+                    _logger.warning("%s: the outbox cannot be sent: %s", self._store.module, error)
                     await self._clock.sleep(min(_FIRST_PAUSE_S * 2.0**failures, _LONGEST_PAUSE_S))
                 else:
                     failures, self._trouble = 0, None

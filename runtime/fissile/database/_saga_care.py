@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import msgspec
-from sqlalchemy import Connection, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, update
 
 from fissile.database._saga_rows import (
     GOES_ON,
@@ -18,6 +18,9 @@ from fissile.database._saga_rows import (
 )
 from fissile.database._tables import saga_events, saga_steps, sagas
 
+NEEDS_A_PERSON: tuple[SagaState, ...] = ("failed", "stuck")
+"""Sagas that go on by themselves no more, or only when the program is changed."""
+
 
 def find(
     connection: Connection,
@@ -25,10 +28,13 @@ def find(
     name: str | None = None,
     saga_id: str | None = None,
     states: Collection[SagaState] = (),
+    first: Collection[SagaState] = (),
     limit: int = 1000,
 ) -> list[SagaRow]:
-    """Return sagas, the newest first."""
-    statement = select(sagas).order_by(sagas.c.started_ms.desc(), sagas.c.saga_id).limit(limit)
+    """Return sagas, the newest first, but those in some states before all others."""
+    newest = (sagas.c.started_ms.desc(), sagas.c.saga_id)
+    order = (case((sagas.c.status.in_(first), 0), else_=1), *newest) if first else newest
+    statement = select(sagas).order_by(*order).limit(limit)
     if name is not None:
         statement = statement.where(sagas.c.name == name)
     if saga_id is not None:
@@ -70,10 +76,12 @@ def resume(connection: Connection, row: SagaRow, now_ms: int) -> bool:
 
 def undo(connection: Connection, row: SagaRow, why: str, now_ms: int) -> bool:
     """Let what a saga did be undone; return False if it has changed meanwhile."""
+    # What a stuck one was stuck on is over, and would pass for the reason of the undoing.
+    error: str | ColumnElement[str] = why if row.status == "stuck" else func.coalesce(sagas.c.error, why)
     changed = connection.execute(
         update(sagas)
         .where(is_it(row), sagas.c.epoch == row.epoch, sagas.c.status == row.status)
-        .values(is_undoing=True, error=func.coalesce(sagas.c.error, why))
+        .values(is_undoing=True, error=error)
     )
     return changed.rowcount == 1 and resume(connection, msgspec.structs.replace(row, is_undoing=True), now_ms)
 

@@ -24,7 +24,10 @@ _logger = logging.getLogger("fissile.outbox")
 
 
 def next_time(schedule: Schedule, after: datetime) -> datetime:
-    """Return when a schedule is due next, in UTC; in its own time zone the hour that daylight saving skips or repeats counts once.
+    """Return when a schedule is due next, in UTC.
+
+    Where daylight saving begins, a time of day that is skipped comes when the gap ends; where it ends, one that there is twice comes once, the
+    first time. What is due every hour, or every few minutes, goes on through both.
 
     Raises:
         ValueError: The expression or the time zone is none.
@@ -39,6 +42,11 @@ def next_time(schedule: Schedule, after: datetime) -> datetime:
         raise ValueError(str(error)) from error
     except StopIteration:
         raise ValueError("it is never due") from None
+
+
+def definition(schedule: Schedule) -> str:
+    """Return what a row keeps of a schedule's times, to tell when they are changed."""
+    return schedule.expression if schedule.time_zone == "UTC" else f"{schedule.expression} {schedule.time_zone}"
 
 
 class Schedules:
@@ -86,19 +94,20 @@ class Schedules:
         """Return what looks after one schedule, in a transaction, and returns when it is due next, in seconds since 1970."""
 
         def step(connection: Connection) -> float:
+            times = definition(schedule)
             following = next_time(schedule, datetime.fromtimestamp(now, UTC)).timestamp()
             following_ms = int(following * 1000)
             row = connection.exec_driver_sql(self._find, (schedule.name,)).fetchone()
             if row is None:
-                connection.exec_driver_sql(self._add, (schedule.name, schedule.expression, following_ms))
+                connection.exec_driver_sql(self._add, (schedule.name, times, following_ms))
                 return following
-            expression, next_ms = row
-            if expression != schedule.expression:  # it was changed: what was planned by the old one does not hold
-                connection.exec_driver_sql(self._move, (schedule.expression, following_ms, schedule.name, next_ms))
+            planned_by, next_ms = row
+            if planned_by != times:  # it was changed: what was planned by the old one does not hold
+                connection.exec_driver_sql(self._move, (times, following_ms, schedule.name, next_ms))
                 return following
             if next_ms > now * 1000:
                 return float(next_ms / 1000)
-            moved = connection.exec_driver_sql(self._move, (expression, following_ms, schedule.name, next_ms))
+            moved = connection.exec_driver_sql(self._move, (times, following_ms, schedule.name, next_ms))
             if moved.rowcount == 1:
                 # The tick's own time is its id, so whoever sends it sends the same.
                 tick = datetime.fromtimestamp(next_ms / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")

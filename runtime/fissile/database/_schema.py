@@ -23,6 +23,9 @@ class Schema:
         migrations: The folder of their migrations, relative to the file that creates the schema. None: there are none, and tables are
             made as they are declared, without regard to later changes; for prototypes and tests.
 
+    Raises:
+        TypeError: The metadata is something else.
+
     Attributes:
         metadata: The tables.
         folder: The folder of their migrations, if there are any.
@@ -32,6 +35,11 @@ class Schema:
     __slots__ = ("folder", "metadata", "place")
 
     def __init__(self, metadata: MetaData, *, migrations: str | Path | None = "migrations") -> None:
+        if not isinstance(metadata, _metadata_class()):
+            raise TypeError(
+                f"A Schema takes the MetaData that holds the tables of the module, not {metadata!r}: write Schema(MetaData()) and give it to "
+                "each Table (from sqlalchemy import MetaData, Table)."
+            )
         frame = sys._getframe(1)
         self.metadata = metadata
         self.place: tuple[str, int] = (frame.f_code.co_filename, frame.f_lineno)
@@ -90,6 +98,12 @@ class Schema:
                 what = f"The table {table.name!r} begins with {RESERVED!r}, as those of the runtime do."
                 found.append(Fault(what, where, "Give it another name."))
         return tuple(found)
+
+
+def _metadata_class() -> type[MetaData]:
+    from sqlalchemy import MetaData  # imported by whoever has one
+
+    return MetaData
 
 
 RESERVED = "fissile_"

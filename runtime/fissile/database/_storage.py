@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
+from sqlalchemy import Connection
 
 from fissile._bus import Bus, Queries, Scheduled
+from fissile._delivery.lifecycle import State
+from fissile._errors import PartitionLost
 from fissile._handler import Handler
 from fissile._local import ForbiddenCalls
 from fissile._process import Lifespan
@@ -18,8 +21,8 @@ from fissile._storage import Call, Committed, Effects, RelayStatistics, SagaCont
 from fissile.abc import Outgoing, Transport
 from fissile.database._database import Database, Transaction
 from fissile.database._dialect import Target
-from fissile.database._fences import Fences
-from fissile.database._inbox import Statements
+from fissile.database._fences import Epoch, Fences
+from fissile.database._inbox import Fenced, Statements
 from fissile.database._lease import open_lease
 from fissile.database._migrations import migrate, prepare
 from fissile.database._relay import Relay
@@ -28,6 +31,9 @@ from fissile.database._schedules import Schedules
 from fissile.database._schema import Schema
 from fissile.database._store import Store
 from fissile.database._unit import Once, each, encode, none
+
+if TYPE_CHECKING:
+    from fissile._delivery.lifecycle import Delivery
 
 
 class ModuleStorage:
@@ -81,20 +87,33 @@ class ModuleStorage:
 
         return handle
 
-    async def keep(self, records: list[Outgoing | Scheduled]) -> None:
-        """See `OpenStorage`."""
-        self.wake(records, await self.store.run(lambda connection: self.statements.keep(connection, records)))
+    async def keep(
+        self, records: list[Outgoing | Scheduled], bus: Queries | None = None, epoch: Epoch | None = None
+    ) -> None:
+        """See `OpenStorage`; of a handler, if its partition is still under the epoch that it began with."""
+        with self._fencing(bus, epoch) as check:
+
+            def work(connection: Connection) -> int | None:
+                check(connection)
+                return self.statements.keep(connection, records)
+
+            first = await self.store.run(work)
+        self.wake(records, first)
 
     def wake(self, outgoing: Sequence[Outgoing | Scheduled] = (), first: int | None = None) -> None:
         """Tell the relay that something was committed; see `Relay.wake`."""
         self._relay.wake(outgoing, first)
 
     @asynccontextmanager
-    async def transaction(self, bus: Queries | None = None) -> AsyncGenerator[Transaction]:
+    async def transaction(self, bus: Queries | None = None, epoch: Epoch | None = None) -> AsyncGenerator[Transaction]:
         """Open a transaction that commits at the end of its block.
 
         Args:
             bus: The bus of the handler that opens it; one of the module's own where there is none.
+            epoch: Under which the partition of the handler's message has to be at the commit.
+
+        Raises:
+            PartitionLost: It is another's by then; nothing was changed.
         """
         sender = bus or Bus(self._context.routes)
         outgoing: list[Outgoing | Scheduled] = []
@@ -108,12 +127,50 @@ class ModuleStorage:
         except BaseException:
             await opened.rollback()
             raise
-        with anyio.CancelScope(shield=True):
-            if outgoing:
-                first = await opened.commit(lambda connection: self.statements.keep(connection, outgoing))
-                self.wake(outgoing, first)
+        with anyio.CancelScope(shield=True), self._fencing(bus, epoch) as check:
+            if outgoing or epoch is not None:
+
+                def last(connection: Connection) -> int | None:
+                    check(connection)
+                    return self.statements.keep(connection, outgoing)
+
+                first = await opened.commit(last)
+                if outgoing:
+                    self.wake(outgoing, first)
             else:
                 await opened.commit()
+
+    # --- the fence ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _fencing(self, bus: Queries | None, epoch: Epoch | None) -> Generator[Callable[[Connection], None]]:
+        """Give what checks, within a transaction, that the partition of a handler's message is still ours."""
+        delivery = None if bus is None else bus._delivery
+
+        def check(connection: Connection) -> None:
+            if epoch is None or delivery is None:
+                return
+            if delivery.state is State.ABANDONED:
+                raise Fenced
+            self.statements.check_epoch(connection, *epoch)
+
+        try:
+            yield check
+        except Fenced:
+            assert delivery is not None
+            raise self.fenced(delivery) from None
+
+    def fenced(self, delivery: Delivery) -> PartitionLost:
+        """Return what a handler gets whose partition was found to be another's: the next message claims it anew, if it comes here after all."""
+        self.fences.forget(delivery.owner)
+        return self.lost(delivery)
+
+    def lost(self, delivery: Delivery) -> PartitionLost:
+        """Return what a handler gets whose partition is another's."""
+        record, name = delivery.record, delivery.subscription.handler.name
+        return PartitionLost(
+            f"{record.topic}[{record.partition}] has gone to another process, which handles {name}; nothing was changed here"
+        )
 
     async def relay(self, transport: Transport, topics: Collection[str], committed: Committed | None) -> None:
         """See `OpenStorage`."""

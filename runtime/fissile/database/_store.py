@@ -54,6 +54,7 @@ class Store:
         self._writers: Places
         self._readers: Places
         self._problem: str | None = None
+        self._details = ""
         self._trouble: anyio.Event
         self._well_s = -inf
 
@@ -177,7 +178,7 @@ class Store:
                     await self.probe()
 
     async def _wait_until_well(self) -> None:
-        _logger.warning("%s", self._problem)
+        _logger.warning("%s", self._details)
         delay_s = _FIRST_PROBE_S
         while self._problem is not None:
             await anyio.sleep(delay_s)
@@ -197,7 +198,7 @@ class Store:
     def _tell(self, error: DatabaseUnavailable) -> None:
         if not error.is_away:
             return
-        self._problem = str(error)
+        self._problem, self._details = error.told_outside(), str(error)
         self._trouble.set()
 
     def _tell_well(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from fissile._bus import Queries, Scheduled, schedule
 from fissile._delivery.lifecycle import State
-from fissile._errors import IdReused, InvalidMessage, PartitionLost
+from fissile._errors import IdReused, InvalidMessage
 from fissile._handler import Handler, only_leaf
 from fissile._local import ForbiddenCalls
 from fissile._messages import DeclaredError
@@ -23,6 +23,7 @@ from fissile._storage import Call, Effects
 from fissile.abc import Outgoing
 from fissile.database._database import Transaction, current_unit, no_effects
 from fissile.database._errors import CommitUnknown, DatabaseUnavailable
+from fissile.database._fences import Epoch
 from fissile.database._inbox import DONE, Fenced, Outcome, Repeated, digest_of
 from fissile.database._store import StoreTransaction
 
@@ -43,14 +44,16 @@ class Unit:
         storage: The module's database.
         bus: The bus of the message.
         effects: What becomes of them.
+        epoch: Under which each of them commits; `once` takes it for the last one only.
     """
 
-    __slots__ = ("_bus", "_effects", "_forbids", "_open", "_savepoints", "_storage")
+    __slots__ = ("_bus", "_effects", "_epoch", "_forbids", "_open", "_savepoints", "_storage")
 
-    def __init__(self, storage: ModuleStorage, bus: Queries, effects: Effects) -> None:
+    def __init__(self, storage: ModuleStorage, bus: Queries, effects: Effects, epoch: Epoch | None = None) -> None:
         self._storage = storage
         self._bus = bus
         self._effects = effects
+        self._epoch = epoch
         self._open: StoreTransaction | None = None
         self._forbids: ForbiddenCalls | None = None
         self._savepoints = 0
@@ -61,7 +64,7 @@ class Unit:
         if self._effects == "none":
             raise no_effects("No transaction was opened")
         if self._effects == "each":
-            async with self._storage.transaction(self._bus) as transaction:
+            async with self._storage.transaction(self._bus, self._epoch) as transaction:
                 yield transaction
             return
         kept = len(self._bus._outgoing or ())
@@ -176,7 +179,10 @@ class Once:
             bus._outgoing = None
             leaf = only_leaf(error)
             if not isinstance(leaf, DeclaredError) or type(leaf) not in self.handler.errors:
-                raise
+                first = await self._first_of(error, message_id, digest, bus)
+                if first is None:
+                    raise
+                return self._repeat(first, digest, message_id, bus)
             await checkpoint_if_cancelled()
             # The answer is kept as a reply is: a repeat gets this error, even if it would succeed by now.
             outcome = Outcome(digest, outcome_name(leaf), self.handler.errors[type(leaf)].encode(leaf))
@@ -187,8 +193,19 @@ class Once:
         first = await self._finish(unit, bus, message_id, outcome, epoch)
         return reply if first is None else self._repeat(first, digest, message_id, bus)
 
+    async def _first_of(self, error: BaseException, message_id: str, digest: bytes, bus: Queries) -> Outcome | None:
+        """Return what a message came to in another process while it failed here, perhaps because of what that process wrote."""
+        if not isinstance(error, Exception) or _is_new(bus):
+            return None
+        if isinstance(error, DatabaseUnavailable) and error.is_away:
+            return None
+        with anyio.CancelScope(shield=True), suppress(DatabaseUnavailable):  # the error is worth more than either
+            outcome = await self._look_up(message_id)
+            return None if outcome is None or _is_tried_again(outcome, digest, bus) else outcome
+        return None
+
     async def _finish(
-        self, unit: Unit, bus: Queries, message_id: str, outcome: Outcome, epoch: tuple[str, int] | None
+        self, unit: Unit, bus: Queries, message_id: str, outcome: Outcome, epoch: Epoch | None
     ) -> Outcome | None:
         """Commit the unit with its outcome; return the first outcome if somebody else was faster."""
         storage, statements, now_ms = self.storage, self.storage.statements, self.storage.now_ms()
@@ -196,7 +213,7 @@ class Once:
         delivery = bus._delivery
         if delivery is not None and delivery.state is State.ABANDONED:
             await unit.roll_back()
-            raise self._lost(delivery)
+            raise storage.lost(delivery)
 
         def last(connection: Connection) -> int | None:
             if epoch is not None:
@@ -211,19 +228,12 @@ class Once:
             return await self._look_up(message_id)
         except Fenced:
             assert delivery is not None
-            storage.fences.forget(delivery.owner)
-            raise self._lost(delivery) from None
+            raise storage.fenced(delivery) from None
         except CommitUnknown:
             return await self._find_out(message_id)
         if outgoing:
             storage.wake(outgoing, first)
         return None
-
-    def _lost(self, delivery: Delivery) -> PartitionLost:
-        record = delivery.record
-        return PartitionLost(
-            f"{record.topic}[{record.partition}] has gone to another process, which handles {self.handler.name}; nothing was changed here"
-        )
 
     async def _find_out(self, message_id: str) -> Outcome | None:
         """Look whether a transaction has happened whose commit was cut off.
@@ -244,7 +254,7 @@ class Once:
         target = self.storage.store.target
         raise DatabaseUnavailable(self.storage.module, str(target), "it was lost during a commit, which is not there")
 
-    async def _claim(self, delivery: Delivery | None) -> tuple[str, int] | None:
+    async def _claim(self, delivery: Delivery | None) -> Epoch | None:
         return None if delivery is None else await self.storage.fences.claim(delivery.owner)
 
     async def _look_up(self, message_id: str) -> Outcome | None:
@@ -287,13 +297,15 @@ def each(storage: ModuleStorage, handler: Handler, call: Call) -> Call:
     """Let each transaction of a handler stand for itself; what the handler publishes besides is kept when it succeeds."""
 
     async def handle(message: Any, bus: Queries) -> Any:
-        current_unit.set(Unit(storage, bus, "each"))
+        # Claimed before the handler begins: one that was stopped meanwhile must not take the partition back.
+        epoch = None if bus._delivery is None else await storage.fences.claim(bus._delivery.owner)
+        current_unit.set(Unit(storage, bus, "each", epoch))
         reply = await call(message, bus)
         if bus._outgoing:
             handler.cross(reply)  # a handler whose reply cannot be sent has failed, and publishes nothing
             outgoing, bus._outgoing = bus._outgoing, None
             with anyio.CancelScope(shield=True):
-                await storage.keep(outgoing)
+                await storage.keep(outgoing, bus, epoch)
         return reply
 
     return handle

@@ -13,6 +13,7 @@ OVERHEAD_BYTES = 65_536
 """What key and headers may add to a message of the largest size: those of a dead letter have its traceback. As on the other transports."""
 
 _SCHEME = "sqlite:///"
+_HEARTBEAT_S = 1.0
 
 
 @frozen
@@ -41,7 +42,7 @@ class Options:
     append_s: float = 10.0
     revoke_s: float = 5.0
     session_s: float = 10.0
-    heartbeat_s: float = 1.0
+    heartbeat_s: float = _HEARTBEAT_S
     housekeeping_s: float = 10.0
     compact_after_s: float = 60.0
     poll_s: float = 0.002
@@ -88,4 +89,5 @@ def options_of(settings: Settings) -> Options:
         retention_bytes=settings.sqlite_retention_bytes,
         max_record_bytes=settings.max_message_bytes + OVERHEAD_BYTES,
         session_s=settings.sqlite_session_s,
+        heartbeat_s=min(_HEARTBEAT_S, settings.sqlite_session_s / 4),
     )
