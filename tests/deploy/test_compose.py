@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -103,11 +104,20 @@ def test_compose_understands_both_files_together(profile: tuple[str, ...]) -> No
         skip_or_fail("compose is not installed: neither `docker-compose` nor the plugin of docker")
         return
     files = ("-f", "docker-compose.services.yml", "-f", "docker-compose.yml")
-    done = subprocess.run(
-        [*command, *files, *profile, "config", "--services"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    config = [*command, *files, *profile, "config", "--services"]
+    keyless = {name: value for name, value in os.environ.items() if name != "FISSILE_IDENTITY_KEYS"}
+
+    def run(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(config, cwd=ROOT, env=keyless | more, capture_output=True, text=True, check=False)
+
+    refused = run()
+    assert refused.returncode != 0
+    assert "set it to a secret; see docs/identity.md" in refused.stderr
+    done = run(FISSILE_IDENTITY_KEYS="x" * 32)
     assert done.returncode == 0, done.stderr
-    names = {"kafka", "postgres", "gateway", "executor"} | ({"zookeeper", "kafka-zookeeper"} if profile else set())
+    names = {"kafka", "postgres", "gateway", "executor", "core"} | (
+        {"zookeeper", "kafka-zookeeper"} if profile else set()
+    )
     assert names <= set(done.stdout.split())
 
 

@@ -102,7 +102,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
             provide(engine)
             files = [word for name in (*FILES, str(override)) for word in ("-f", name)]
             project = ("-p", "fissile-tests", "--project-directory", str(ROOT))
-            system = System(engine, (*compose, *project, *files), *free_ports(3), secrets.token_urlsafe(32))
+            port, kafka_port, postgres_port = free_ports(3)
+            command = (*compose, *project, *files)
+            system = System(engine, command, port, kafka_port, postgres_port, secrets.token_urlsafe(32))
             system.compose("down", "--volumes", "--timeout", "1")  # of a run that was killed
             try:
                 system.compose("build", *PROCESSES)
