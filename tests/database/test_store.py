@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, create_engine, func, insert, make_url, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from fissile.database import DatabaseUnavailable
@@ -304,3 +304,23 @@ async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
             tasks.start_soon(store.watch)
             await until(lambda: store.check() is None)
             tasks.cancel_scope.cancel()
+
+
+async def test_a_postgresql_that_keeps_no_encoding_is_understood(postgres_database: str) -> None:
+    url = make_url(postgres_database).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT", connect_args={"client_encoding": "utf8"})
+    name = f"{url.database}_ascii"
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(
+                f"CREATE DATABASE \"{name}\" ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+            )
+        store = store_of(url.set(drivername="postgresql", database=name).render_as_string(hide_password=False))
+        async with store:
+            await store.run(tables.create_all)
+            await store.run(lambda connection: put(connection, "é"))
+            assert await store.read(texts) == ["é"]
+    finally:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        engine.dispose()

@@ -50,6 +50,8 @@ class PostgresDialect(Dialect):
             poolclass=NullPool,
             hide_parameters=True,  # the text of an error crosses to the caller
             connect_args={
+                # Else a server whose encoding is SQL_ASCII, as some are made, answers with bytes.
+                "client_encoding": "utf8",
                 "connect_timeout": max(2, ceil(target.connect_s)),  # libpq takes 1 for 2
                 "application_name": f"{target.application} {target.module}".strip(),
                 "options": f"-c lock_timeout={ceil(target.lock_s * 1000)} {options}".strip(),
