@@ -15,6 +15,7 @@ from fissile_gateway._commands import Commands, operations_routes
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
 from fissile_gateway._deprecation import deprecations
+from fissile_gateway._documents.routes import documents
 from fissile_gateway._exchange import Gateway
 from fissile_gateway._health import health
 from fissile_gateway._metrics_page import metrics_page
@@ -70,6 +71,8 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
     quart.register_blueprint(metrics_page(process, settings))
     for blueprint in pages.blueprints:
         quart.register_blueprint(blueprint)
+    if settings.api_documents:
+        quart.register_blueprint(documents(quart, process, settings, pages.mounts))
 
     async def on_error(error: Exception) -> Response:
         if isinstance(error, HTTPException):

@@ -1,0 +1,130 @@
+"""What the attributes of a contract's classes add to an operation: scopes, idempotency keys, caching, timeouts.
+
+Each function takes the operation as it follows from the types, and adds parameters, headers and responses for one concern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fissile import Command, Query
+from fissile._schemas import Json
+
+BEARER = "bearer"
+API_KEY = "apiKey"
+_STRING: Json = {"type": "string"}
+_REQUEST_ID: Json = {"$ref": "#/components/headers/X-Request-ID"}
+
+
+def security_of(scopes: Sequence[str]) -> list[Json]:
+    """Return the security requirements of an operation: either scheme, with all scopes; none where no scope is required."""
+    return [{BEARER: list(scopes)}, {API_KEY: list(scopes)}] if scopes else []
+
+
+def security_schemes() -> Json:
+    """Return the schemes that `security_of` names."""
+    return {
+        BEARER: {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "A JSON Web Token whose claim `scope` carries the scopes.",
+        },
+        API_KEY: {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": "A key that the operator has made, with scopes of its own.",
+        },
+    }
+
+
+def component_parameters() -> Json:
+    """Return the parameters that operations refer to."""
+    return {
+        "If-None-Match": {
+            "name": "If-None-Match",
+            "in": "header",
+            "description": "The `ETag` of a reply that the client has; the answer is 304 if it would be the same.",
+            "schema": _STRING,
+        },
+        "Idempotency-Key": {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "description": 'Names this request, in double quotes such as `"8e03978e"`; a repeat with the same key and content gets the '
+            "first answer and does nothing.",
+            "schema": {"type": "string", "pattern": r'^"[!#-\[\]-~]{1,255}"$'},
+        },
+        "Prefer": {
+            "name": "Prefer",
+            "in": "header",
+            "description": "`respond-async`: answer 202 at once (RFC 7240).",
+            "schema": _STRING,
+            "example": "respond-async",
+        },
+    }
+
+
+def component_answers() -> Json:
+    """Return the responses besides problems that operations refer to."""
+    return {
+        "Accepted": {
+            "description": "It has begun; `Location` tells where it stands. Only with `Prefer: respond-async`.",
+            "headers": {
+                "X-Request-ID": _REQUEST_ID,
+                "Location": {
+                    "description": "Where the outcome will be.",
+                    "schema": {"type": "string", "format": "uri-reference"},
+                },
+                "Preference-Applied": {"schema": _STRING},
+                "Retry-After": {"$ref": "#/components/headers/Retry-After"},
+            },
+            "content": {"application/json": {"schema": {"type": "object"}}},
+        },
+        "NotModified": {
+            "description": "The reply is the one that the client has.",
+            "headers": {"X-Request-ID": _REQUEST_ID, "ETag": {"schema": _STRING}},
+        },
+    }
+
+
+def add_to_query(operation: Json, query: type[Query[Any]], answer: Json) -> None:
+    """Add what HTTP says of a query: how long its reply may be used again, and that it can be asked for only if it changed.
+
+    Args:
+        operation: The operation.
+        query: The class of the query.
+        answer: The response of a success, in the operation.
+    """
+    max_age_s = query.gateway_max_age_s
+    caching = "no-cache" if max_age_s is None else f"max-age={max_age_s:g}"
+    answer["headers"] |= {
+        "Cache-Control": {"description": f"`{caching}`.", "schema": _STRING},
+        "ETag": {"description": "Names this reply, for `If-None-Match`.", "schema": _STRING},
+    }
+    operation["parameters"].append({"$ref": "#/components/parameters/If-None-Match"})
+    operation["responses"][304] = {"$ref": "#/components/responses/NotModified"}
+    _add_timeout(operation, query.gateway_timeout_s)
+
+
+def add_to_command(operation: Json, command: type[Command[Any]]) -> None:
+    """Add what HTTP says of a command: how a repeat is told from a new one, and how not to wait.
+
+    Args:
+        operation: The operation.
+        command: The class of the command.
+    """
+    key: Json = {"$ref": "#/components/parameters/Idempotency-Key"}
+    if command.needs_idempotency_key:
+        key = {**component_parameters()["Idempotency-Key"], "required": True}
+    operation["parameters"] += [key, {"$ref": "#/components/parameters/Prefer"}]
+    operation["responses"][202] = {"$ref": "#/components/responses/Accepted"}
+    _add_timeout(operation, command.gateway_timeout_s)
+
+
+def _add_timeout(operation: Json, timeout_s: float | None) -> None:
+    if timeout_s is not None:
+        said = f"The gateway waits {timeout_s:g} s for it."
+        described = operation.get("description")
+        operation["description"] = f"{described}\n\n{said}" if described else said
