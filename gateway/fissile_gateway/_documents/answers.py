@@ -61,7 +61,7 @@ KNOWN = (
     Known(431, "", "the head of the request is larger, or has more fields, than the gateway takes", ALL),
     Known(500, "handler-failed", "the handler failed; the log tells why, under `message_id`", REQUESTS),
     Known(500, "internal-error", "the gateway failed; the log tells why, under `request_id`", ALL),
-    Known(501, "", "the method is CONNECT or TRACE"),
+    Known(501, "", "the method is CONNECT"),
     Known(503, "overloaded", "a bound is reached; it did not happen", ALL),
     Known(503, "unavailable", "the module, or the log, cannot be reached; it did not happen", ALL),
     Known(504, "deadline-exceeded", "it was not done in time; it may have happened", REQUESTS),

@@ -115,17 +115,12 @@ class ContractRoutes:
             "event's name, `data` the event as JSON, `id` its position.\n\n" + "\n".join(lines) + "\n\nAfter a lost connection send the last `id` as `Last-Event-ID`, as browsers do by themselves. Where the log no longer has that "
             "position, an event `reset` says so, and the stream goes on from now: look the state up anew."
         )
-        example = "retry: 2000\nid: 0:17\n\n"
+        # The schema is that of one event, as `itemSchema` is from OpenAPI 3.2 on.
+        frames = [_frame(name, self._replies.of(event)) for name, event in events.items()]
         answer: Json = {
-            "description": "The stream.",
+            "description": "The stream. The schema is that of each event.",
             "headers": dict(REQUEST_ID),
-            "content": {
-                EVENT_STREAM: {
-                    "schema": {"type": "string"},
-                    "example": example,
-                    "x-events": {name: self._replies.of(event) for name, event in events.items()},
-                }
-            },
+            "content": {EVENT_STREAM: {"schema": {"anyOf": [*frames, _frame("reset", _RESET), _QUIET]}}},
         }
         return {
             "tags": [route.module],
@@ -148,6 +143,28 @@ class ContractRoutes:
             ],
             "responses": problems_of(route, self._replies) | {200: answer},
         }
+
+
+_TEXT: Json = {"type": "string"}
+_RESET: Json = {"type": "object", "properties": {"reason": _TEXT}, "required": ["reason"]}
+_QUIET: Json = {
+    "description": "No event: it only moves the position, or shows that the stream is alive.",
+    "type": "object",
+    "properties": {"id": _TEXT, "retry": {"type": "integer"}},
+    "not": {"required": ["data"]},
+}
+
+
+def _frame(name: str, data: Json) -> Json:
+    return {
+        "type": "object",
+        "properties": {
+            "event": {"const": name},
+            "id": _TEXT,
+            "data": {"type": "string", "contentMediaType": JSON, "contentSchema": data},
+        },
+        "required": ["event", "id", "data"],
+    }
 
 
 def _first_prose(annotation: Any) -> str:
