@@ -115,7 +115,6 @@ class Echo(Command[Types]):
     """Send everything, and get it back."""
 
     value: Types
-    also: Types | None = None
 
 
 @frozen
@@ -227,7 +226,7 @@ module = Module(contract)
 
 @module.command(Echo, idempotent=True)
 async def echo(command: Echo) -> Types:
-    return command.also or command.value
+    return command.value
 
 
 @module.command(Touch, idempotent=True)
