@@ -46,6 +46,20 @@ _DURATION = rf"^-?P([0-9]{{1,9}}D(T{_HOURS})?|T{_HOURS})$"
 _DECIMAL = r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?$"
 _BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
+_NAIVE = f"^{_DAY}T{_MOMENT}$"
+_TIMES = {None: f"^{_MOMENT}{_OFFSET}?$", True: f"^{_MOMENT}{_OFFSET}$", False: f"^{_MOMENT}$"}
+
+PATTERNS: dict[str, tuple[str, str]] = {
+    _DURATION: ("ISO 8601 duration", "PT30S"),
+    _DECIMAL: ("decimal", "9.90"),
+    _BASE64: ("base64", "aGVsbG8="),
+    _NAIVE: ("date and time without an offset", "2026-01-31T12:00:00"),
+    _TIMES[None]: ("time", "12:00:00Z"),
+    _TIMES[True]: ("time with an offset", "12:00:00Z"),
+    _TIMES[False]: ("time without an offset", "12:00:00"),
+}
+"""What a pattern of ours is called, and an example: people need not read it."""
+
 
 @frozen
 class Mode:
@@ -264,9 +278,8 @@ def _moment(cls: type, metas: tuple[Any, ...]) -> Json:
     """Say how dates and times are written: with an offset, without, or either."""
     zoned = next((meta.tz for meta in metas if meta.tz is not None), None)
     if cls is datetime:
-        return {"format": "date-time"} if zoned is not False else {"pattern": f"^{_DAY}T{_MOMENT}$"}
-    offset = {None: f"{_OFFSET}?", True: _OFFSET, False: ""}[zoned]
-    return {"pattern": f"^{_MOMENT}{offset}$"}
+        return {"format": "date-time"} if zoned is not False else {"pattern": _NAIVE}
+    return {"pattern": _TIMES[zoned]}
 
 
 def _draft_07(schema: Any) -> Any:

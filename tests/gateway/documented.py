@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,10 +13,19 @@ import attrs
 
 import fissile_gateway
 from fissile import App, Bus, Contract, Ids, Lifespan, Module, Process, Settings
+from fissile._settings import Source, Sources
 from fissile_gateway import Gateway, GatewaySettings
+from fissile_gateway._documents.files import openapi_of
 from fissile_gateway._server import HttpServer, ServerSettings
 
 Where = Literal["one process", "two processes"]
+
+
+def written(*contracts: Contract) -> dict[str, Any]:
+    """Return the OpenAPI document that `fissile export` writes for some contracts and the hand-written routes of the tests."""
+    sources = Sources((Source("test", {"FISSILE_ROUTES": "tests.gateway.everything_pages"}),))
+    document: dict[str, Any] = json.loads(json.dumps(openapi_of("testing", contracts, sources)))
+    return document
 
 
 class Hosted:

@@ -10,6 +10,7 @@ from fissile_gateway._documents.examples import curl, example_of, name_of_ref, p
 from fissile_gateway._documents.page_schemas import anchor, fields, inline, properties, prose, shown, type_name
 from fissile_gateway._documents.page_style import PAGE_POLICY as PAGE_POLICY
 from fissile_gateway._documents.page_style import STYLE
+from fissile_gateway._routes import PREFIX
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -67,7 +68,9 @@ def _method(method: str, operation: Json) -> str:
 
 
 def _link(method: str, path: str, operation: Json) -> str:
-    return f'<li><a href="#{anchor(method, path)}">{_method(method, operation)} {escape(path.rpartition("/")[2] or path)}</a></li>'
+    tag = (operation.get("tags") or ("",))[0]
+    shown_as = path.removeprefix(f"{PREFIX}/{tag}/")
+    return f'<li><a href="#{anchor(method, path)}">{_method(method, operation)} {escape(shown_as)}</a></li>'
 
 
 def _operation(method: str, path: str, operation: Json, document: Json) -> str:
@@ -81,7 +84,7 @@ def _operation(method: str, path: str, operation: Json, document: Json) -> str:
     if scopes:
         named = ", ".join(f"<code>{escape(scope)}</code>" for scope in scopes)
         parts.append(f"<p>Requires {named}.</p>")
-    parts += [_parameters(operation, document), _body(operation, document)]
+    parts += [_body(operation, document), _parameters(operation, document)]
     parts.append(f'<h4>Example</h4><pre tabindex="0">{escape(curl(method.upper(), path, operation, document))}</pre>')
     parts += [_replies(operation, document), _errors(operation, document)]
     return f'<article id="{name}">{"".join(parts)}</article>'
@@ -122,7 +125,7 @@ def _replies(operation: Json, document: Json) -> str:
                 example = example_of(schema, document["components"]["schemas"], is_complete=True)
                 rows += f'<p>{type_name(schema)}</p><pre tabindex="0">{shown(example)}</pre>'
             elif media_type != JSON:
-                rows += f"<p class=soft>{escape(media_type)}</p>"
+                rows += f'<p class="soft">{escape(media_type)}</p>'
         parts.append(rows)
     return f"<h4>Replies</h4>{''.join(parts)}"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from fissile._schemas import INTEGER_MAX, INTEGER_MIN, Json
+from fissile._schemas import INTEGER_MAX, INTEGER_MIN, PATTERNS, Json
 from fissile_gateway._documents.examples import name_of_ref
 
 _CODE = re.compile(r"`([^`]+)`")
@@ -50,7 +50,8 @@ def type_name(schema: Json) -> str:
         return f"list of {type_name(schema.get('items', {}))}"
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"map of {type_name(schema['additionalProperties'])}"
-    said = schema.get("format", "base64" if "contentEncoding" in schema else "")
+    pattern = schema.get("pattern")
+    said = PATTERNS[pattern][0] if pattern in PATTERNS else schema.get("format", "")
     return escape(f"{kind}, {said}" if said and said != "int64" else str(kind))
 
 
@@ -60,7 +61,7 @@ def limits(schema: Json) -> str:
     for key, word in _LIMITS.items():
         if key in schema and schema[key] not in (INTEGER_MIN, INTEGER_MAX):
             said.append(f"{word} {escape(str(schema[key]))}")
-    if "pattern" in schema and "format" not in schema and "contentEncoding" not in schema:
+    if "pattern" in schema and schema["pattern"] not in PATTERNS:
         said.append(f"matches <code>{escape(schema['pattern'])}</code>")
     if schema.get("default") is not None:
         said.append(f"default <code>{escape(json.dumps(schema['default'], ensure_ascii=False))}</code>")

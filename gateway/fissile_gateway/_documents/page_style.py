@@ -48,7 +48,8 @@ pre{background:var(--code);border-radius:6px;margin:.3rem 0;padding:.7rem .9rem;
 table{border-collapse:collapse;width:100%;font-size:.92rem}
 th{text-align:left;font-weight:600;color:var(--soft);font-size:.8rem;padding:.15rem .9rem .15rem 0}
 td{vertical-align:top;padding:.35rem .9rem .35rem 0;border-top:1px solid var(--line)}
-td:first-child{white-space:nowrap}
+td:first-child{white-space:nowrap;width:14rem}
+td:nth-child(2):not(:last-child){width:12rem}
 td p{margin:0 0 .2rem}
 td ul{padding-left:1.1rem;margin:0}
 .must{color:var(--post);font-size:.8rem}
@@ -57,7 +58,7 @@ details{margin-top:.9rem}
 summary{cursor:pointer;color:var(--soft);font-size:.92rem}
 @media(max-width:56rem){.layout{grid-template-columns:minmax(0,1fr);gap:0}nav{position:static;max-height:none;padding:0}
 nav details{margin:0}nav summary{display:list-item;padding:.5rem 0}header,.layout{padding-left:1rem;padding-right:1rem}
-article{padding:.9rem .9rem 1rem}td:first-child{white-space:normal}}
+article{padding:.9rem .9rem 1rem}td:first-child{white-space:normal;width:auto}td:nth-child(2):not(:last-child){width:auto}}
 @media(min-width:56.01rem){nav details>div{display:block}}
 @media print{nav{display:none}.layout{display:block}article{break-inside:avoid}}
 """
