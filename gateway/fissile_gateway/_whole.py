@@ -11,6 +11,7 @@ import enum
 import functools
 import types
 import typing
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import zip_longest
 from typing import Annotated, Any, Literal, NewType, Union, cast, get_args, get_origin
@@ -49,14 +50,16 @@ def _read(value: Any, annotation: Any) -> Any:
         is_whole = abs(value) < _LIMIT and value == int(value)
         return int(value) if is_whole and _wants_integer(members) else float(value)
     if isinstance(value, list):
-        items = cast("list[Any]", value)
+        items = cast("Sequence[Any]", value)
         array = next((member for member in members if get_origin(member) in (tuple, frozenset)), None)
         if array is None:
             return [_read(item, Any) for item in items]
         arguments = [argument for argument in get_args(array) if argument is not Ellipsis]
         if get_origin(array) is tuple and Ellipsis not in get_args(array):
             # What is too much is refused when the document is converted.
-            return [_read(item, argument) for item, argument in zip_longest(items, arguments, fillvalue=Any)][: len(items)]
+            return [_read(item, argument) for item, argument in zip_longest(items, arguments, fillvalue=Any)][
+                : len(items)
+            ]
         return [_read(item, arguments[0]) for item in items]
     if isinstance(value, dict):
         return _object(cast("dict[str, Any]", value), members)
@@ -85,7 +88,11 @@ def _wants_integer(members: tuple[Any, ...]) -> bool:
     return any(
         member is int
         or (get_origin(member) is Literal and any(type(item) is int for item in get_args(member)))
-        or (isinstance(member, type) and issubclass(member, enum.Enum) and any(type(item.value) is int for item in member))
+        or (
+            isinstance(member, type)
+            and issubclass(member, enum.Enum)
+            and any(type(item.value) is int for item in member)
+        )
         for member in members
     )
 

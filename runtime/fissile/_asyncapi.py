@@ -39,9 +39,7 @@ def asyncapi(name: str, version: str, contracts: Iterable[Contract], *, only_pub
     contracts = tuple(contracts)
     document = _Document(name, Names(contracts))
     for contract in contracts:
-        requests = [
-            request for request in (*contract.commands, *contract.queries) if request.public or not only_public
-        ]
+        requests = [request for request in (*contract.commands, *contract.queries) if request.public or not only_public]
         topics = [topic for topic in contract.topics if topic.public or not only_public]
         if requests or topics:
             document.add(contract, requests, topics)
@@ -86,13 +84,13 @@ class _Document:
     ) -> None:
         name = contract.name_of(request)
         kind = "command" if issubclass(request, Command) else "query"
-        message = self._message(request, name, name, REQUEST_HEADERS)
+        message = self._message(request, name, REQUEST_HEADERS)
         message["tags"] = [{"name": kind}]
         message["bindings"] = {"kafka": {"key": _key_of(request), "bindingVersion": BINDING}}
         self._add_message(channel, name, message)
         self._ensure_replies()
         answers = [self._add_reply(name, request)]
-        answers += [self._add_declared(contract, error) for error in request.declared_errors]
+        answers += [self._add_declared(error) for error in request.declared_errors]
         answers += ["failed", "invalid"]
         self.operations[name] = {
             "action": "receive",
@@ -120,7 +118,7 @@ class _Document:
         for event in topic.events:
             name = contract.name_of(event)
             names.append(name)
-            message = self._message(event, name, name, EVENT_HEADERS)
+            message = self._message(event, name, EVENT_HEADERS)
             key: Json = {"type": "string", "description": "What the topic's key function gives; it decides the order."}
             message["bindings"] = {"kafka": {"key": key, "bindingVersion": BINDING}}
             self._add_message(topic.name, name, message)
@@ -155,16 +153,16 @@ class _Document:
         self._add_message(REPLIES_TOPIC, f"{name}.reply", message)
         return f"{name}.reply"
 
-    def _add_declared(self, contract: Contract, error: type[DeclaredError]) -> str:
+    def _add_declared(self, error: type[DeclaredError]) -> str:
         name = self.shapes.name_of(error)
-        message = self._message(error, name, f"declared:{error.__name__}", OUTCOME_HEADERS)
+        message = self._message(error, f"declared:{error.__name__}", OUTCOME_HEADERS)
         message["summary"] = f"{message['summary']} `fissile-outcome` is `declared:{error.__name__}`."
         self._add_message(REPLIES_TOPIC, name, message)
         return name
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _message(self, cls: type, key: str, name: str, headers: str) -> Json:
+    def _message(self, cls: type, name: str, headers: str) -> Json:
         prose = prose_of(cls)
         message: Json = {"name": name, "title": cls.__name__, "summary": prose.summary or f"{cls.__name__}."}
         if prose.description:

@@ -12,7 +12,7 @@ import enum
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, ForwardRef, Literal, NewType, Union, cast, get_args, get_origin
@@ -25,7 +25,8 @@ from msgspec import Meta
 from fissile._contract import Contract
 from fissile._docstrings import prose_of
 from fissile._messages import fields_of
-from fissile._types import INTEGER_MAX, INTEGER_MIN
+from fissile._types import INTEGER_MAX as INTEGER_MAX
+from fissile._types import INTEGER_MIN as INTEGER_MIN
 
 # Any, all through this file: a type expression, or JSON.
 
@@ -213,7 +214,7 @@ class Shapes:
             return self._of_type(annotation, metas)
         return annotation
 
-    def _of_type(self, cls: type, metas: tuple[Any, ...]) -> Any:
+    def _of_type(self, cls: type[Any], metas: tuple[Any, ...]) -> Any:
         if attrs.has(cls):
             return self._struct(cls)
         if issubclass(cls, enum.Enum):
@@ -228,9 +229,12 @@ class Shapes:
             return Annotated[str, Meta(pattern=_DURATION)]
         if cls is bytes:
             return Annotated[cls, Meta(extra_json_schema={"pattern": _BASE64})]
-        if cls in (datetime, time):
-            return Annotated[cls, Meta(extra_json_schema=_moment(cls, metas))]
-        return cls
+        annotation: Any = cls
+        return (
+            Annotated[annotation, Meta(extra_json_schema=_moment(cls, metas))]
+            if cls in (datetime, time)
+            else annotation
+        )
 
     def _integer(self, metas: tuple[Any, ...]) -> Any:
         annotation: Any = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
@@ -285,7 +289,7 @@ def _moment(cls: type, metas: tuple[Any, ...]) -> Json:
 def _draft_07(schema: Any) -> Any:
     """Return a schema with tuples of fixed length as draft 7 has them."""
     if isinstance(schema, list):
-        return [_draft_07(item) for item in cast("list[Any]", schema)]
+        return [_draft_07(item) for item in cast("Sequence[Any]", schema)]
     if not isinstance(schema, dict):
         return schema
     written: Json = {key: _draft_07(value) for key, value in cast("Json", schema).items()}

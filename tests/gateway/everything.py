@@ -72,7 +72,7 @@ class Types:
     id: UUID
     color: Color
     level: Level
-    word: Literal["a", "b", None]
+    word: Literal["a", "b"] | None
     pair: tuple[int, str]
     many: tuple[int, ...]
     few: Annotated[tuple[str, ...], Meta(min_length=1, max_length=3)]
@@ -253,7 +253,7 @@ async def search(query: Search) -> tuple[Leaf, ...]:
 
 @module.query(Needs)
 async def needs(query: Needs) -> Mapping[str, str] | None:
-    return {name: query.leaf.name for name in query.names} if query.whole else None
+    return dict.fromkeys(query.names, query.leaf.name) if query.whole else None
 
 
 @module.query(Count)

@@ -61,7 +61,9 @@ async def test_every_route_of_the_gateway_is_in_the_document_and_back(document: 
         }
         async with httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client:
             served = (await client.get("/openapi.json")).json()
-    described = {(path, method) for path, item in served["paths"].items() for method in item if method in ("get", "post")}
+    described = {
+        (path, method) for path, item in served["paths"].items() for method in item if method in ("get", "post")
+    }
     assert described == routes
     assert served == document
 
@@ -72,7 +74,10 @@ def test_what_is_not_public_is_in_no_document_of_the_gateway(document: dict[str,
 
 
 async def test_what_is_not_public_is_not_there() -> None:
-    async with hosting([everything.module]) as hosted, httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client:
+    async with (
+        hosting([everything.module]) as hosted,
+        httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client,
+    ):
         asked = await client.post("/api/everything/secret", json={"word": "x"})
         followed = await client.get("/api/everything/topics/hidden")
         told = (await client.get("/asyncapi.json")).text
@@ -120,7 +125,9 @@ def test_parameters_are_as_the_query_string_is_read(document: dict[str, Any]) ->
 
 def test_declared_errors_are_responses_with_their_status_and_fields(document: dict[str, Any]) -> None:
     touch = operation_at(document, "/api/everything/touch", "post")
-    refs = [option["$ref"] for option in touch["responses"]["409"]["content"]["application/problem+json"]["schema"]["anyOf"]]
+    refs = [
+        option["$ref"] for option in touch["responses"]["409"]["content"]["application/problem+json"]["schema"]["anyOf"]
+    ]
     assert refs == [f"#/components/schemas/{name}" for name in ("everything.Taken", "everything.Odd", "Problem")]
     assert "`taken`: Another has it." in touch["responses"]["409"]["description"]
     taken = document["components"]["schemas"]["everything.Taken"]
@@ -153,7 +160,9 @@ def test_scopes_timeouts_keys_and_ages_of_a_contract_are_told(document: dict[str
     balance = operation_at(document, "/api/guarded/balance", "get")
     assert "max-age=60" in balance["responses"]["200"]["headers"]["Cache-Control"]["description"]
     assert "304" in balance["responses"]
-    assert operation_at(document, "/api/guarded/topics/payments", "get")["security"][0] == {"bearer": ["money:read", "audit"]}
+    assert operation_at(document, "/api/guarded/topics/payments", "get")["security"][0] == {
+        "bearer": ["money:read", "audit"]
+    }
     assert "security" not in operation_at(document, "/api/everything/touch", "post")
     assert "403" not in operation_at(document, "/api/everything/touch", "post")["responses"]
 
@@ -212,7 +221,7 @@ def test_the_asyncapi_document_is_valid(contracts: tuple[Contract, ...]) -> None
     described = json.loads(json.dumps(asyncapi("testing", "1", contracts)))
     check = jsonschema_rs.validator_for(ASYNCAPI)
     assert [str(error) for error in check.iter_errors(described)] == []
-    assert not list(check.iter_errors({**described, "channels": {"x": {"adress": "y"}}})) == []
+    assert list(check.iter_errors({**described, "channels": {"x": {"adress": "y"}}})) != []
     assert dangling(described) == []
 
 
@@ -268,7 +277,10 @@ def dangling(document: Any) -> list[str]:
     ],
 )
 async def test_a_document_is_asked_for_again_only_when_it_has_changed(path: str, content_type: str) -> None:
-    async with hosting([everything.module]) as hosted, httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client:
+    async with (
+        hosting([everything.module]) as hosted,
+        httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client,
+    ):
         first = await client.get(path)
         again = await client.get(path, headers={"if-none-match": first.headers["etag"]})
         other = await client.get(path, headers={"if-none-match": '"other"'})
@@ -290,8 +302,21 @@ async def test_the_documents_can_be_switched_off(path: str) -> None:
     assert answer.status_code == 404
 
 
+async def test_the_document_of_a_mounted_gateway_says_where_it_is_mounted() -> None:
+    async with hosting([everything.module]) as hosted:
+        gateway: Any = hosted.gateway
+        transport = httpx.ASGITransport(app=gateway, root_path="/sub")
+        async with httpx.AsyncClient(base_url="http://test", transport=transport) as client:
+            document = (await client.get("/sub/openapi.json")).json()
+    assert document["servers"] == [{"url": "/sub"}]
+    validate(document)
+
+
 async def test_trace_is_a_405_that_reflects_nothing() -> None:
-    async with hosting([everything.module]) as hosted, httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client:
+    async with (
+        hosting([everything.module]) as hosted,
+        httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client,
+    ):
         answer = await client.request("TRACE", "/api/everything/count", headers={"x-secret": "hush"})
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
@@ -329,7 +354,10 @@ class Seen(HTMLParser):
 
 
 async def test_the_page_is_one_file_that_its_policy_lets_a_browser_show() -> None:
-    async with hosting([everything.module]) as hosted, httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client:
+    async with (
+        hosting([everything.module]) as hosted,
+        httpx.AsyncClient(base_url=hosted.url, trust_env=False) as client,
+    ):
         answer = await client.get("/api")
     seen = Seen()
     seen.feed(answer.text)

@@ -47,10 +47,14 @@ KNOWN = (
     Known(401, "unauthenticated", "there is no credential, or it is not accepted", ALL),
     Known(403, "forbidden", "the credential does not carry the scopes that the contract requires", ALL),
     Known(404, "not-found", "there is no such path"),
-    Known(404, "unknown-message", "the module's process has another version, which does not know the message", REQUESTS),
+    Known(
+        404, "unknown-message", "the module's process has another version, which does not know the message", REQUESTS
+    ),
     Known(405, "method-not-allowed", "the path does not take this method; `Allow` names those it takes"),
     Known(408, "request-timeout", "the request, or its body, did not come in time; nothing happened", ("command",)),
-    Known(409, "idempotency-conflict", "a request with the same `Idempotency-Key` is still being handled", ("command",)),
+    Known(
+        409, "idempotency-conflict", "a request with the same `Idempotency-Key` is still being handled", ("command",)
+    ),
     Known(413, "body-too-large", "the body is larger than the gateway takes", ("command",)),
     Known(413, "message-too-large", "the message, or its reply, is larger than a message may be", REQUESTS),
     Known(414, "", "the address is longer than the gateway takes", ("query", "topic")),
@@ -202,7 +206,7 @@ def component_headers() -> Json:
     """Return the headers that answers refer to."""
     return {
         "X-Request-ID": {
-            "description": "The id of the request: the one that the client sent, or a new one. Answers that come before a request is read have none.",
+            "description": "The id of the request: what the client sent, or a new one. What is answered before a request is read has none.",
             "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
         },
         "Retry-After": {

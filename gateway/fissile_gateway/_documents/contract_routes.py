@@ -110,11 +110,7 @@ class ContractRoutes:
     def _of_topic(self, route: Route, topic: Topic[Any]) -> Json:
         events = {kebab_case(event.__name__): event for event in topic.events}
         lines = [f"- `{name}`: {prose_of(event).summary or event.__name__}" for name, event in events.items()]
-        described = (
-            "The answer has no end: server-sent events, one for each event of the topic from now on, in order per key. `event` is the "
-            "event's name, `data` the event as JSON, `id` its position.\n\n" + "\n".join(lines) + "\n\nAfter a lost connection send the last `id` as `Last-Event-ID`, as browsers do by themselves. Where the log no longer has that "
-            "position, an event `reset` says so, and the stream goes on from now: look the state up anew."
-        )
+        described = "\n\n".join((_STREAM, "\n".join(lines), _RESUME))
         # The schema is that of one event, as `itemSchema` is from OpenAPI 3.2 on.
         frames = [_frame(name, self._replies.of(event)) for name, event in events.items()]
         answer: Json = {
@@ -145,6 +141,14 @@ class ContractRoutes:
         }
 
 
+_STREAM = (
+    "The answer has no end: server-sent events, one for each event of the topic from now on, in order per key. `event` is the event's name, "
+    "`data` the event as JSON, `id` its position."
+)
+_RESUME = (
+    "After a lost connection send the last `id` as `Last-Event-ID`, as browsers do by themselves. Where the log no longer has that position, "
+    "an event `reset` says so, and the stream goes on from now: look the state up anew."
+)
 _TEXT: Json = {"type": "string"}
 _RESET: Json = {"type": "object", "properties": {"reason": _TEXT}, "required": ["reason"]}
 _QUIET: Json = {

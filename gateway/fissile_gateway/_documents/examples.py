@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -76,7 +76,8 @@ def _array(schema: Json, components: Mapping[str, Json], is_complete: bool, dept
 
 
 def _number(schema: Json) -> float:
-    lowest, highest = schema.get("minimum", schema.get("exclusiveMinimum", 1)), schema.get("maximum", 2**53)
+    lowest: float = schema["minimum"] if "minimum" in schema else schema.get("exclusiveMinimum", 1)
+    highest: float = schema.get("maximum", 2**53)
     value = min(max(1, lowest), highest)
     return float(value) if schema["type"] == "number" else value
 
@@ -136,7 +137,7 @@ def _parameter(parameter: Json, schemas: Mapping[str, Json]) -> str:
         return json.dumps(example_of(schema, schemas, is_complete=False), ensure_ascii=False)
     value = parameter.get("example") or example_of(parameter["schema"], schemas, is_complete=True)
     if isinstance(value, list):
-        value = cast("list[Any]", value)[0]
+        value = cast("Sequence[Any]", value)[0]
     return value if isinstance(value, str) else json.dumps(value)
 
 

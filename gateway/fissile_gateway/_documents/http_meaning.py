@@ -52,7 +52,7 @@ def component_parameters() -> Json:
         "Idempotency-Key": {
             "name": "Idempotency-Key",
             "in": "header",
-            "description": 'Names this request, in double quotes; a repeat with the same key and content gets the '
+            "description": "Names this request, in double quotes; a repeat with the same key and content gets the "
             "first answer and does nothing.",
             "schema": _STRING,
             "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',

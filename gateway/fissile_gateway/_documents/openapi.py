@@ -95,6 +95,7 @@ def _tags(contracts: Iterable[Contract], routes: Iterable[Route], paths: Mapping
     described = {contract.name: summary_of(contract) for contract in contracts}
     used = dict.fromkeys(route.module for route in routes)
     for item in paths.values():
-        for operation in item.values():
-            used |= dict.fromkeys(operation.get("tags", ()) if isinstance(operation, dict) else ())
+        operations: list[Json] = [operation for operation in item.values() if isinstance(operation, dict)]
+        for operation in operations:
+            used |= dict.fromkeys(operation.get("tags", ()))
     return [{"name": tag} | ({"description": described[tag]} if described.get(tag) else {}) for tag in used]

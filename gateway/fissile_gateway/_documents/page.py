@@ -21,7 +21,8 @@ def page(document: Json) -> str:
     """Return the page of an OpenAPI document."""
     title = escape(document["info"]["title"])
     groups = _groups(document)
-    links, sections = [], []
+    links: list[str] = []
+    sections: list[str] = []
     for tag, operations in groups.items():
         described = next((each.get("description", "") for each in document["tags"] if each["name"] == tag), "")
         items = "".join(_link(method, path, operation) for method, path, operation in operations)
@@ -63,7 +64,9 @@ def _is_stream(operation: Json) -> bool:
 
 
 def _method(method: str, operation: Json) -> str:
-    kind, shown_as = ("topic", "SSE") if _is_stream(operation) else (method if method == "get" else "post", method.upper())
+    kind, shown_as = (
+        ("topic", "SSE") if _is_stream(operation) else (method if method == "get" else "post", method.upper())
+    )
     return f'<span class="method {kind}">{shown_as}</span>'
 
 
@@ -80,8 +83,9 @@ def _operation(method: str, path: str, operation: Json, document: Json) -> str:
         prose(operation.get("summary", "")),
         prose(operation.get("description", "")),
     ]
-    scopes = next((next(iter(requirement.values())) for requirement in operation.get("security", ())), [])
-    if scopes:
+    requirements: list[dict[str, list[str]]] = operation.get("security", [])
+    if requirements:
+        scopes = next(iter(requirements[0].values()))
         named = ", ".join(f"<code>{escape(scope)}</code>" for scope in scopes)
         parts.append(f"<p>Requires {named}.</p>")
     parts += [_body(operation, document), _parameters(operation, document)]
@@ -94,10 +98,13 @@ def _parameters(operation: Json, document: Json) -> str:
     rows: list[tuple[str, Json, bool | None]] = []
     for parameter in parameters_of(operation, document):
         schema = dict(parameter["content"][JSON]["schema"] if "content" in parameter else parameter["schema"])
-        notes = [parameter.get("description", "")]
-        notes += ["JSON text." if "content" in parameter else ""] + ["May be repeated." if parameter.get("explode") else ""]
-        where = {"header": "A header.", "path": "Part of the path."}.get(parameter["in"], "")
-        described = " ".join(note for note in (*notes, where) if note)
+        notes = (
+            parameter.get("description", ""),
+            "JSON text." if "content" in parameter else "",
+            "May be repeated." if parameter.get("explode") else "",
+            {"header": "A header.", "path": "Part of the path."}.get(parameter["in"], ""),
+        )
+        described = " ".join(note for note in notes if note)
         rows.append((parameter["name"], schema | {"description": described}, parameter.get("required", False)))
     return f"<h4>Parameters</h4>{fields(rows)}" if rows else ""
 
@@ -112,10 +119,10 @@ def _body(operation: Json, document: Json) -> str:
 
 def _replies(operation: Json, document: Json) -> str:
     parts: list[str] = []
-    for status, response in operation["responses"].items():
+    for status, told in operation["responses"].items():
         if status[0] not in "123d":
             continue
-        response = _followed(response, document)
+        response = _followed(told, document)
         rows = f"<p><code>{escape(status)}</code> {inline(response['description'])}</p>"
         for media_type, content in response.get("content", {}).items():
             schema = content["schema"]
@@ -146,7 +153,9 @@ def _errors(operation: Json, document: Json) -> str:
             described = prose(_followed(response, document)["description"])
             rows.append(f"<tr><td><code>{escape(status)}</code></td><td>{described}</td></tr>")
     statuses = ", ".join(status for status in operation["responses"] if status[0] in "45")
-    table = f'<div class="wide" tabindex="0"><table><tr><th>Status</th><th>Problem</th></tr>{"".join(rows)}</table></div>'
+    table = (
+        f'<div class="wide" tabindex="0"><table><tr><th>Status</th><th>Problem</th></tr>{"".join(rows)}</table></div>'
+    )
     return f"<details><summary>Errors: {escape(statuses)}</summary>{table}</details>" if rows else ""
 
 
@@ -156,7 +165,9 @@ def _types(document: Json) -> str:
         inner = dict(schema.get("properties", {}).get("error") or schema) if "allOf" in schema else schema
         described = prose(schema.get("description", ""))
         table = properties(inner, is_input=schema.get("additionalProperties") is False)
-        parts.append(f'<article id="{anchor("type", name)}"><h3><code>{escape(name)}</code></h3>{described}{table}</article>')
+        parts.append(
+            f'<article id="{anchor("type", name)}"><h3><code>{escape(name)}</code></h3>{described}{table}</article>'
+        )
     return f'<section><h2 id="types">Types</h2>{"".join(parts)}</section>'
 
 

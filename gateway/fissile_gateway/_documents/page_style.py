@@ -65,5 +65,7 @@ article{padding:.9rem .9rem 1rem}td:first-child{white-space:normal;width:auto}td
 
 _DIGEST = b64encode(sha256(STYLE.encode()).digest()).decode()
 
-PAGE_POLICY = f"default-src 'none'; style-src 'sha256-{_DIGEST}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+PAGE_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{_DIGEST}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 """The field Content-Security-Policy of the page."""

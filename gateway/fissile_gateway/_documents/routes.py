@@ -1,9 +1,12 @@
-"""Where the documents are: `/openapi.json`, `/asyncapi.json` and `/api`. Each is made when it is asked for first, and kept."""
+"""Where the documents are: `/openapi.json`, `/asyncapi.json` and `/api`. Each is made when it is asked for first, and kept.
+
+What makes them is imported then too, so that the start of a process does not pay for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -12,10 +15,6 @@ from attrs import define, field
 from quart import Blueprint, Response, request
 
 from fissile import Process
-from fissile._asyncapi import asyncapi
-from fissile._schemas import Json
-from fissile_gateway._documents.openapi import openapi
-from fissile_gateway._documents.page import PAGE_POLICY, page
 from fissile_gateway._operation import operation
 from fissile_gateway._settings import GatewaySettings
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
+
+Json = dict[str, Any]  # Any: JSON
 
 _CACHED: Json = {
     "parameters": [{"name": "If-None-Match", "in": "header", "schema": {"type": "string"}}],
@@ -63,28 +64,45 @@ def documents(quart: Quart, process: Process, settings: GatewaySettings, mounts:
     name, version = process.application, settings.api_version
 
     def described() -> Json:
+        from fissile_gateway._documents.openapi import openapi
+
         return openapi(name, version, process.contracts, quart, mounts)
 
+    def described_logs() -> bytes:
+        from fissile._asyncapi import asyncapi
+
+        return msgspec.json.encode(asyncapi(name, version, process.contracts, only_public=True))
+
+    def written() -> bytes:
+        from fissile_gateway._documents.page import page
+
+        return page(described()).encode()
+
     as_openapi = _Document(lambda: msgspec.json.encode(described()))
-    as_asyncapi = _Document(
-        lambda: msgspec.json.encode(asyncapi(name, version, process.contracts, only_public=True))
-    )
-    as_page = _Document(lambda: page(described()).encode())
+    as_asyncapi = _Document(described_logs)
+    as_page = _Document(written)
 
     @operation(media_type=JSON, openapi=_told("This document.", JSON))
     async def openapi_json() -> Response:
         """Get the OpenAPI document of the gateway."""
-        return await _answer(as_openapi, JSON)
+        document = await as_openapi.bytes()
+        if request.root_path:  # the gateway is mounted in another application
+            servers = msgspec.json.encode([{"url": request.root_path}])
+            document = b'{"servers":%s,%s' % (servers, document[1:])
+        return await _answer(document, JSON)
 
     @operation(media_type=JSON, openapi=_told("The document.", JSON))
     async def asyncapi_json() -> Response:
         """Get the AsyncAPI document: what stands in the logs, for programs that take part there."""
-        return await _answer(as_asyncapi, JSON)
+        return await _answer(await as_asyncapi.bytes(), JSON)
 
     @operation(media_type="text/html", openapi=_told("The page.", "text/html"))
     async def api_page() -> Response:
         """Read what the gateway can be asked, as a page."""
-        return await _answer(as_page, HTML, {"content-security-policy": PAGE_POLICY})
+        document = await as_page.bytes()
+        from fissile_gateway._documents.page_style import PAGE_POLICY  # imported with the page
+
+        return await _answer(document, HTML, {"content-security-policy": PAGE_POLICY})
 
     blueprint.add_url_rule("/openapi.json", "openapi", openapi_json)
     blueprint.add_url_rule("/asyncapi.json", "asyncapi", asyncapi_json)
@@ -102,8 +120,8 @@ def _told(what: str, media_type: str) -> Json:
     return _CACHED | {"responses": {"200": answer, **_UNCHANGED}}
 
 
-async def _answer(document: _Document, content_type: str, headers: Mapping[str, str] | None = None) -> Response:
-    response = Response(await document.bytes(), 200, {"cache-control": "no-cache", **(headers or {})})
+async def _answer(document: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    response = Response(document, 200, {"cache-control": "no-cache", **(headers or {})})
     response.headers["content-type"] = content_type
     await response.add_etag()
     await response.make_conditional(request)

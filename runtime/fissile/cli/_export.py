@@ -82,7 +82,9 @@ def _compare(path: Path, text: str, command: str, context: Context) -> Exit:
 def _show(path: Path, found: str, text: str, context: Context) -> None:
     """Show what would change, as far as a person reads it."""
     before, after = found.splitlines(), text.splitlines()
-    lines = list(difflib.unified_diff(before, after, f"{path.name} as it is", f"{path.name} as it would be", "", "", 2, ""))
+    lines = list(
+        difflib.unified_diff(before, after, f"{path.name} as it is", f"{path.name} as it would be", "", "", 2, "")
+    )
     for line in lines[:SHOWN_LINES]:
         context.output.data(line)
     if len(lines) > SHOWN_LINES:

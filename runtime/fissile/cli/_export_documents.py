@@ -24,7 +24,9 @@ def openapi_text(application: Application) -> str:
     try:
         documents = import_module(f"{GATEWAY_PACKAGE}._documents.files")
     except ModuleNotFoundError as error:
-        fault = Fault(f"The gateway is not installed: {error}.", "fissile export", "Install it: pip install 'fissile[gateway]'.")
+        fault = Fault(
+            f"The gateway is not installed: {error}.", "fissile export", "Install it: pip install 'fissile[gateway]'."
+        )
         raise StartupFailed((fault,)) from None
     return _text(documents.openapi_of(application.name, contracts, application.sources))
 
