@@ -55,7 +55,7 @@ async def hosting(
     Args:
         modules: The modules.
         where: In which processes; two share a log in `folder`.
-        folder: Where the log is.
+        folder: Where the log and the databases are.
         routes: The package of hand-written routes.
         overrides: Resources to use instead of the modules' own.
         settings: The gateway's.
@@ -86,11 +86,16 @@ async def hosting(
             tasks.cancel_scope.cancel()
 
     async with AsyncExitStack() as stack:
+        shared = (
+            Settings() if folder is None else Settings(database=f"sqlite:///{folder / 'data'}", database_migrate=True)
+        )
         if where == "one process":
-            await stack.enter_async_context(App([*modules, front], name="testing", overrides=overrides))
+            await stack.enter_async_context(
+                App([*modules, front], settings=shared, name="testing", overrides=overrides)
+            )
         else:
             assert folder is not None
-            shared = attrs.evolve(Settings(), bus=f"sqlite:///{folder / 'log.sqlite3'}")
+            shared = attrs.evolve(shared, bus=f"sqlite:///{folder / 'log.sqlite3'}")
             back = App(modules, settings=shared, name="testing", process="back", overrides=overrides)
             contracts = [module.contract for module in modules]
             await stack.enter_async_context(back)

@@ -20,6 +20,7 @@ from fissile import Contract
 from fissile._asyncapi import asyncapi
 from fissile_gateway import operation
 from fissile_gateway._documents.openapi import openapi
+from modules.challenges.contract import contract as challenges
 from modules.code_executor.contract import contract as code_executor
 from tests.gateway import everything, guarded
 from tests.gateway.documented import hosting, written
@@ -46,7 +47,9 @@ def document() -> dict[str, Any]:
 # --- OpenAPI ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contracts", [(), (everything.contract, guarded.contract), (code_executor,)], ids=str)
+@pytest.mark.parametrize(
+    "contracts", [(), (everything.contract, guarded.contract), (code_executor, challenges)], ids=str
+)
 def test_the_openapi_document_is_valid(contracts: tuple[Contract, ...]) -> None:
     validate(written(*contracts))
 
@@ -216,7 +219,7 @@ def test_a_description_laid_over_a_route_wins() -> None:
 # --- AsyncAPI --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("contracts", [(everything.contract, guarded.contract), (code_executor,)], ids=str)
+@pytest.mark.parametrize("contracts", [(everything.contract, guarded.contract), (code_executor, challenges)], ids=str)
 def test_the_asyncapi_document_is_valid(contracts: tuple[Contract, ...]) -> None:
     described = json.loads(json.dumps(asyncapi("testing", "1", contracts)))
     check = jsonschema_rs.validator_for(ASYNCAPI)

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from modules.challenges.service import module as challenges
 from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import module as code_executor
 from tests.gateway import everything
@@ -52,5 +53,7 @@ async def test_every_answer_is_as_the_document_says_where_the_module_is_in_anoth
 
 @pytest.mark.timeout(300)
 async def test_every_answer_of_this_application_is_as_its_document_says(tmp_path: Path) -> None:
-    async with hosting([code_executor], routes="gateway.app", overrides={Sandbox: FakeSandbox()}) as hosted:
+    modules = [code_executor, challenges]
+    fakes = {Sandbox: FakeSandbox()}
+    async with hosting(modules, folder=tmp_path, routes="gateway.app", overrides=fakes) as hosted:
         await check(hosted.url, tmp_path, phases="examples,fuzzing", examples=10)
