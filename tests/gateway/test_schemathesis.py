@@ -14,7 +14,7 @@ from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import module as code_executor
 from tests.gateway import everything
 from tests.gateway.documented import hosting
-from tests.modules.code_executor.test_service import FakeSandbox
+from tests.modules.code_executor.fake_sandbox import FakeSandbox
 
 # A declared error may come with any status; 400 is what the gateway says of input that does not fit, and must not come for what fits.
 CONFIGURATION = """
