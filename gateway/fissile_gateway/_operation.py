@@ -12,6 +12,7 @@ from fissile import DeclaredError
 F = TypeVar("F", bound=Callable[..., object])
 
 _ATTRIBUTE = "__fissile_operation__"
+_SCOPES = "__fissile_scopes__"
 
 
 @frozen
@@ -70,3 +71,14 @@ def operation_of(function: object) -> Operation:
     """Return what a view says of itself."""
     told = getattr(function, _ATTRIBUTE, None)
     return told if isinstance(told, Operation) else Operation()
+
+
+def note_scopes(view: object, scopes: tuple[str, ...]) -> None:
+    """Note which scopes a view requires, so that the document tells them."""
+    setattr(view, _SCOPES, tuple(dict.fromkeys((*scopes_noted(view), *scopes))))
+
+
+def scopes_noted(view: object) -> tuple[str, ...]:
+    """Return the scopes that a view requires."""
+    noted: tuple[str, ...] = getattr(view, _SCOPES, ())
+    return noted

@@ -12,7 +12,7 @@ import pytest
 from modules.challenges.service import module as challenges
 from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import module as code_executor
-from tests.gateway import everything
+from tests.gateway import everything, guarded
 from tests.gateway.documented import hosting
 from tests.modules.code_executor.fake_sandbox import FakeSandbox
 
@@ -47,7 +47,7 @@ async def test_every_answer_in_one_process_is_as_the_document_says(tmp_path: Pat
 
 @pytest.mark.timeout(300)
 async def test_every_answer_is_as_the_document_says_where_the_module_is_in_another_process(tmp_path: Path) -> None:
-    async with hosting([everything.module], "two processes", folder=tmp_path) as hosted:
+    async with hosting([everything.module, guarded.module], "two processes", folder=tmp_path) as hosted:
         await check(hosted.url, tmp_path, phases="examples,fuzzing", examples=10)
 
 

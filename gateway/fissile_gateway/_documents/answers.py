@@ -44,7 +44,13 @@ class Known:
 KNOWN = (
     Known(400, "", "the request cannot be read as HTTP, or could be read in two ways", ALL),
     Known(400, "invalid-input", "the input does not fit the contract; `errors` names each place", ALL),
-    Known(401, "unauthenticated", "there is no credential, or it is not accepted", ALL),
+    Known(400, "idempotency-key-missing", "the contract requires an `Idempotency-Key`; nothing happened", ("command",)),
+    Known(
+        400, "idempotency-key-malformed", "the `Idempotency-Key` is no string in quotes; nothing happened", ("command",)
+    ),
+    Known(400, "several-credentials", "there are two credentials; send one", ALL),
+    Known(401, "unauthenticated", "there is no credential, and the contract requires scopes", ALL),
+    Known(401, "invalid-credential", "the credential is not valid, or no longer", ALL),
     Known(403, "forbidden", "the credential does not carry the scopes that the contract requires", ALL),
     Known(404, "not-found", "there is no such path"),
     Known(
@@ -53,7 +59,7 @@ KNOWN = (
     Known(405, "method-not-allowed", "the path does not take this method; `Allow` names those it takes"),
     Known(408, "request-timeout", "the request, or its body, did not come in time; nothing happened", ("command",)),
     Known(
-        409, "idempotency-conflict", "a request with the same `Idempotency-Key` is still being handled", ("command",)
+        409, "idempotency-key-in-use", "a request with the same `Idempotency-Key` is still being handled", ("command",)
     ),
     Known(413, "body-too-large", "the body is larger than the gateway takes", ("command",)),
     Known(413, "message-too-large", "the message, or its reply, is larger than a message may be", REQUESTS),
@@ -68,6 +74,7 @@ KNOWN = (
     Known(501, "", "the method is CONNECT"),
     Known(503, "overloaded", "a bound is reached; it did not happen", ALL),
     Known(503, "unavailable", "the module, or the log, cannot be reached; it did not happen", ALL),
+    Known(503, "keys-unavailable", "it cannot be found out now who asks; nothing happened", ALL),
     Known(504, "deadline-exceeded", "it was not done in time; it may have happened", REQUESTS),
     Known(505, "", "the version of HTTP is not served"),
 )
@@ -104,6 +111,7 @@ def problem_schema() -> Json:
             "detail": {**text, "description": "What happened and what to do, as sentences."},
             "request_id": {**text, "description": "The id of the request, under which logs tell more."},
             "message_id": {**text, "description": "The id of the message whose handler failed."},
+            "missing_scopes": {"type": "array", "items": text, "description": "The scopes that the caller lacks."},
             "errors": {
                 "type": "array",
                 "description": "What is wrong with the input.",

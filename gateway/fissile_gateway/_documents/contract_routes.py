@@ -76,7 +76,7 @@ class ContractRoutes:
             schema = self._inputs.of(message)
             operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
             operation["responses"] = responses
-            add_to_command(operation, message)
+            add_to_command(operation, message, answer)
         return {name: value for name, value in operation.items() if value or name == "responses"}
 
     def _parameters(self, query: type[Query[Any]]) -> list[Json]:
@@ -116,7 +116,7 @@ class ContractRoutes:
         answer: Json = {
             "description": "The stream. The schema is that of each event.",
             "headers": dict(REQUEST_ID),
-            "content": {EVENT_STREAM: {"schema": {"anyOf": [*frames, _frame("reset", _RESET), _QUIET]}}},
+            "content": {EVENT_STREAM: {"schema": {"anyOf": [*frames, _LOST, _frame("reset", _RESET), _QUIET]}}},
         }
         return {
             "tags": [route.module],
@@ -156,6 +156,24 @@ _QUIET: Json = {
     "type": "object",
     "properties": {"id": _TEXT, "retry": {"type": "integer"}},
     "not": {"required": ["data"]},
+}
+
+
+_LOST: Json = {
+    "description": "The client was too slow: so many events behind `after` are not sent. Connect again with `after` to get them.",
+    "type": "object",
+    "properties": {
+        "event": {"const": "lost"},
+        "data": {
+            "type": "string",
+            "contentMediaType": JSON,
+            "contentSchema": {
+                "type": "object",
+                "properties": {"count": {"type": "integer"}, "after": {"type": "string"}},
+            },
+        },
+    },
+    "required": ["event", "data"],
 }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from fissile import Command, Query
 from fissile._schemas import Json
+from fissile_gateway._caching import Caching
+from fissile_gateway._documents.operation_routes import OPERATION_REF
 
 BEARER = "bearer"
 API_KEY = "apiKey"
@@ -54,7 +56,7 @@ def component_parameters() -> Json:
             "in": "header",
             "description": "Names this request, in double quotes; a repeat with the same key and content gets the "
             "first answer and does nothing.",
-            "schema": _STRING,
+            "schema": {"type": "string", "pattern": r'^"([ !#-\[\]-~]|\\["\\]){1,255}"$'},
             "example": '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
         },
         "Prefer": {
@@ -81,7 +83,7 @@ def component_answers() -> Json:
                 "Preference-Applied": {"schema": _STRING},
                 "Retry-After": {"$ref": "#/components/headers/Retry-After"},
             },
-            "content": {"application/json": {"schema": {"type": "object"}}},
+            "content": {"application/json": {"schema": {"$ref": OPERATION_REF}}},
         },
         "NotModified": {
             "description": "The reply is the one that the client has.",
@@ -98,10 +100,11 @@ def add_to_query(operation: Json, query: type[Query[Any]], answer: Json) -> None
         query: The class of the query.
         answer: The response of a success, in the operation.
     """
-    max_age_s = query.gateway_max_age_s
-    caching = "no-cache" if max_age_s is None else f"max-age={max_age_s:g}"
+    caching = Caching(query)
+    values = dict.fromkeys(caching.fields(is_private=is_private)["cache-control"] for is_private in (False, True))
+    shown = " or, for who says who asks, ".join(f"`{value}`" for value in values)
     answer["headers"] |= {
-        "Cache-Control": {"description": f"`{caching}`.", "schema": _STRING},
+        "Cache-Control": {"description": f"{shown}.", "schema": _STRING},
         "ETag": {"description": "Names this reply, for `If-None-Match`.", "schema": _STRING},
     }
     operation["parameters"].append({"$ref": "#/components/parameters/If-None-Match"})
@@ -109,13 +112,16 @@ def add_to_query(operation: Json, query: type[Query[Any]], answer: Json) -> None
     _add_timeout(operation, query.gateway_timeout_s)
 
 
-def add_to_command(operation: Json, command: type[Command[Any]]) -> None:
+def add_to_command(operation: Json, command: type[Command[Any]], answer: Json) -> None:
     """Add what HTTP says of a command: how a repeat is told from a new one, and how not to wait.
 
     Args:
         operation: The operation.
         command: The class of the command.
+        answer: The response of a success, in the operation.
     """
+    described = "`true` where this is the answer to an earlier request with the same `Idempotency-Key`."
+    answer["headers"]["Idempotency-Replayed"] = {"description": described, "schema": _STRING}
     key: Json = {"$ref": "#/components/parameters/Idempotency-Key"}
     if command.needs_idempotency_key:
         key = {**component_parameters()["Idempotency-Key"], "required": True}

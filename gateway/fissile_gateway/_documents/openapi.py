@@ -11,6 +11,7 @@ from fissile._schemas import INPUT, REPLY, Json, Names, Shapes, summary_of
 from fissile_gateway._documents.answers import component_headers, component_responses, problem_schema
 from fissile_gateway._documents.contract_routes import ContractRoutes
 from fissile_gateway._documents.http_meaning import component_answers, component_parameters, security_schemes
+from fissile_gateway._documents.operation_routes import OPERATION
 from fissile_gateway._documents.own_routes import OwnRoutes, mounted
 from fissile_gateway._operation import operation_of
 from fissile_gateway._routes import Route, derive
@@ -59,12 +60,17 @@ def openapi(
     paths |= OwnRoutes(inputs, replies).paths(quart, tuple(paths))
     paths |= mounted(mounts, tuple(paths))
     components: Json = {
-        "schemas": dict(sorted({"Problem": problem_schema(), **replies.components, **inputs.components}.items())),
+        "schemas": dict(
+            sorted(
+                {"Problem": problem_schema(), "Operation": OPERATION, **replies.components, **inputs.components}.items()
+            )
+        ),
         "responses": component_answers() | component_responses(),
         "parameters": component_parameters(),
         "headers": component_headers(),
     }
-    if any(route.target.required_scopes for route in routes):
+    operations = [operation for item in paths.values() for operation in item.values() if isinstance(operation, dict)]
+    if any("security" in operation for operation in operations):
         components["securitySchemes"] = security_schemes()
     return {
         "openapi": "3.1.0",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fissile._docstrings import prose_of
 from fissile._schemas import Json, Shapes
 from fissile_gateway._documents.answers import declared_problem, refer
-from fissile_gateway._operation import operation_of
+from fissile_gateway._documents.http_meaning import security_of
+from fissile_gateway._operation import operation_of, scopes_noted
 from fissile_gateway._problems import MEDIA_TYPE
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ class OwnRoutes:
         for status, refs in sorted(errors.items()):
             schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
             responses[str(status)] = {"description": "A declared error.", "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status, ref in refer((500, 503)).items():
+        scopes = scopes_noted(view)
+        if scopes:
+            operation["security"] = security_of(scopes)
+        for status, ref in refer((401, 403, 500, 503) if scopes else (500, 503)).items():
             responses.setdefault(str(status), ref)
         operation["responses"] = responses
         return operation | dict(told.openapi)

@@ -6,7 +6,7 @@ from typing import Any
 
 from quart import Blueprint, Response
 
-from fissile_gateway import current_bus, operation
+from fissile_gateway import current_bus, operation, requires
 from tests.gateway.everything import Count, Missing, Search
 
 blueprint = Blueprint("pages", __name__)
@@ -22,6 +22,7 @@ async def undescribed(year: int, season: str) -> str:
 
 
 @blueprint.get("/total")
+@requires("totals:read")
 @operation(reply=int)
 async def total() -> Response:
     """Count."""
