@@ -95,7 +95,8 @@ async def hosting(
             )
         else:
             assert folder is not None
-            shared = attrs.evolve(shared, bus=f"sqlite:///{folder / 'log.sqlite3'}")
+            bus = f"sqlite:///{folder / 'log.sqlite3'}"
+            shared = attrs.evolve(shared, bus=bus, identity_keys=("a key for tests, of 32 characters",))
             back = App(modules, settings=shared, name="testing", process="back", overrides=overrides)
             contracts = [module.contract for module in modules]
             await stack.enter_async_context(back)

@@ -88,7 +88,8 @@ class OwnRoutes:
         scopes = scopes_noted(view)
         if scopes:
             operation["security"] = security_of(scopes)
-        for status, ref in refer((401, 403, 500, 503) if scopes else (500, 503)).items():
+        # A credential that is not accepted is refused on every route.
+        for status, ref in refer((400, 401, *((403,) if scopes else ()), 500, 503)).items():
             responses.setdefault(str(status), ref)
         operation["responses"] = responses
         return operation | dict(told.openapi)
