@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from attrs import frozen
 
 from fissile import Command, Contract, Event, Module, Query, Topic
 
-contract = Contract("guarded")
+contract = Contract("guarded", deprecated=date(2026, 1, 31), sunset=date(2027, 1, 31))
 
 
 @frozen

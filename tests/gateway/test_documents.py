@@ -173,6 +173,13 @@ def test_scopes_timeouts_keys_and_ages_of_a_contract_are_told(document: dict[str
     assert "403" not in operation_at(document, "/api/everything/touch", "post")["responses"]
 
 
+def test_a_contract_that_is_deprecated_is_told_to_be(document: dict[str, Any]) -> None:
+    pay = operation_at(document, "/api/guarded/pay", "post")
+    assert pay["deprecated"] is True
+    assert pay["description"].startswith("Deprecated since 2026-01-31, gone from 2027-01-31 on.")
+    assert "deprecated" not in operation_at(document, "/api/everything/touch", "post")
+
+
 def test_a_hand_written_route_is_described_by_what_it_says_of_itself(document: dict[str, Any]) -> None:
     total = operation_at(document, "/total", "get")
     assert total["summary"] == "Count."

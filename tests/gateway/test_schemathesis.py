@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from fissile_gateway._auth_keys import new_key
+from fissile._api_keys import new_key
 from modules.challenges.service import module as challenges
 from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import module as code_executor

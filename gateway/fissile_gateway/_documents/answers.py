@@ -72,6 +72,8 @@ KNOWN = (
     Known(500, "handler-failed", "the handler failed; the log tells why, under `message_id`", REQUESTS),
     Known(500, "internal-error", "the gateway failed; the log tells why, under `request_id`", ALL),
     Known(501, "", "the method is CONNECT"),
+    Known(501, "not-installed", "what writes metrics is not installed"),
+    Known(403, "metrics-closed", "metrics are not open to others than this machine"),
     Known(503, "overloaded", "a bound is reached; it did not happen", ALL),
     Known(503, "unavailable", "the module, or the log, cannot be reached; it did not happen", ALL),
     Known(503, "keys-unavailable", "it cannot be found out now who asks; nothing happened", ALL),

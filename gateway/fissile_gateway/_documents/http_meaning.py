@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fissile import Command, Query
+from fissile import Command, Contract, Query
 from fissile._schemas import Json
-from fissile_gateway._caching import Caching
+from fissile_gateway._caching import cache_control
 from fissile_gateway._documents.operation_routes import OPERATION_REF
 
 BEARER = "bearer"
@@ -100,9 +100,7 @@ def add_to_query(operation: Json, query: type[Query[Any]], answer: Json) -> None
         query: The class of the query.
         answer: The response of a success, in the operation.
     """
-    caching = Caching(query)
-    values = dict.fromkeys(caching.fields(is_private=is_private)["cache-control"] for is_private in (False, True))
-    shown = " or, for who says who asks, ".join(f"`{value}`" for value in values)
+    shown = f"`{cache_control(query)}`; `private` besides for who says who asks"
     answer["headers"] |= {
         "Cache-Control": {"description": f"{shown}.", "schema": _STRING},
         "ETag": {"description": "Names this reply, for `If-None-Match`.", "schema": _STRING},
@@ -128,6 +126,22 @@ def add_to_command(operation: Json, command: type[Command[Any]], answer: Json) -
     operation["parameters"] += [{"$ref": "#/components/parameters/Prefer"}, key]
     operation["responses"][202] = {"$ref": "#/components/responses/Accepted"}
     _add_timeout(operation, command.gateway_timeout_s)
+
+
+def add_deprecation(operation: Json, contract: Contract) -> None:
+    """Add that a contract should no longer be used, and until when it is there.
+
+    Args:
+        operation: The operation.
+        contract: The contract that its route is derived from.
+    """
+    if contract.deprecated_at is None:
+        return
+    said = f"Deprecated since {contract.deprecated_at:%Y-%m-%d}"
+    said += f", gone from {contract.sunset_at:%Y-%m-%d} on." if contract.sunset_at is not None else "."
+    described = operation.get("description")
+    operation["description"] = f"{said}\n\n{described}" if described else said
+    operation["deprecated"] = True
 
 
 def _add_timeout(operation: Json, timeout_s: float | None) -> None:

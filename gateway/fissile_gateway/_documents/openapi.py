@@ -10,7 +10,12 @@ from fissile._messages import reply_type
 from fissile._schemas import INPUT, REPLY, Json, Names, Shapes, summary_of
 from fissile_gateway._documents.answers import component_headers, component_responses, problem_schema
 from fissile_gateway._documents.contract_routes import ContractRoutes
-from fissile_gateway._documents.http_meaning import component_answers, component_parameters, security_schemes
+from fissile_gateway._documents.http_meaning import (
+    add_deprecation,
+    component_answers,
+    component_parameters,
+    security_schemes,
+)
 from fissile_gateway._documents.operation_routes import OPERATION
 from fissile_gateway._documents.own_routes import OwnRoutes, mounted
 from fissile_gateway._operation import operation_of
@@ -54,9 +59,12 @@ def openapi(
         replies.find(reply)
     inputs = Shapes(names, INPUT, beside=replies)
     from_contracts = ContractRoutes(inputs, replies)
+    by_name = {contract.name: contract for contract in contracts}
     paths: dict[str, Json] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = from_contracts.operation(route)
+        operation = from_contracts.operation(route)
+        add_deprecation(operation, by_name[route.module])
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
     paths |= OwnRoutes(inputs, replies).paths(quart, tuple(paths))
     paths |= mounted(mounts, tuple(paths))
     components: Json = {

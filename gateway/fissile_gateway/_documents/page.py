@@ -80,6 +80,7 @@ def _operation(method: str, path: str, operation: Json, document: Json) -> str:
     name = anchor(method, path)
     parts = [
         f'<h3>{_method(method, operation)} <a href="#{name}"><code>{escape(path)}</code></a></h3>',
+        '<p class="must">Deprecated</p>' if operation.get("deprecated") else "",
         prose(operation.get("summary", "")),
         prose(operation.get("description", "")),
     ]
