@@ -6,7 +6,7 @@ from html import escape
 
 from quart import Blueprint, Response
 
-from fissile_gateway import current_process, current_routes
+from fissile_gateway import current_process, current_routes, operation
 
 blueprint = Blueprint("home", __name__)
 
@@ -21,6 +21,7 @@ _STYLE = (
 
 
 @blueprint.get("/")
+@operation(media_type="text/html")
 async def home() -> Response:
     """Show the routes of the application."""
     process = current_process()
@@ -36,7 +37,8 @@ async def home() -> Response:
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
         f"<h1>{name}</h1><p>What this application can be asked. A command is a POST with a JSON body, a query is a GET "
         f"with parameters.</p>{tables}"
-        '<p>Probes: <a href="/livez">/livez</a>, <a href="/readyz?verbose=1">/readyz</a>.</p></html>'
+        '<p>All of it: <a href="/api">/api</a>, <a href="/openapi.json">/openapi.json</a>, '
+        '<a href="/asyncapi.json">/asyncapi.json</a>. Probes: <a href="/livez">/livez</a>, <a href="/readyz?verbose=1">/readyz</a>.</p></html>'
     )
     return Response(
         page, 200, {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}

@@ -14,6 +14,7 @@ from fissile_gateway._module import create_app as create_app
 from fissile_gateway._module import module as module
 from fissile_gateway._mounted import MountedGateway as MountedGateway
 from fissile_gateway._mounts import MountFailed as MountFailed
+from fissile_gateway._operation import operation as operation
 from fissile_gateway._problems import Problem as Problem
 from fissile_gateway._problems import ProblemError as ProblemError
 from fissile_gateway._settings import GatewaySettings as GatewaySettings

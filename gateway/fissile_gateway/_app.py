@@ -15,11 +15,12 @@ from fissile_gateway._commands import Commands, operations_routes
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
 from fissile_gateway._deprecation import deprecations
+from fissile_gateway._documents.routes import documents
 from fissile_gateway._exchange import Gateway
 from fissile_gateway._health import health
 from fissile_gateway._metrics_page import metrics_page
 from fissile_gateway._operations import Operations
-from fissile_gateway._pages import find_pages
+from fissile_gateway._pages import Pages, find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
 from fissile_gateway._repeats import Repeats
 from fissile_gateway._responses import exchange
@@ -65,11 +66,7 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
             make_view(route, None if authenticator else bus, commands, streams, twins),
             methods=[route.method],
         )
-    quart.register_blueprint(health(process))
-    quart.register_blueprint(operations_routes(operations))
-    quart.register_blueprint(metrics_page(process, settings))
-    for blueprint in pages.blueprints:
-        quart.register_blueprint(blueprint)
+    add_other_routes(quart, process, settings, pages, operations)
 
     async def on_error(error: Exception) -> Response:
         if isinstance(error, HTTPException):
@@ -92,6 +89,27 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
     )
     gateway.forget = process.metrics.add(lambda: gateway.metrics.metrics(gateway))
     return gateway
+
+
+def add_other_routes(
+    quart: Quart, process: Process, settings: GatewaySettings, pages: Pages, operations: Operations
+) -> None:
+    """Add the routes that are in no contract: the probes, the application's own, the documents.
+
+    Args:
+        quart: Where to.
+        process: What the routes tell of.
+        settings: Say whether there are documents.
+        pages: The application's own.
+        operations: The commands that nobody waits for.
+    """
+    quart.register_blueprint(health(process))
+    quart.register_blueprint(operations_routes(operations))
+    quart.register_blueprint(metrics_page(process, settings))
+    for blueprint in pages.blueprints:
+        quart.register_blueprint(blueprint)
+    if settings.api_documents:
+        quart.register_blueprint(documents(quart, process, settings, pages.mounts))
 
 
 def _quart() -> Quart:

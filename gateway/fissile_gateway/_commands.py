@@ -11,7 +11,9 @@ from quart import Blueprint, Response, request
 
 from fissile import Bus, Command
 from fissile._messages import reply_type
+from fissile_gateway._documents.operation_routes import CANCEL, SHOW
 from fissile_gateway._exchange import Exchange
+from fissile_gateway._operation import operation
 from fissile_gateway._operations import PATH, Operation, Operations, headers_of
 from fissile_gateway._preferences import Preferences, key_missing, parse_key, parse_prefer
 from fissile_gateway._present import presenter
@@ -120,19 +122,19 @@ def operations_routes(operations: Operations) -> Blueprint:
     blueprint = Blueprint("operations", __name__)
 
     @blueprint.get(f"{PATH}/<operation_id>")
+    @operation(openapi=SHOW)
     async def show(operation_id: str) -> Response:
-        operation = operations.find(operation_id, principal_of(exchange()))
-        return Response(
-            operation.document(), 200, {"cache-control": "no-store", **headers_of(operation)}, content_type=JSON
-        )
+        """Tell what has become of a command whose client does not wait."""
+        found = operations.find(operation_id, principal_of(exchange()))
+        return Response(found.document(), 200, {"cache-control": "no-store", **headers_of(found)}, content_type=JSON)
 
     @blueprint.delete(f"{PATH}/<operation_id>")
+    @operation(openapi=CANCEL)
     async def cancel(operation_id: str) -> Response:
-        operation = operations.find(operation_id, principal_of(exchange()))
-        await operations.cancel(operation)
-        return Response(
-            operation.document(), 200, {"cache-control": "no-store", **headers_of(operation)}, content_type=JSON
-        )
+        """Cancel such a command, and wait until it has ended."""
+        found = operations.find(operation_id, principal_of(exchange()))
+        await operations.cancel(found)
+        return Response(found.document(), 200, {"cache-control": "no-store", **headers_of(found)}, content_type=JSON)
 
     return blueprint
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 from fissile import Bus, Identity, Process
 from fissile._identity import ANONYMOUS, require
+from fissile_gateway._operation import note_scopes
 from fissile_gateway._routes import Route
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def requires(*scopes: str) -> Callable[[Callable[P, Any]], Callable[P, Coroutine
             require(current_identity() or ANONYMOUS, scopes, "The route was not called")
             return await current_app.ensure_async(view)(*args, **kwargs)
 
+        note_scopes(guarded, scopes)
         return guarded
 
     return decorate

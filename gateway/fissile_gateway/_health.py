@@ -5,17 +5,29 @@ from __future__ import annotations
 from quart import Blueprint, Response, request
 
 from fissile import Check, Process
+from fissile_gateway._operation import operation
 from fissile_gateway._problems import Problem, ProblemError
+
+_VERBOSE = {
+    "name": "verbose",
+    "in": "query",
+    "description": "Given, whatever its value: one line per check.",
+    "schema": {"type": "string"},
+}
 
 
 def health(process: Process) -> Blueprint:
     """Make the routes of the probes."""
     blueprint = Blueprint("health", __name__)
 
+    @operation(media_type="text/plain")
     async def livez() -> Response:
+        """Tell that the process answers."""
         return _text("ok", 200)
 
+    @operation(media_type="text/plain", openapi={"parameters": [_VERBOSE]})
     async def readyz() -> Response:
+        """Tell whether the process can do its work."""
         checks = process.checks()
         failed = [check for check in checks if check.problem is not None]
         if "verbose" in request.args:

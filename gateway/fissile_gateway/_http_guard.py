@@ -115,8 +115,8 @@ def check_request(request: h11.Request, settings: ServerSettings) -> None:
     if request.http_version not in {b"1.1", b"1.0"}:
         # Also the HTTP/2 preface, `PRI * HTTP/2.0`: behind a proxy that speaks HTTP/1.1 only it opens a tunnel.
         raise Refusal(505, "This server speaks HTTP/1.1.")
-    if request.method in {b"CONNECT", b"TRACE"}:
-        raise Refusal(501, "This server does not implement CONNECT and TRACE.")
+    if request.method == b"CONNECT":
+        raise Refusal(501, "This server does not implement CONNECT.")
     length: bytes | None = None
     chunked = False
     for name, value in request.headers:

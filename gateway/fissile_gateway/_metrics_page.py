@@ -13,8 +13,14 @@ from quart import Blueprint, Response, request
 
 from fissile import Process
 from fissile._metrics_text import can_write, registered, write
+from fissile_gateway._operation import operation
 from fissile_gateway._problems import Problem, ProblemError
 from fissile_gateway._settings import GatewaySettings
+
+_RESPONSES = {
+    "200": {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    **{str(status): {"$ref": f"#/components/responses/Problem-{status}"} for status in (400, 401, 403, 500, 501, 503)},
+}
 
 
 def metrics_page(process: Process, settings: GatewaySettings) -> Blueprint:
@@ -23,7 +29,9 @@ def metrics_page(process: Process, settings: GatewaySettings) -> Blueprint:
     token = settings.metrics_token.encode()
     is_local = _is_loopback(settings.host)
 
+    @operation(media_type="text/plain", openapi={"responses": _RESPONSES})
     async def metrics() -> Response:
+        """Get what the process measures, for Prometheus."""
         if token:
             scheme, _, given = request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not compare_digest(given.strip().encode(), token):

@@ -40,13 +40,16 @@ class QueryDecoder(Generic[T]):
     Args:
         cls: The class of the query.
         twins: Makes the twins; shared by all decoders of an application.
+
+    Attributes:
+        fields: How each field is read.
     """
 
     def __init__(self, cls: type[T], twins: Twins) -> None:
         self.cls = cls
         hints = typing.get_type_hints(cls, include_extras=True)
         fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)  # type: ignore[arg-type]  # a message is an attrs class
-        self._fields = {field.name: _Field(field, hints[field.name], twins) for field in fields}
+        self.fields = {field.name: Parameter(field, hints[field.name], twins) for field in fields}
 
     def decode(self, query_string: bytes) -> T:
         """Return the query that a query string asks.
@@ -60,7 +63,7 @@ class QueryDecoder(Generic[T]):
             given.setdefault(name, []).append(text)
         values: dict[str, Any] = {}
         for name, texts in given.items():
-            field = self._fields.get(name)
+            field = self.fields.get(name)
             if field is None:
                 errors.append(InputError(f"$.{name}", f"there is no such parameter; there are {self._names()}"))
             elif len(texts) > 1 and not field.is_repeated:
@@ -70,7 +73,7 @@ class QueryDecoder(Generic[T]):
                     values[name] = field.value_of(texts)
                 except InvalidInput as invalid:
                     errors.extend(invalid.errors)
-        missing = [name for name, field in self._fields.items() if field.is_required and name not in given]
+        missing = [name for name, field in self.fields.items() if field.is_required and name not in given]
         errors.extend(InputError(f"$.{name}", "the parameter is missing") for name in missing)
         if errors:
             raise InvalidInput(*errors)
@@ -80,14 +83,23 @@ class QueryDecoder(Generic[T]):
             raise InvalidInput(InputError("$", str(error))) from None
 
     def _names(self) -> str:
-        return ", ".join(self._fields) or "none"
+        return ", ".join(self.fields) or "none"
 
 
-class _Field:
+class Parameter:
+    """Reads one field from the texts of its parameter.
+
+    Attributes:
+        is_required: Whether it has to be given.
+        is_repeated: Whether it may be given several times.
+        is_text: Whether the text is taken as it is.
+    """
+
     def __init__(self, attribute: attrs.Attribute[Any], annotation: Any, twins: Twins) -> None:
         self.name = attribute.name
         self.is_required = attribute.default is attrs.NOTHING
         self.is_repeated = False
+        self.is_text = False
         self._json: StrictDecoder[Any] | None = None
         members = _members(annotation)
         if any(_is_object(member) for member in members):
@@ -101,11 +113,26 @@ class _Field:
         ):
             self._json, self.is_repeated = StrictDecoder(annotation, twins), False
             return
-        self._lift = _lift([inner for item in items for inner in _members(item)] if arrays else members)
+        taken = [inner for item in items for inner in _members(item)] if arrays else members
+        self.is_text = str in taken
+        self._lift = _lift(taken)
         self._twin, convert = twins.of(annotation)
         self._convert: Convert = convert or (lambda value, _: value)
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the text is a JSON document."""
+        return self._json is not None
+
     def value_of(self, texts: list[str]) -> Any:
+        """Return the value of the field.
+
+        Args:
+            texts: What its parameter was given as, at least once.
+
+        Raises:
+            InvalidInput: That does not fit the field.
+        """
         if self._json is not None:
             try:
                 return self._json.decode(texts[0].encode())

@@ -29,6 +29,8 @@ class GatewaySettings(ModuleSettings):
     routes: str = setting(
         "gateway.app", "The package of the application's own routes; passed over where it does not exist."
     )
+    api_version: str = setting("1", "The version that /openapi.json and /asyncapi.json tell of the interface.")
+    api_documents: bool = setting(True, "Whether /openapi.json, /asyncapi.json and the page /api are there.")  # noqa: FBT003
     max_body_bytes: int = setting(
         0, "The size of a request's body, in bytes; 0 means that of a message (FISSILE_MAX_MESSAGE_BYTES)."
     )

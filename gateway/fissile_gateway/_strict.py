@@ -16,6 +16,7 @@ import msgspec
 from attrs import frozen
 
 from fissile_gateway._twin import Convert, Misfit, Tally, Twins
+from fissile_gateway._whole import read_whole
 
 T = TypeVar("T")
 
@@ -74,12 +75,26 @@ class StrictDecoder(Generic[T]):
         """
         tally = Tally()
         try:
-            value = self._convert(self._decode(data), tally)
+            try:
+                twin = self._decode(data)
+            except msgspec.ValidationError as error:
+                twin = self._decode_whole(data, error)
+            value = self._convert(twin, tally)
         except (msgspec.MsgspecError, ValueError, RecursionError, Misfit) as error:
             raise InvalidInput(*self._explain(data, error)) from None
         if data.count(b":") != tally.members and _STRING.sub(b"", data).count(b":") != tally.members:
             raise InvalidInput(*(InputError(path, "the key is given twice") for path in _repeated(data)))
         return cast("T", value)
+
+    def _decode_whole(self, data: bytes, refused: msgspec.ValidationError) -> Any:
+        """Decode a document once more, with 1 for 1.0 where an integer is wanted: to JSON both are the same number."""
+        if "got `float`" not in str(refused):
+            raise refused from None
+        try:
+            document = read_whole(data, self.annotation)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            raise refused from None
+        return msgspec.convert(document, self._twin)
 
     def _explain(self, data: bytes, error: Exception) -> list[InputError]:
         if isinstance(error, Misfit):
@@ -88,7 +103,7 @@ class StrictDecoder(Generic[T]):
             return [InputError("$", _DEPTH_CURE)]
         if not isinstance(error, msgspec.ValidationError):
             return [InputError("$", _not_json(data, error))]
-        return _all_errors(data, self._twin) or [input_error(error)]
+        return _all_errors(data, self.annotation, self._twin) or [input_error(error)]
 
 
 def input_error(error: msgspec.ValidationError, root: str = "$") -> InputError:
@@ -109,12 +124,12 @@ def input_error(error: msgspec.ValidationError, root: str = "$") -> InputError:
     return InputError(root + path[1:], what[:1].lower() + what[1:])
 
 
-def _all_errors(data: bytes, twin: Any) -> list[InputError]:
+def _all_errors(data: bytes, annotation: Any, twin: Any) -> list[InputError]:
     """Find what is wrong with each field of an object; the decoder stops at the first."""
     if not (isinstance(twin, type) and issubclass(twin, msgspec.Struct)):
         return []
     try:
-        document = msgspec.json.decode(data)
+        document = read_whole(data, annotation)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return []
     if not isinstance(document, dict):

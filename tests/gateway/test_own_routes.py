@@ -199,4 +199,5 @@ def test_the_public_surface_is_what_it_says() -> None:
         "missing_notes",
         "module",
         "requires",
+        "operation",
     }

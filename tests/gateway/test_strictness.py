@@ -67,6 +67,8 @@ def text(value: Any) -> str:
 
 
 def integer(value: Any) -> int:
+    if type(value) is float and value.is_integer() and abs(value) < 2**63:
+        return int(value)
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise Refused(f"{value!r} is no integer")
     return value

@@ -37,7 +37,6 @@ REFUSED = {
     "the HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     "a version that is not 1.x": (b"GET / HTTP/2.0\r\nHost: test\r\n\r\n", 505),
     "CONNECT": (b"CONNECT test:80 HTTP/1.1\r\nHost: test\r\n\r\n", 501),
-    "TRACE": (b"TRACE / HTTP/1.1\r\nHost: test\r\n\r\n", 501),
     "an expectation that is not 100-continue": (POST + b"Expect: banana\r\nContent-Length: 1\r\n\r\n", 417),
     "a head of 17 KiB in one write": (GET + b"X: " + b"a" * 17_000 + b"\r\n\r\n", 431),
     "a head of 60 KiB in one write": (GET + b"X: aaaaaaaa\r\n" * 5_000 + b"\r\n", 431),

@@ -1,0 +1,1 @@
+"""Hand-written routes beside those of `everything`."""

@@ -1,0 +1,88 @@
+"""The document against the gateway that serves it: schemathesis makes requests from it, right ones and wrong ones, and checks every answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from fissile._api_keys import new_key
+from modules.challenges.service import module as challenges
+from modules.code_executor.sandbox import Sandbox
+from modules.code_executor.service import module as code_executor
+from tests.gateway import everything, guarded
+from tests.gateway.documented import hosting
+from tests.modules.code_executor.fake_sandbox import FakeSandbox
+
+ROOT = Path(__file__).parent.parent.parent
+KEYS = "keys.toml"
+
+# A declared error may come with any status; 400 is what the gateway says of input that does not fit, and must not come for what fits.
+CONFIGURATION = """
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 409, 413, 415, 422, 429, "5XX"]
+
+[checks.positive_data_acceptance]
+expected-statuses = ["2XX", "3XX", 401, 403, 404, 409, 413, 422, 429, "5XX"]
+"""
+
+
+@pytest.fixture(params=[pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """One event loop: the requests are the same on each, and take their time."""
+    return request.param
+
+
+SCOPES = ["money:read", "money:write", "audit", "totals:read", "challenges:write"]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    """An API key with all scopes, in a file that the gateway reads."""
+    made, digest = new_key("schemathesis")
+    scopes = ", ".join(f'"{scope}"' for scope in SCOPES)
+    (tmp_path / KEYS).write_text(
+        f'[[key]]\nid = "schemathesis"\nsha256 = "{digest}"\nsubject = "tests"\nscopes = [{scopes}]\n'
+    )
+    return made
+
+
+async def check(url: str, folder: Path, key: str, *, phases: str, examples: int) -> None:
+    """Run schemathesis with all of its checks."""
+    (folder / "schemathesis.toml").write_text(f'{CONFIGURATION}\n[auth.openapi.apiKey]\napi_key = "{key}"\n')
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", "all"]
+    command += ["--phases", phases, "--max-examples", str(examples), "--generation-deterministic"]
+    command += ["--no-color", "--continue-on-failure", "--output-sanitize", "false"]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.gateway.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
+    done = await anyio.run_process(command, check=False, cwd=folder, stderr=None, env=environment)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.timeout(300)
+async def test_every_answer_in_one_process_is_as_the_document_says(tmp_path: Path, key: str) -> None:
+    async with hosting([everything.module, guarded.module], api_keys_file=str(tmp_path / KEYS)) as hosted:
+        await check(hosted.url, tmp_path, key, phases="examples,coverage", examples=5)
+
+
+@pytest.mark.timeout(300)
+async def test_every_answer_is_as_the_document_says_where_the_module_is_in_another_process(
+    tmp_path: Path, key: str
+) -> None:
+    async with hosting(
+        [everything.module, guarded.module], "two processes", folder=tmp_path, api_keys_file=str(tmp_path / KEYS)
+    ) as hosted:
+        await check(hosted.url, tmp_path, key, phases="examples,fuzzing", examples=10)
+
+
+@pytest.mark.timeout(300)
+async def test_every_answer_of_this_application_is_as_its_document_says(tmp_path: Path, key: str) -> None:
+    modules = [code_executor, challenges]
+    fakes = {Sandbox: FakeSandbox()}
+    async with hosting(
+        modules, folder=tmp_path, routes="gateway.app", overrides=fakes, api_keys_file=str(tmp_path / KEYS)
+    ) as hosted:
+        await check(hosted.url, tmp_path, key, phases="examples,fuzzing", examples=10)
