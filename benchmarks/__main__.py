@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure, print a table, write it to `benchmarks/results/`; exit code 1 if a bound is missed.
 
-`python -m benchmarks kafka` measures the rows over Kafka, which need brokers and minutes, and `python -m benchmarks sse` ten thousand open event
-streams; the rest is measured unless told.
+`python -m benchmarks kafka` measures the rows over Kafka, which need brokers and minutes, `python -m benchmarks sse` ten thousand open event
+streams, and `python -m benchmarks flood` what is left of the gateway under a flood; the rest is measured unless told.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import delivery, gateway, local_call, sse, startup
+from benchmarks import delivery, flood, gateway, local_call, sse, startup
 from benchmarks._report import table, write
 from benchmarks._rows import ROOT, Row
 
@@ -22,6 +22,7 @@ GROUPS = {
 }
 """By name: what measures the rows, and in how many rounds."""
 SSE = "sse"
+FLOOD = "flood"
 KAFKA = "kafka"
 KAFKA_ROUNDS = 9
 
@@ -29,9 +30,9 @@ KAFKA_ROUNDS = 9
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = (*GROUPS, SSE, KAFKA)
+    names = (*GROUPS, SSE, FLOOD, KAFKA)
     parser.add_argument(
-        "groups", nargs="*", help=f"which to measure, of {', '.join(names)}; all but sse and kafka unless told"
+        "groups", nargs="*", help=f"which to measure, of {', '.join(names)}; all but sse, flood and kafka unless told"
     )
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds, and nothing is written")
     parser.add_argument("--broker", action="append", help="of kafka: on which broker; on all unless told")
@@ -60,7 +61,7 @@ def _group(
 ) -> tuple[Callable[[int], list[Row]], int]:
     if name == KAFKA:
         return _kafka(parser, arguments)
-    return (sse.rows, 1) if name == SSE else GROUPS[name]
+    return (GROUPS | {SSE: (sse.rows, 1), FLOOD: (flood.rows, 5)})[name]
 
 
 def _kafka(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> tuple[Callable[[int], list[Row]], int]:

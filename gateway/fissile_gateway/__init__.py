@@ -17,4 +17,6 @@ from fissile_gateway._mounts import MountFailed as MountFailed
 from fissile_gateway._operation import operation as operation
 from fissile_gateway._problems import Problem as Problem
 from fissile_gateway._problems import ProblemError as ProblemError
+from fissile_gateway._protection_settings import ProtectionSettings as ProtectionSettings
+from fissile_gateway._protection_settings import RouteLimits as RouteLimits
 from fissile_gateway._settings import GatewaySettings as GatewaySettings

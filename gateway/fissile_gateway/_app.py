@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 import sniffio
@@ -11,6 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from fissile import Bus, Clock, Ids, Process
 from fissile_gateway._auth import authenticator_of
+from fissile_gateway._breaker import Breaker
 from fissile_gateway._commands import Commands, operations_routes
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
@@ -22,6 +25,9 @@ from fissile_gateway._metrics_page import metrics_page
 from fissile_gateway._operations import Operations
 from fissile_gateway._pages import Pages, find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
+from fissile_gateway._protection import Protection
+from fissile_gateway._protection_metrics import of_protection
+from fissile_gateway._protection_settings import ProtectionSettings
 from fissile_gateway._repeats import Repeats
 from fissile_gateway._responses import exchange
 from fissile_gateway._routes import derive, nearby
@@ -32,29 +38,46 @@ from fissile_gateway._twin import Twins
 from fissile_gateway._views import make_view
 
 
-def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock: Clock) -> Gateway:
+def build(
+    bus: Bus,
+    process: Process,
+    settings: GatewaySettings,
+    protection_settings: ProtectionSettings,
+    ids: Ids,
+    clock: Clock,
+) -> Gateway:
     """Build the gateway for the event loop that runs.
 
     Args:
         bus: What the routes call.
         process: Tells the contracts, and whether the process is ready.
         settings: The bounds.
+        protection_settings: What it defends itself with.
         ids: Makes the ids of requests.
-        clock: The time by which credentials end and answers are forgotten.
+        clock: The time by which credentials end, answers are forgotten, and requests are counted.
 
     Raises:
-        StartupFailed: The application's own routes cannot be imported, or the keys of credentials cannot be read.
+        StartupFailed: The application's own routes cannot be imported, the keys of credentials cannot be read, or a limit cannot be used.
     """
     authenticator = authenticator_of(bus, process.contracts, settings, clock)
     pages = find_pages(settings.routes)
     routes = derive(process.contracts)
+    protection = Protection(
+        protection_settings,
+        routes,
+        requests_at_once=settings.requests_at_once,
+        request_timeout_s=settings.request_timeout_s,
+        max_body_bytes=settings.max_body_bytes,
+        clock=clock.monotonic,
+        tells_who_asks=authenticator is not None,
+    )
     quart = _quart()
     quart.asgi_http_class = Connection
     quart.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     quart.config["BODY_TIMEOUT"] = None  # the time of the whole request is bounded
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
     quart.extensions[EXTENSION] = Context(bus, process, routes)
-    twins = Twins()
+    twins = Twins(protection_settings.max_json_depth)
     streams = Streams(bus, settings)
     operations = Operations(settings, clock.monotonic)
     commands = Commands(None if authenticator else bus, Repeats(settings, clock.monotonic), operations, twins)
@@ -66,9 +89,10 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
             make_view(route, None if authenticator else bus, commands, streams, twins),
             methods=[route.method],
         )
-    add_other_routes(quart, process, settings, pages, operations)
+    add_other_routes(quart, process, settings, pages, operations, protection.breakers.values())
 
     async def on_error(error: Exception) -> Response:
+        exchange().failure = error
         if isinstance(error, HTTPException):
             if isinstance(error.response, Response):
                 return error.response
@@ -84,15 +108,21 @@ def build(bus: Bus, process: Process, settings: GatewaySettings, ids: Ids, clock
         bus,
         authenticator,
         operations.finish,
+        protection,
         deprecated=deprecations(process.contracts),
         spans=request_spans(),
     )
-    gateway.forget = process.metrics.add(lambda: gateway.metrics.metrics(gateway))
+    gateway.forget = process.metrics.add(lambda: chain(gateway.metrics.metrics(gateway), of_protection(protection)))
     return gateway
 
 
 def add_other_routes(
-    quart: Quart, process: Process, settings: GatewaySettings, pages: Pages, operations: Operations
+    quart: Quart,
+    process: Process,
+    settings: GatewaySettings,
+    pages: Pages,
+    operations: Operations,
+    breakers: Collection[Breaker] = (),
 ) -> None:
     """Add the routes that are in no contract: the probes, the application's own, the documents.
 
@@ -102,8 +132,9 @@ def add_other_routes(
         settings: Say whether there are documents.
         pages: The application's own.
         operations: The commands that nobody waits for.
+        breakers: The circuits that a probe tells of.
     """
-    quart.register_blueprint(health(process))
+    quart.register_blueprint(health(process, breakers))
     quart.register_blueprint(operations_routes(operations))
     quart.register_blueprint(metrics_page(process, settings))
     for blueprint in pages.blueprints:

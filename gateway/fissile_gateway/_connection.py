@@ -36,7 +36,10 @@ class Connection(ASGIHTTPConnection):
         exchange: Exchange = cast("Scope", self.scope)[EXCHANGE]
         request = self._create_request_from_scope(send)
         exchange.is_read = False
-        limit = exchange.gateway.max_body_bytes
+        limit = exchange.max_body_bytes
+        if exchange.length is None and limit < exchange.gateway.max_body_bytes:
+            request.max_content_length = limit
+            request.body = request.body_class(None, limit)
         if exchange.length is None or exchange.length > min(_READ_FIRST_BYTES, limit):
             exchange.listen(_read, request, receive, exchange)
             await self._respond(request, send, exchange)

@@ -20,7 +20,11 @@ from anyio.abc import TaskGroup
 from fissile import Bus, Identity, Trace
 from fissile._trace import ambient, begin_trace, read_trace
 from fissile_gateway._access_log import AccessLog, status_of
+from fissile_gateway._admission import Gate
 from fissile_gateway._auth import API_KEY, AUTHORIZATION, Authenticator, OnFailedAuthentication, made_private
+from fissile_gateway._breaker import Breaker
+from fissile_gateway._client import network_of
+from fissile_gateway._gatekeeper import PROBES, WAITED, Gatekeeper
 from fissile_gateway._mounts import Mounts
 from fissile_gateway._problems import MEDIA_TYPE, Problem, came_late, deadline_exceeded, internal_error, overloaded
 from fissile_gateway._request_metrics import RequestMetrics
@@ -29,6 +33,7 @@ from fissile_gateway._settings import GatewaySettings
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
+    from fissile_gateway._protection import Protection, Rule  # it imports what the gateway needs when it starts
     from fissile_gateway._spans import RequestSpans
 
 Message = MutableMapping[str, Any]  # Any, here and below: ASGI's own
@@ -41,7 +46,6 @@ Fields = tuple[tuple[bytes, bytes], ...]
 EXCHANGE = "fissile.exchange"
 """Where a scope has its `Exchange`."""
 
-PROBES = ("/livez", "/readyz")
 OWN_CREDENTIALS = (*PROBES, "/metrics")
 """Where nobody is who a token of the application's says: what is asked there is for operators."""
 
@@ -57,19 +61,14 @@ _FIELDS = _CREDENTIALS | {
     b"if-none-match",
     b"idempotency-key",
     b"prefer",
+    b"host",
+    b"origin",
     b"traceparent",
     b"tracestate",
 }
 """The fields of a request that are looked at; most are passed over with one question."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_PAGE_FIELDS: Fields = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
-_API_FIELDS: Fields = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-)
-_COMMAND_FIELDS: Fields = (*_API_FIELDS, (b"cache-control", b"no-store"))
-_VARY: Fields = ((b"vary", b"Authorization, X-API-Key"),)
 
 _logger = logging.getLogger("fissile.gateway")
 
@@ -102,28 +101,50 @@ class Exchange:
         scope: Bounds the time.
         listeners: Where the task runs that listens to the client.
         close: Closes what the answer holds open, when it has been sent.
+        address: The client's address, as the connection or a trusted proxy tells it.
+        host: The field Host.
+        origin: The field Origin.
+        fields: Fields of the answer, whatever it is.
+        limit_fields: Fields that tell where the client stands with its rate limit.
+        max_body_bytes: The size that the body may have.
+        gates: The bounds among which the request has a place.
+        breaker: The circuit that is told how the request ended.
+        failure: The error that it ended with.
+        is_late: Whether it was not done in time.
+        is_refused: Whether it was refused before any route saw it.
     """
 
     __slots__ = (
-        "_holds_place",
         "_listening",
+        "_network",
+        "address",
         "body",
+        "breaker",
         "bus",
         "close",
         "credentials",
         "encoding",
         "expires",
+        "failure",
+        "fields",
+        "gates",
         "gateway",
+        "host",
         "idempotency_key",
         "identity",
         "if_none_match",
         "is_done",
         "is_gone",
+        "is_late",
         "is_read",
+        "is_refused",
         "is_stream",
         "length",
+        "limit_fields",
         "listeners",
+        "max_body_bytes",
         "media_type",
+        "origin",
         "prefer",
         "request_id",
         "route",
@@ -160,7 +181,18 @@ class Exchange:
         self.scope = anyio.CancelScope()
         self.listeners: TaskGroup
         self.close: Callable[[], Coroutine[Any, Any, None]] | None = None
-        self._holds_place = False
+        self.address = ""
+        self.host = b""
+        self.origin: bytes | None = None
+        self.fields: Fields = ()
+        self.limit_fields: Fields = ()
+        self.max_body_bytes = gateway.max_body_bytes
+        self.gates: list[Gate] = []
+        self.breaker: Breaker | None = None
+        self.failure: BaseException | None = None
+        self.is_late = False
+        self.is_refused = False
+        self._network = ""
         self._listening: anyio.CancelScope | None = None
         traceparent: bytes | None = None
         tracestate: bytes | None = None
@@ -186,6 +218,10 @@ class Exchange:
                 self.idempotency_key = (
                     value if self.idempotency_key is None else b"%s, %s" % (self.idempotency_key, value)
                 )
+            elif name == b"host":
+                self.host = value
+            elif name == b"origin":
+                self.origin = value
             elif name == b"prefer":
                 self.prefer = value if self.prefer is None else b"%s, %s" % (self.prefer, value)
             elif name == b"traceparent":
@@ -195,16 +231,17 @@ class Exchange:
         if traceparent and gateway.accepts_traces:
             self.trace = read_trace(traceparent, tracestate)
 
-    def hold_place(self) -> None:
-        """Take a place among the requests at once."""
-        self._holds_place = True
-        self.gateway.requests += 1
+    @property
+    def network(self) -> str:
+        """What counts as one client where there is no identity: its address, or the network of an IPv6 address."""
+        self._network = self._network or network_of(self.address)
+        return self._network
 
     def release(self) -> None:
-        """Give the place back."""
-        if self._holds_place:
-            self._holds_place = False
-            self.gateway.requests -= 1
+        """Give the places back that the request has among others."""
+        gates, self.gates = self.gates, []
+        for gate in gates:
+            gate.leave()
 
     def become_stream(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Lift the bounds of a request from an answer that has no end.
@@ -259,7 +296,8 @@ class Gateway:
     """The gateway of an application, to be served, or mounted in another ASGI application.
 
     Attributes:
-        requests: How many requests are in progress, streams not counted.
+        protection: What decides who is let in.
+        gatekeeper: The same for the server, before it has read a request.
         draining: Set when the gateway ends; open streams end with it.
         max_body_bytes: The size that a request's body may have.
         forget: Takes the gateway's metrics from those of the process, when it ends.
@@ -267,7 +305,8 @@ class Gateway:
         bus: Calls modules for who does not say who they are.
         anonymous: Who that is; None where nobody looks at who asks.
         authenticator: Tells who asks; None likewise.
-        on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, and may return another answer.
+        on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, and may return another answer; unless
+            told, it counts them, and locks addresses out that guess.
 
     Args:
         quart: The routes.
@@ -277,6 +316,7 @@ class Gateway:
         bus: Calls modules.
         authenticator: Tells who asks; None where nobody looks at that.
         finish: Waits until nothing is being done whose client does not wait.
+        protection: What decides who is let in.
         deprecated: Fields of answers, by what their paths begin with; see `deprecations`.
         spans: Makes the spans of requests, where a tracer is configured.
     """
@@ -290,23 +330,18 @@ class Gateway:
         bus: Bus,
         authenticator: Authenticator | None,
         finish: Callable[[], Coroutine[Any, Any, None]],
+        protection: Protection,
         *,
         deprecated: Mapping[str, Fields] | None = None,
         spans: RequestSpans | None = None,
     ) -> None:
         self.quart = quart
+        self.protection = protection
+        self.gatekeeper = Gatekeeper(protection)
         self.authenticator = authenticator
         self.bus = bus if authenticator is None else authenticator.anonymous_bus
         self.anonymous: Identity | None = None if authenticator is None else authenticator.anonymous
-        self.on_failed_authentication: OnFailedAuthentication | None = None
-        # What an answer says depends on who asks, also where it says so to everybody by now.
-        vary = () if authenticator is None else _VARY
-        self._page_fields, self._api_fields, self._command_fields = (
-            (*_PAGE_FIELDS, *vary),
-            (*_API_FIELDS, *vary),
-            (*_COMMAND_FIELDS, *vary),
-        )
-        self.requests = 0
+        self.on_failed_authentication: OnFailedAuthentication | None = self._slow_down
         self.draining = anyio.Event()
         self.listeners: TaskGroup | None = None
         self.accepts_traces = settings.accept_traces
@@ -317,12 +352,15 @@ class Gateway:
         self._log = AccessLog(settings).write
         self.forget: Callable[[], None] = lambda: None
         self.max_body_bytes = settings.max_body_bytes
-        self._limit = settings.requests_at_once
-        self._timeout_s = settings.request_timeout_s
         self._new_id = new_id
         self.finish = finish
         self._finish_s = settings.finish_s
         self._streams: dict[Endless, None] = {}
+
+    @property
+    def requests(self) -> int:
+        """How many requests are in progress, streams not counted."""
+        return self.protection.requests.running
 
     @property
     def streams(self) -> int:
@@ -352,18 +390,25 @@ class Gateway:
         else:
             path = _path(scope)
             app, scope, _ = self._mounts.choose(path, scope)
-            if app is self.quart and not await self._admit(scope, send):
-                return
-            await app(scope, receive, send)
+            exchange = scope[EXCHANGE] = Exchange(self, scope["headers"])
+            exchange.request_id = exchange.request_id or self._new_id()
+            try:
+                if await self._admit(exchange, scope, own=app is self.quart):
+                    await app(scope, receive, send)
+                else:
+                    await send({"type": "websocket.close", "code": 1008})  # before it is accepted: an HTTP answer, 403
+            finally:
+                exchange.release()
 
-    async def _admit(self, scope: Scope, send: Send) -> bool:
-        """Find out who opens a WebSocket, which only hand-written routes have; return whether it may be opened."""
-        exchange = scope[EXCHANGE] = Exchange(self, scope["headers"])
-        exchange.request_id = exchange.request_id or self._new_id()
-        if exchange.credentials is None or await self._authenticate(exchange, scope) is None:
-            return True
-        await send({"type": "websocket.close", "code": 1008})
-        return False
+    async def _admit(self, exchange: Exchange, scope: Scope, *, own: bool) -> bool:
+        """Return whether a WebSocket may be opened. Only hand-written routes and mounted applications have any."""
+        path = _path(scope)
+        self.protection.see(scope, exchange, path)
+        if await self._refusal({**scope, "method": "GET"}, exchange, path, self.protection.rule(path)) is not None:
+            return False
+        if own and exchange.credentials is not None and await self._authenticate(exchange, scope) is not None:
+            return False
+        return await self.protection.count_client(exchange, self.protection.rule(path)) is None
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Gateway]:
@@ -385,12 +430,11 @@ class Gateway:
         path = _path(scope)
         exchange = Exchange(self, scope["headers"])
         exchange.request_id = exchange.request_id or self._new_id()
-        own_fields = self._page_fields
-        if path.startswith("/api/"):
-            own_fields = self._command_fields if scope["method"] == "POST" else self._api_fields
-            for prefix, fields in self._deprecated.items():
-                if path.startswith(prefix):
-                    own_fields = (*own_fields, *fields)
+        self.protection.see(scope, exchange, path)
+        rule = self.protection.rule(path)
+        for prefix, fields in self._deprecated.items():
+            if path.startswith(prefix):
+                exchange.fields += fields
         if self._spans is not None:
             self._spans.begin(exchange, scope, path)
         elif exchange.trace is None:
@@ -400,7 +444,7 @@ class Gateway:
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                fields = [*message["headers"], *own_fields, (b"x-request-id", exchange.request_id.encode())]
+                fields = _with_own(message["headers"], exchange)
                 message["headers"] = fields if exchange.identity is self.anonymous else made_private(fields)
             else:
                 exchange.sent_bytes += len(message.get("body", b""))
@@ -411,18 +455,20 @@ class Gateway:
                 raise
 
         try:
-            if self.requests >= self._limit and path not in PROBES:
-                await send_problem(overloaded(f"{self.requests} requests are in progress."), exchange, send_on)
+            refusal = await self._refusal(scope, exchange, path, rule)
+            if refusal is not None:
+                await _send_refusal(refusal, exchange, send_on)
                 return
-            exchange.hold_place()
             if self.listeners is not None:
                 exchange.listeners = self.listeners
-                await self._run(scope, receive, send_on, exchange, path)
+                await self._run(scope, receive, send_on, exchange, path, rule)
             else:
                 async with anyio.create_task_group() as exchange.listeners:
-                    await self._run(scope, receive, send_on, exchange, path)
+                    await self._run(scope, receive, send_on, exchange, path, rule)
         finally:
             exchange.release()
+            if exchange.breaker is not None:
+                exchange.breaker.end(self._has_failed(exchange))
             ambient.reset(outer_trace)
             status, duration_s = status_of(exchange), perf_counter() - began
             self.metrics.count(exchange.route, scope["method"], status, duration_s, is_stream=exchange.is_stream)
@@ -430,23 +476,52 @@ class Gateway:
             if self._spans is not None:
                 self._spans.end(exchange, scope["method"], status)
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, path: str) -> None:
+    async def _refusal(self, scope: Scope, exchange: Exchange, path: str, rule: Rule) -> Problem | Fields | None:
+        """Return why a request is not let in, or the answer to a preflight; None if it has its places."""
+        protection = self.protection
+        if path in PROBES:
+            return None
+        if WAITED in scope and protection.waited_too_long(scope[WAITED]):
+            return overloaded("Too many requests have come.")
+        exchange.max_body_bytes = rule.max_body_bytes
+        refusal = protection.refusal(scope, exchange, path)
+        if refusal is None and protection.counts_addresses:
+            refusal = await protection.count(exchange)
+        return refusal if refusal is not None else await protection.admit(exchange, rule)
+
+    def _has_failed(self, exchange: Exchange) -> bool | None:
+        if exchange.is_late and exchange.is_read:
+            return True
+        if exchange.is_gone or exchange.is_refused or not exchange.is_done:
+            return None
+        return self.protection.failed(exchange.failure)
+
+    def _slow_down(self, scope: Scope) -> Problem | None:
+        exchange: Exchange = scope[EXCHANGE]
+        self.protection.on_failed_authentication(exchange.address)
+        return None
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, path: str, rule: Rule) -> None:
         app = self.quart
         if self._mounts:
             app, scope, exchange.route = self._mounts.choose(path, scope)
         scope[EXCHANGE] = exchange
         problem: Problem | None = None
         try:
-            exchange.scope.deadline = anyio.current_time() + self._timeout_s
+            exchange.scope.deadline = anyio.current_time() + rule.timeout_s
             with exchange.scope:
                 # A mounted application and /metrics have credentials of their own, and a probe has none.
                 if exchange.credentials is not None and app is self.quart and path not in OWN_CREDENTIALS:
                     problem = await self._authenticate(exchange, scope)
+                if problem is None and (rule.rates or self.protection.counts_clients) and path not in PROBES:
+                    problem = await self.protection.count_client(exchange, rule)
+                exchange.is_refused = problem is not None
                 if problem is None:
                     await app(scope, receive, send)
                 exchange.is_done = True
             if not exchange.is_done:
-                problem = deadline_exceeded(self._timeout_s) if exchange.is_read else came_late(self._timeout_s)
+                exchange.is_late = not exchange.is_gone
+                problem = deadline_exceeded(rule.timeout_s) if exchange.is_read else came_late(rule.timeout_s)
         except Exception as error:
             if exchange.is_gone:
                 return
@@ -474,6 +549,23 @@ async def send_problem(problem: Problem, exchange: Exchange, send: Send) -> None
     headers += [(name.encode(), value.encode()) for name, value in problem.headers]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _send_refusal(refusal: Problem | Fields, exchange: Exchange, send: Send) -> None:
+    if isinstance(refusal, Problem):
+        await send_problem(refusal, exchange, send)
+        return
+    exchange.fields = tuple(field for field in exchange.fields if not field[0].startswith((b"access-control", b"vary")))
+    await send({"type": "http.response.start", "status": 204, "headers": [*refusal]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _with_own(headers: Iterable[tuple[bytes, bytes]], exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    """Add the gateway's fields to an answer; what a route or a mounted application says itself goes before."""
+    given = [*headers]
+    names = {name for name, _ in given}
+    own = [field for field in exchange.fields if field[0] not in names or field[0] == b"vary"]
+    return [*given, *own, *exchange.limit_fields, (b"x-request-id", exchange.request_id.encode())]
 
 
 def _path(scope: Scope) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from quart import Blueprint, Response, request
 
 from fissile import Check, Process
+from fissile_gateway._breaker import Breaker
 from fissile_gateway._operation import operation
 from fissile_gateway._problems import Problem, ProblemError
 
@@ -16,8 +19,13 @@ _VERBOSE = {
 }
 
 
-def health(process: Process) -> Blueprint:
-    """Make the routes of the probes."""
+def health(process: Process, breakers: Collection[Breaker] = ()) -> Blueprint:
+    """Make the routes of the probes.
+
+    Args:
+        process: Whose health it is.
+        breakers: The circuits to tell of. An open one is no reason to take the process out of service: the others work.
+    """
     blueprint = Blueprint("health", __name__)
 
     @operation(media_type="text/plain")
@@ -32,7 +40,8 @@ def health(process: Process) -> Blueprint:
         failed = [check for check in checks if check.problem is not None]
         if "verbose" in request.args:
             verdict = "readyz check failed" if failed else "readyz check passed"
-            return _text("\n".join([*map(_line, checks), verdict]), 503 if failed else 200)
+            lines = [*map(_line, checks), *map(_circuit, breakers), verdict]
+            return _text("\n".join(lines), 503 if failed else 200)
         if failed:
             names = "; ".join(f"{check.name}: {check.problem}" for check in failed)
             problem = Problem(
@@ -52,6 +61,12 @@ def health(process: Process) -> Blueprint:
 
 def _line(check: Check) -> str:
     return f"[+]{check.name} ok" if check.problem is None else f"[-]{check.name} failed: {check.problem}"
+
+
+def _circuit(breaker: Breaker) -> str:
+    state = breaker.state
+    again = f", again in {breaker.retry_s:.0f} s" if state == "open" else ""
+    return f"[{'+' if state == 'closed' else '!'}]circuit {breaker.module} {state}{again}"
 
 
 def _text(text: str, status: int) -> Response:

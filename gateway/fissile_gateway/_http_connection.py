@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -13,12 +14,39 @@ from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import AppWrapper, ASGISendEvent, Event, WorkerContext, WWWScope
 from hypercorn.typing import TaskGroup as HypercornTaskGroup
 
+from fissile_gateway._admission import Ticket
+from fissile_gateway._gatekeeper import WAITED
+from fissile_gateway._http2_body import BodyMailbox
 from fissile_gateway._http_application import DRAINING, GONE, ASGIApp, ClientGone, Mailbox, Message, contained
 from fissile_gateway._http_guard import Refusal, ServerSettings, problem
 from fissile_gateway._http_protocol import Context, GuardedProtocol, QuietConfig
-from fissile_gateway._http_socket import Stream, linger
+from fissile_gateway._http_socket import Duplex, Stream, linger
+from fissile_gateway._http_tls import HTTP_2, TlsStream
+
+if TYPE_CHECKING:
+    from fissile_gateway._http2_protocol import Http2Protocol
 
 _CHUNK_BYTES = 64 * 1024
+_ALIVE_AGAIN_S = 1.0
+
+
+class Gatekeeper(Protocol):
+    """What is asked before a request is read."""
+
+    def refuse(self, data: bytes, peer: str) -> bytes | None:
+        """Return the answer to a request that is refused; None lets it in."""
+        ...
+
+    def arrived(self, data: bytes = b"") -> Ticket | None:
+        """Note a request that is let in; None where it is noted later, when its head is whole."""
+        ...
+
+    def started(self, ticket: Ticket) -> float | None:
+        """Note that its application begins; return how long it waited, in seconds, if that was long."""
+        ...
+
+    def forget(self, ticket: Ticket) -> None:
+        """Note that its application will never begin."""
 
 
 class ConnectionHost(Protocol):
@@ -30,6 +58,7 @@ class ConnectionHost(Protocol):
     context: Context
     state: dict[str, Any]
     draining: anyio.Event
+    gatekeeper: Gatekeeper | None
     requests_total: int
     refused_total: int
     stalled_total: int
@@ -44,24 +73,19 @@ class Connection:
     Hypercorn's streams know it as their task group (`spawn_app`, `spawn`).
     """
 
-    def __init__(self, server: ConnectionHost, stream: Stream) -> None:
+    def __init__(self, server: ConnectionHost, stream: Duplex) -> None:
         self.busy = False
         self._server = server
         self._settings = server.settings
         self._stream = stream
         self._tasks: TaskGroup
-        client, bound = stream.addresses()
-        self._protocol = GuardedProtocol(
-            self,
-            self._settings,
-            app=cast("AppWrapper", server.app),
-            config=server.config,
-            context=cast("WorkerContext", server.context),
-            task_group=cast("HypercornTaskGroup", self),
-            state=server.state,
-            client=client,
-            server=bound,
-        )
+        self._protocol: GuardedProtocol | Http2Protocol
+        self._gatekeeper = server.gatekeeper
+        self._may_refuse = server.gatekeeper is not None
+        self._peer = ""
+        self._tickets: list[Ticket] = []  # of requests that were let in, and whose application has not begun
+        self._next_ticket: Ticket | None = None  # of them, that of the request whose head is about to be read
+        self._kept_at = monotonic()
         self._reading = anyio.CancelScope(deadline=anyio.current_time() + self._settings.head_timeout_s)
         self._writing: anyio.Lock | None = None  # made for the first client that does not take at once what is written
         self._pings: anyio.CancelScope | None = None
@@ -71,27 +95,88 @@ class Connection:
         self._unyielded_bytes = 0
         self._ended = False  # by us, or by an answer that closes
         self._gone = False  # whatever is written now has no reader
+        self._handshake: anyio.CancelScope | None = None
+        self._is_open = False  # the protocol is known
 
     async def run(self) -> None:
         """Serve until both sides are done with the connection; never raises for what one client did."""
         try:
             with contained("a connection"):
                 async with anyio.create_task_group() as self._tasks:
-                    with contained("reading from a connection"):
-                        await self._read()
-                    self._gone = True
-                    await self._protocol.close()
+                    if await self._open():
+                        with contained("reading from a connection"):
+                            await self._read()
+                        self._gone = True
+                        await self._protocol.close()
                     self._stream.close()
                     if self._pings is not None:
                         self._pings.cancel()
                     # Leaving the task group waits for an application that goes on without its client.
         finally:
+            if self._gatekeeper is not None:
+                for ticket in self._tickets:
+                    self._gatekeeper.forget(ticket)
             self._server.connection_ended(self)
             self._stream.close()
 
+    async def _open(self) -> bool:
+        """Find out what is spoken; return False where that fails."""
+        spoken: str | None = None
+        if isinstance(self._stream, TlsStream):
+            is_secure = False
+            with anyio.CancelScope(deadline=anyio.current_time() + self._settings.tls_handshake_s) as self._handshake:
+                is_secure = await self._stream.handshake()
+            if not is_secure or self._ended:
+                return False
+            spoken = self._stream.protocol
+            self._reading.deadline = anyio.current_time() + self._settings.head_timeout_s
+        client, bound = self._stream.addresses()
+        self._peer = client[0] if client else ""
+        server, app = self._server, cast("AppWrapper", self._server.app)
+        context = cast("WorkerContext", server.context)
+        if spoken == HTTP_2:
+            from fissile_gateway._http2_protocol import Http2Protocol  # h2 is not needed without TLS
+
+            self._may_refuse = False  # its frames are no request line
+            self._protocol = Http2Protocol(
+                self,
+                self._settings,
+                app=app,
+                config=server.config,
+                context=context,
+                state=server.state,
+                client=client,
+                server=bound,
+            )
+            self._is_open = True
+            await self._protocol.begin()
+        else:
+            self._protocol = GuardedProtocol(
+                self,
+                self._settings,
+                app=app,
+                config=server.config,
+                context=context,
+                task_group=cast("HypercornTaskGroup", self),
+                state=server.state,
+                client=client,
+                server=bound,
+                ssl=isinstance(self._stream, TlsStream),
+            )
+            if self._may_refuse and isinstance(self._stream, Stream):
+                self._may_refuse = not self._stream.divert(self._refuse_unread)
+            self._is_open = True
+        return True
+
     def end_if_idle(self) -> None:
         """End the connection unless a request is in progress or arriving."""
-        if not self.busy and not self._protocol.head_pending:
+        if not self._is_open:
+            self.end()
+        elif self.busy:
+            # Where the client is gone, its application may still run, and there is nobody to be told.
+            if not self._gone and not isinstance(self._protocol, GuardedProtocol):
+                self._tasks.start_soon(self._protocol.drain)
+        elif not self._protocol.head_pending:
             self.end()
 
     def lose(self) -> None:
@@ -113,11 +198,19 @@ class Connection:
         self.busy = self._head_began = False
         self._body_mark = -1
         self._reading.deadline = anyio.current_time() + self._settings.keep_alive_s
+        self._kept_at = monotonic()
+
+    def stalled(self) -> None:
+        """Note that the client does not take its answer, and take it for gone."""
+        self._server.stalled_total += 1
+        self.lose()
 
     def end(self) -> None:
         """End the connection; whatever had to be written is written."""
         self._ended = True
         self._reading.cancel()
+        if self._handshake is not None:
+            self._handshake.cancel()
 
     async def write(self, data: bytes) -> None:
         """Write to the client, which has to take each 64 KiB in time; it is not an error if the client is gone."""
@@ -151,8 +244,11 @@ class Connection:
                     await self._stream.wait_writable()
                     part = part[self._stream.send(part) :]
             if deadline.cancelled_caught:
-                self._server.stalled_total += 1
-                self.lose()
+                self.stalled()
+
+    @property
+    def _is_writing(self) -> bool:
+        return self._writing is not None and self._writing.locked()
 
     async def pause(self, resumed: Event, room: int) -> bytes:
         """Wait until the protocol can go on, and read ahead meanwhile: the client's leaving must not go unnoticed."""
@@ -180,11 +276,27 @@ class Connection:
     ) -> Callable[[Message], Awaitable[None]]:
         """Start the application for one request or WebSocket."""
         del config
-        scope["extensions"][DRAINING] = cast("Any", self._server.draining)
         mailbox = Mailbox()
-        scope["extensions"][GONE] = cast("Any", mailbox.when_closed)
-        self._tasks.start_soon(self._run_app, cast("ASGIApp", app), scope, mailbox, send, self._protocol.stream)
+        self.start(app, scope, mailbox, send, self._protocol.stream)
         return mailbox.put
+
+    def start(
+        self,
+        app: AppWrapper,
+        scope: WWWScope,
+        mailbox: Mailbox | BodyMailbox,
+        send: Callable[[Any], Awaitable[None]],
+        stream: HTTPStream | WSStream | None,
+    ) -> None:
+        """Start the application for one request or WebSocket."""
+        scope["extensions"][DRAINING] = cast("Any", self._server.draining)
+        scope["extensions"][GONE] = cast("Any", mailbox.when_closed)
+        ticket, self._next_ticket = self._next_ticket, None
+        if ticket is None and self._gatekeeper is not None:
+            ticket = self._gatekeeper.arrived()
+            if ticket is not None:
+                self._tickets.append(ticket)
+        self._tasks.start_soon(self._run_app, cast("ASGIApp", app), scope, mailbox, send, stream, ticket)
 
     def spawn(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
         """Start what ends with the connection: only WebSocket pings do."""
@@ -199,10 +311,17 @@ class Connection:
         self,
         app: ASGIApp,
         scope: WWWScope,
-        mailbox: Mailbox,
+        mailbox: Mailbox | BodyMailbox,
         send: Callable[[Any], Awaitable[None]],
         stream: HTTPStream | WSStream | None,
+        ticket: Ticket | None,
     ) -> None:
+        if ticket is not None and self._gatekeeper is not None:
+            self._tickets.remove(ticket)
+            waited_s = self._gatekeeper.started(ticket)
+            if waited_s is not None:
+                cast("dict[str, Any]", scope)[WAITED] = waited_s
+
         async def send_to_client(message: Message) -> None:
             if not self._gone:
                 await send(message)
@@ -213,7 +332,10 @@ class Connection:
 
         with contained(f"the application, answering {scope['path']!r},"):
             await app(scope, mailbox.receive, send_to_client)
-        mailbox.close({"type": "http.disconnect"})
+        if isinstance(mailbox, Mailbox):
+            mailbox.close({"type": "http.disconnect"})
+        else:
+            mailbox.close()
         if isinstance(stream, HTTPStream) and stream.state is ASGIHTTPState.REQUEST and not stream.closed:
             body = problem(500, "The application failed.")
             headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
@@ -228,6 +350,8 @@ class Connection:
         try:
             with self._reading:
                 while data := await self._stream.receive():
+                    if self._may_refuse and self._refuse_unread(data):
+                        continue
                     if self._body_mark < 0:
                         await self._protocol.feed(data)
                     else:
@@ -247,8 +371,30 @@ class Connection:
         if refusal is not None:
             self._server.refused_total += 1
             await self._protocol.refuse(refusal)
+        else:
+            await self._protocol.farewell()
         if refusal is not None or self._protocol.body_pending:
             await linger(self._stream)
+
+    def _refuse_unread(self, data: bytes) -> bool:
+        """Answer a request without reading it, where it is not let in; return False where it is."""
+        gatekeeper = self._gatekeeper
+        if gatekeeper is None or self.busy or self._ended or self._protocol.head_pending or self._is_writing:
+            return False
+        answer = gatekeeper.refuse(data, self._peer)
+        if answer is None:
+            if self._next_ticket is None and (ticket := gatekeeper.arrived(data)) is not None:
+                self._next_ticket = ticket
+                self._tickets.append(ticket)
+            return False
+        self._server.refused_total += 1
+        if self._stream.send(answer) < len(answer):  # who does not even read refusals is no client
+            self.lose()
+        now = monotonic()
+        if now - self._kept_at > _ALIVE_AGAIN_S:
+            self._reading.deadline += now - self._kept_at  # relative: here runs no task that could ask the event loop
+            self._kept_at = now
+        return True
 
     def _set_deadline(self) -> None:
         if self._protocol.body_pending:
@@ -257,6 +403,12 @@ class Connection:
                 self._body_mark = mark
                 self._body_deadline = anyio.current_time() + self._settings.read_timeout_s
             self._reading.deadline = self._body_deadline
-        elif not self._head_began and self._protocol.head_pending:
-            self._head_began = True
-            self._reading.deadline = anyio.current_time() + self._settings.head_timeout_s
+        elif self._protocol.head_pending:
+            if not self._head_began:
+                self._head_began = True
+                self._reading.deadline = anyio.current_time() + self._settings.head_timeout_s
+        elif self._head_began and isinstance(self._stream, TlsStream):
+            # Of HTTP/2, where a frame need not be the head of a request.
+            self._head_began = False
+            idle = anyio.current_time() + self._settings.keep_alive_s
+            self._reading.deadline = math.inf if self.busy else min(idle, self._reading.deadline)

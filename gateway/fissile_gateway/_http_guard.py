@@ -8,6 +8,8 @@ The rules are plain functions over bytes and h11 events.
 """
 
 import json
+import ssl
+from collections.abc import Iterable
 from http import HTTPStatus
 
 import attrs
@@ -29,7 +31,11 @@ class ServerSettings:
         write_timeout_s: Time for the client to take each 64 KiB of an answer.
         max_head_bytes: Size of request line and fields together, with their line ends.
         max_head_fields: Number of field lines in a head.
+        max_target_bytes: Size of the target in the request line, path and query.
         max_body_bytes: Size of a request's body, whether announced or chunked.
+        tls: Makes connections secure; without, they are not.
+        tls_handshake_s: Time for a TLS handshake.
+        http2_streams: Requests that an HTTP/2 connection may have in progress.
         drain_s: Time for requests in progress to finish when the server drains; what remains is cut off.
         listen_fds: Sockets that are listening already, as file descriptors, to be used instead of host and port.
     """
@@ -45,6 +51,10 @@ class ServerSettings:
     max_head_bytes: int = attrs.field(default=16 * 1024, validator=attrs.validators.gt(0))
     max_head_fields: int = attrs.field(default=100, validator=attrs.validators.gt(0))
     max_body_bytes: int = attrs.field(default=1024 * 1024, validator=attrs.validators.ge(0))
+    max_target_bytes: int = attrs.field(default=8 * 1024, validator=attrs.validators.gt(0))
+    tls: ssl.SSLContext | None = None
+    tls_handshake_s: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    http2_streams: int = attrs.field(default=50, validator=attrs.validators.gt(0))
     drain_s: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     listen_fds: tuple[int, ...] = ()
 
@@ -110,23 +120,43 @@ def check_request(request: h11.Request, settings: ServerSettings) -> None:
         settings: The bounds.
 
     Raises:
-        Refusal: 400, 413, 417, 501 or 505.
+        Refusal: 400, 413, 414, 417, 501 or 505.
     """
     if request.http_version not in {b"1.1", b"1.0"}:
         # Also the HTTP/2 preface, `PRI * HTTP/2.0`: behind a proxy that speaks HTTP/1.1 only it opens a tunnel.
         raise Refusal(505, "This server speaks HTTP/1.1.")
-    if request.method == b"CONNECT":
-        raise Refusal(501, "This server does not implement CONNECT.")
-    length: bytes | None = None
-    chunked = False
-    for name, value in request.headers:
-        if name == b"content-length":
-            length = value
-        elif name == b"transfer-encoding":
-            chunked = True
-        elif name == b"expect" and request.http_version == b"1.1" and value.lower() != b"100-continue":
-            raise Refusal(417, "The only expectation this server meets is 100-continue.")
+    length = check_fields(request.method, request.target, request.headers, settings)
+    chunked = any(name == b"transfer-encoding" for name, _ in request.headers)
     if chunked and (length is not None or request.http_version == b"1.0"):
         raise Refusal(400, "Transfer-Encoding with Content-Length, or in HTTP/1.0, makes the body's end ambiguous.")
-    if length is not None and int(length) > settings.max_body_bytes:
+    if length is not None and length > settings.max_body_bytes:
         raise Refusal(413, f"The request body is larger than {settings.max_body_bytes} bytes.")
+
+
+def check_fields(
+    method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]], settings: ServerSettings
+) -> int | None:
+    """Refuse a request for what it asks, in any version of HTTP; return the length of its body, if it says so.
+
+    Args:
+        method: The method.
+        target: Path and query.
+        headers: The fields.
+        settings: The bounds.
+
+    Raises:
+        Refusal: 400, 414, 417 or 501.
+    """
+    if len(target) > settings.max_target_bytes:
+        raise Refusal(414, f"The target of the request is longer than {settings.max_target_bytes} bytes.")
+    if method == b"CONNECT":
+        raise Refusal(501, "This server does not implement CONNECT.")
+    length: int | None = None
+    for name, value in headers:
+        if name == b"content-length":
+            if not value.isdigit() or not value.isascii():
+                raise Refusal(400, "Content-Length is no number.")
+            length = int(value)
+        elif name == b"expect" and value.lower() != b"100-continue":
+            raise Refusal(417, "The only expectation this server meets is 100-continue.")
+    return length

@@ -66,6 +66,7 @@ class GuardedProtocol(H11Protocol):
         state: dict[str, Any],
         client: tuple[str, int] | None,
         server: tuple[str, int] | None,
+        ssl: bool = False,
     ) -> None:
         super().__init__(
             app,
@@ -73,7 +74,7 @@ class GuardedProtocol(H11Protocol):
             context,
             task_group,
             ConnectionState(state),
-            ssl=False,
+            ssl=ssl,
             client=client,
             server=server,
             send=self._on_event,
@@ -105,6 +106,9 @@ class GuardedProtocol(H11Protocol):
         """
         self.connection.receive_data(data)
         await self._handle_events()
+
+    async def farewell(self) -> None:
+        """Do nothing: HTTP/1.1 has no word for it."""
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answer a refused request, unless an answer has begun, and let go of the application."""

@@ -2,13 +2,39 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
 _READ_BYTES = 64 * 1024
 _LINGER_S = 1.0
+
+
+class Duplex(Protocol):
+    """A client's connection, secure or not."""
+
+    def addresses(self) -> tuple[Any, Any]:
+        """Return the client's and the server's address; none if the client is gone already."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; none is the end."""
+        ...
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what is taken at once, and return how many bytes that were; the rest is to be sent next."""
+        ...
+
+    async def wait_writable(self) -> None:
+        """Wait until `send` takes something."""
+
+    def send_eof(self) -> None:
+        """Close the sending side."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class Stream:
@@ -23,6 +49,17 @@ class Stream:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
         self._reader = _asyncio_reader(sock)
+
+    def divert(self, takes: Callable[[bytes], bool]) -> bool:
+        """Offer bytes to a function as they come, before they wake whoever waits for them; return False where that cannot be done.
+
+        Args:
+            takes: Returns True for what it has dealt with.
+        """
+        if self._reader is None:
+            return False
+        self._reader.takes = takes
+        return True
 
     def addresses(self) -> tuple[Any, Any]:
         """Return the client's and the server's address; none if the client is gone already."""
@@ -69,7 +106,7 @@ class Stream:
             self._sock.close()
 
 
-async def linger(stream: Stream) -> None:
+async def linger(stream: Duplex) -> None:
     """Read on for a while: closing with unread bytes sends a reset, which can overtake the answer."""
     with anyio.move_on_after(_LINGER_S):
         stream.send_eof()
@@ -89,6 +126,7 @@ class _AsyncioReader:
         self._waiting: asyncio.Future[bytes] | None = None
         self._unread: list[bytes] = []
         self._registered = False
+        self.takes: Callable[[bytes], bool] | None = None
 
     async def receive(self) -> bytes:
         """Wait for bytes; none is the end, whether the client closed or reset the connection."""
@@ -119,6 +157,9 @@ class _AsyncioReader:
             self.close()  # what comes now waits in the operating system, which slows the client down
             return
         data = self._receive_nowait()
+        if self.takes is not None:
+            while data and self.takes(data):
+                data = self._receive_nowait()
         if data:
             # libuv reports an error once, maybe together with data, and watches no longer: look for what is behind.
             behind = self._receive_nowait()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import anyio
 from attrs import evolve
 
 from fissile import Bus, Clock, Contract, Environment, Fault, Ids, Lifespan, Module, Process, StartupFailed
 from fissile_gateway._exchange import Gateway
+from fissile_gateway._protection_settings import ProtectionSettings
 from fissile_gateway._settings import GatewaySettings
+
+if TYPE_CHECKING:
+    import ssl
 
 module = Module(Contract("gateway"))
 
@@ -19,6 +24,7 @@ def create_app(
     process: Process,
     settings: GatewaySettings | None = None,
     *,
+    protection: ProtectionSettings | None = None,
     ids: Ids | None = None,
     clock: Clock | None = None,
 ) -> Gateway:
@@ -30,22 +36,30 @@ def create_app(
         bus: What the routes call.
         process: Tells the contracts from which routes are derived, and whether the process is ready.
         settings: The bounds; where to listen is not looked at.
+        protection: What it defends itself with; what only a server can do, such as TLS, is not looked at.
         ids: Makes the ids of requests.
-        clock: The time by which credentials end and answers are forgotten.
+        clock: The time by which credentials end, answers are forgotten, and requests are counted.
 
     Raises:
-        StartupFailed: The application's own routes cannot be imported, or the keys of credentials cannot be read.
+        StartupFailed: The application's own routes cannot be imported, the keys of credentials cannot be read, or a limit cannot be used.
     """
     from fissile_gateway._app import build
 
     settings = settings or GatewaySettings()
     bounded = evolve(settings, max_body_bytes=settings.max_body_bytes or process.max_message_bytes)
-    return build(bus, process, bounded, ids or Ids(), clock or Environment().clock)
+    clock = clock or Environment().clock
+    return build(bus, process, bounded, protection or ProtectionSettings(), ids or Ids(), clock)
 
 
 @module.worker
 async def serve(
-    bus: Bus, lifespan: Lifespan, process: Process, settings: GatewaySettings, ids: Ids, clock: Clock
+    bus: Bus,
+    lifespan: Lifespan,
+    process: Process,
+    settings: GatewaySettings,
+    protection: ProtectionSettings,
+    ids: Ids,
+    clock: Clock,
 ) -> None:
     """Serve the gateway until the process drains.
 
@@ -57,7 +71,7 @@ async def serve(
     from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
     from fissile_gateway._server import StartupFailed as ApplicationFailed
 
-    gateway = create_app(bus, process, settings, ids=ids, clock=clock)
+    gateway = create_app(bus, process, settings, protection=protection, ids=ids, clock=clock)
     finish_by = math.inf
     allow_connections(settings.connections_at_once)
     server = HttpServer(
@@ -72,7 +86,15 @@ async def serve(
             write_timeout_s=settings.write_timeout_s,
             drain_s=settings.finish_s,
             listen_fds=settings.listen_fds,
+            max_target_bytes=protection.max_url_bytes,
+            max_head_fields=protection.max_head_fields,
+            head_timeout_s=protection.head_timeout_s,
+            read_timeout_s=protection.read_timeout_s,
+            tls=_tls(protection),
+            tls_handshake_s=protection.tls_handshake_s,
+            http2_streams=protection.http2_streams,
         ),
+        gatekeeper=gateway.gatekeeper,
     )
 
     async def drain() -> None:
@@ -83,7 +105,7 @@ async def serve(
         server.drain()
 
     def started(address: tuple[str, int]) -> None:
-        lifespan.started(_url(*address))
+        lifespan.started(_url(*address, scheme="https" if protection.tls_certificate else "http"))
 
     failure: StartupFailed | None = None
     forget = process.metrics.add(lambda: of_server(server.statistics))
@@ -119,5 +141,20 @@ def _cannot_listen(settings: GatewaySettings, what: str) -> StartupFailed:
     return StartupFailed((Fault(f"The gateway cannot start: {what}.", "FISSILE_PORT", cure),))
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _tls(protection: ProtectionSettings) -> ssl.SSLContext | None:
+    if not protection.tls_certificate:
+        return None
+    from fissile_gateway._http_tls import server_context
+
+    try:
+        return server_context(
+            protection.tls_certificate, protection.tls_key, protection.tls_key_password, http2=protection.http2
+        )
+    except (OSError, ValueError) as error:
+        what = f"The certificate in {protection.tls_certificate} cannot be used: {error}."
+        cure = "Name files in PEM: FISSILE_TLS_CERTIFICATE with the chain, FISSILE_TLS_KEY with its private key."
+        raise StartupFailed((Fault(what, "FISSILE_TLS_CERTIFICATE", cure),)) from None
+
+
+def _url(host: str, port: int, *, scheme: str) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -33,10 +33,12 @@ from fissile_gateway._http_application import ASGIApp as ASGIApp
 from fissile_gateway._http_application import ClientGone as ClientGone
 from fissile_gateway._http_application import Lifespan
 from fissile_gateway._http_connection import Connection
+from fissile_gateway._http_connection import Gatekeeper as Gatekeeper
 from fissile_gateway._http_guard import ServerSettings as ServerSettings
 from fissile_gateway._http_guard import problem_answer
 from fissile_gateway._http_protocol import Context, QuietConfig
 from fissile_gateway._http_socket import Stream, linger
+from fissile_gateway._http_tls import TlsStream
 
 _CUT_S = 1.0  # between telling an application that its client is gone and cancelling it
 _ACCEPT_PAUSE_S = 0.1
@@ -86,14 +88,18 @@ class ServerStatistics:
 
 
 class HttpServer:
-    """Serves one ASGI application over HTTP/1.1.
+    """Serves one ASGI application over HTTP/1.1 and, over TLS, HTTP/2.
 
     Args:
         app: The application.
         settings: Where to listen, and the bounds.
+        gatekeeper: Is asked before a request is read; all are let in unless told.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings | None = None, gatekeeper: Gatekeeper | None = None
+    ) -> None:
+        self.gatekeeper = gatekeeper
         self.app = app
         self.settings = settings or ServerSettings()
         self.draining = anyio.Event()
@@ -229,7 +235,8 @@ class HttpServer:
             self.connections_total += 1
             stream = Stream(sock)
             if len(self.connections) < self.settings.max_connections:
-                connection = Connection(self, stream)
+                tls = self.settings.tls
+                connection = Connection(self, stream if tls is None else TlsStream(stream, tls))
                 self.connections.add(connection)
                 connections.start_soon(connection.run)
             elif self.turned_away < _TURNED_AWAY_MAX:
@@ -241,7 +248,8 @@ class HttpServer:
     async def _turn_away(self, stream: Stream) -> None:
         self.refused_total += 1
         try:
-            stream.send(problem_answer(503, "The server has too many connections."))
+            if self.settings.tls is None:  # a handshake costs more than the answer is worth
+                stream.send(problem_answer(503, "The server has too many connections."))
             await linger(stream)
         finally:
             self.turned_away -= 1

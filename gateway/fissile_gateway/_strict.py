@@ -23,6 +23,7 @@ T = TypeVar("T")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at (?P<key>`key` in )?`(?P<path>\$.*)`)?", re.DOTALL)
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
 _DEPTH_CURE = "The document is nested too deeply."
 
 
@@ -66,6 +67,7 @@ class StrictDecoder(Generic[T]):
         self._twin = twin
         self._convert: Convert = convert or (lambda value, _: value)
         self._decode = msgspec.json.Decoder(twin).decode
+        self._max_depth = twins.max_depth
 
     def decode(self, data: bytes) -> T:
         """Return the value of a document.
@@ -82,6 +84,9 @@ class StrictDecoder(Generic[T]):
             value = self._convert(twin, tally)
         except (msgspec.MsgspecError, ValueError, RecursionError, Misfit) as error:
             raise InvalidInput(*self._explain(data, error)) from None
+        # What fits no type was refused above, with its place. Counted first: a document with few brackets is never deep.
+        if data.count(b"{") + data.count(b"[") > self._max_depth and _is_deeper(data, self._max_depth):
+            raise InvalidInput(InputError("$", f"{_DEPTH_CURE[:-1]}; at most {self._max_depth} levels are allowed"))
         if data.count(b":") != tally.members and _STRING.sub(b"", data).count(b":") != tally.members:
             raise InvalidInput(*(InputError(path, "the key is given twice") for path in _repeated(data)))
         return cast("T", value)
@@ -104,6 +109,15 @@ class StrictDecoder(Generic[T]):
         if not isinstance(error, msgspec.ValidationError):
             return [InputError("$", _not_json(data, error))]
         return _all_errors(data, self.annotation, self._twin) or [input_error(error)]
+
+
+def _is_deeper(data: bytes, limit: int) -> bool:
+    depth = 0
+    for match in _BRACKET.finditer(_STRING.sub(b"", data)):
+        depth += 1 if match[0] in b"[{" else -1
+        if depth > limit:
+            return True
+    return False
 
 
 def input_error(error: msgspec.ValidationError, root: str = "$") -> InputError:

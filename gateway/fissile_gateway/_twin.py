@@ -56,9 +56,17 @@ Convert = Callable[[Any, Tally], Any]
 
 
 class Twins:
-    """Makes twins, one per class."""
+    """Makes twins, one per class.
 
-    def __init__(self) -> None:
+    Attributes:
+        max_depth: How deeply a document may be nested.
+
+    Args:
+        max_depth: The same.
+    """
+
+    def __init__(self, max_depth: int = 64) -> None:
+        self.max_depth = max_depth
         self._twins: dict[type, type[msgspec.Struct]] = {}
         self._converts: dict[type, Convert] = {}
         self._open: set[type] = set()

@@ -23,7 +23,7 @@ S = TypeVar("S")
 
 PREFIX = "FISSILE_"
 MASK = "********"
-_DESCRIBED_IN_TOML = {"name", "modules", "placements", "settings"}
+_DESCRIBED_IN_TOML = {"name", "modules", "placements", "settings", "gateway"}
 _READ_ELSEWHERE = ("FISSILE_TEST_", "FISSILE_REQUIRE")
 
 
@@ -320,6 +320,10 @@ def _from_toml(table: Mapping[str, Any]) -> dict[str, Any]:
     values = {variable_name(key): value for key, value in table.items() if key not in _DESCRIBED_IN_TOML}
     for module, entries in table.get("settings", {}).items():
         values.update({variable_name(key, module): value for key, value in entries.items()})
+    if "gateway" in table:
+        # A table per route reads better than one long value; the gateway checks what is in it.
+        values[variable_name("route_limits")] = table["gateway"].get("routes", {})
+        values.update({variable_name(key): value for key, value in table["gateway"].items() if key != "routes"})
     return values
 
 
@@ -392,11 +396,20 @@ def convert(raw: Any, annotation: Any) -> Any:
     # Any: a value from a file or the environment, and a type expression.
     if isinstance(raw, str) and get_origin(annotation) is tuple:
         raw = [part.strip() for part in raw.split(",") if part.strip()]
+    if isinstance(raw, str) and get_origin(annotation) is Mapping:
+        raw = _from_json(raw)
     try:
         return msgspec.convert(raw, annotation, strict=False, dec_hook=_call)
     except msgspec.ValidationError as error:
         text = str(error)
         raise ValueError(text[:1].lower() + text[1:]) from None
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"it is not JSON ({error})") from None
 
 
 def _call(kind: type, value: Any) -> Any:

@@ -15,8 +15,8 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from attrs import define, field, frozen
 
 import fissile_gateway
-from fissile import App, Bus, Check, Contract, Environment, Lifespan, Module, Process, Settings
-from fissile_gateway import GatewaySettings
+from fissile import App, Bus, Check, Clock, Contract, Environment, Lifespan, Module, Process, Settings
+from fissile_gateway import GatewaySettings, ProtectionSettings
 from tests.gateway import shop
 
 
@@ -44,6 +44,7 @@ async def serving(
     settings: Settings | None = None,
     overrides: dict[Any, Any] | None = None,
     environment: Environment | None = None,
+    protection: ProtectionSettings | None = None,
     **gateway: Any,
 ) -> AsyncGenerator[Shop]:
     """Serve the shop on a free port."""
@@ -60,7 +61,12 @@ async def serving(
         settings=settings,
         name="testing",
         environment=environment,
-        overrides={GatewaySettings: GatewaySettings(port=0, **gateway), shop.Watch: watch, **(overrides or {})},
+        overrides={
+            GatewaySettings: GatewaySettings(port=0, **gateway),
+            ProtectionSettings: protection or ProtectionSettings(),
+            shop.Watch: watch,
+            **(overrides or {}),
+        },
     )
     async with anyio.create_task_group() as tasks:
 
@@ -78,7 +84,13 @@ async def serving(
 
 @asynccontextmanager
 async def building(
-    checks: Callable[[], tuple[Check, ...]] | None = None, **gateway: Any
+    checks: Callable[[], tuple[Check, ...]] | None = None,
+    *,
+    modules: tuple[Module, ...] = (),
+    protection: ProtectionSettings | None = None,
+    clock: Clock | None = None,
+    through: Callable[[Bus], Any] = lambda bus: bus,
+    **gateway: Any,
 ) -> AsyncGenerator[tuple[fissile_gateway.Gateway, shop.Watch]]:
     """Make the gateway as an ASGI application over a running shop, without a server."""
     watch = shop.Watch()
@@ -91,11 +103,42 @@ async def building(
         lifespan.started()
         await lifespan.draining()
 
-    async with App([shop.module, module], overrides={shop.Watch: watch}):
+    async with App([shop.module, *modules, module], overrides={shop.Watch: watch}):
         bus, process = made[0]
         if checks is not None:
             process = msgspec.structs.replace(process, checks=checks)
-        yield fissile_gateway.create_app(bus, process, GatewaySettings(**gateway)), watch
+        app = fissile_gateway.create_app(
+            through(bus), process, GatewaySettings(**gateway), protection=protection, clock=clock
+        )
+        yield app, watch
+
+
+@asynccontextmanager
+async def guarded(
+    clock: Clock | None = None, *, address: str = "192.0.2.1", gateway: dict[str, Any] | None = None, **protection: Any
+) -> AsyncGenerator[Guarded]:
+    """Make the gateway with some protection, and a client of it without sockets."""
+    settings = ProtectionSettings(**protection)
+    async with (
+        building(protection=settings, clock=clock, **(gateway or {})) as (app, watch),
+        client_at(app, address) as client,
+    ):
+        yield Guarded(app, client, watch)
+
+
+@define(eq=False)
+class Guarded:
+    """A gateway without a server, and what tests do with it."""
+
+    gateway: fissile_gateway.Gateway
+    client: httpx.AsyncClient
+    watch: shop.Watch
+
+
+def client_at(app: fissile_gateway.Gateway, address: str, scheme: str = "http") -> httpx.AsyncClient:
+    """Make a client that comes from an address."""
+    transport = httpx.ASGITransport(app=app, client=(address, 50_000))
+    return httpx.AsyncClient(transport=transport, base_url=f"{scheme}://shop.test", timeout=10)
 
 
 @frozen

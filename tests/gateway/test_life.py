@@ -121,7 +121,10 @@ async def test_the_probes_tell_what_is_not_well() -> None:
         ]
         answer = await client.get("/readyz?verbose")
         assert answer.status_code == 503
-        assert answer.text == "[+]log ok\n[-]consumer shop failed: it owns no partitions yet\nreadyz check failed\n"
+        assert (
+            answer.text
+            == "[+]log ok\n[-]consumer shop failed: it owns no partitions yet\n[+]circuit shop closed\nreadyz check failed\n"
+        )
 
 
 async def test_a_process_that_is_well_is_ready() -> None:

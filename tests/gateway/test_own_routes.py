@@ -91,7 +91,9 @@ async def test_a_file_with_a_blueprint_adds_routes(pages: Callable[..., str]) ->
         answer = await running.client.get("/hello")
         assert (answer.status_code, answer.text) == (200, "<p>hello from testing, 6 routes</p>")
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "content-security-policy" not in answer.headers
+        assert answer.headers["content-security-policy"] == (
+            "frame-ancestors 'none'; object-src 'none'; base-uri 'self'"
+        )
         assert (await running.client.get("/sync")).text == "sync"
         for content in (b"x" * 10, b"x" * 500_000):
             assert (await running.client.post("/size", content=content)).text == str(len(content))
@@ -167,9 +169,7 @@ async def test_importing_the_gateway_imports_no_framework() -> None:
     import subprocess
     import sys
 
-    code = (
-        "import sys, fissile_gateway; print([name for name in ('quart', 'hypercorn', 'trio') if name in sys.modules])"
-    )
+    code = "import sys, fissile_gateway; print([name for name in ('quart', 'hypercorn', 'trio', 'limits', 'h2') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: ASYNC221
     assert done.stdout == "[]\n"
 
@@ -191,6 +191,8 @@ def test_the_public_surface_is_what_it_says() -> None:
         "MountedGateway",
         "Problem",
         "ProblemError",
+        "ProtectionSettings",
+        "RouteLimits",
         "create_app",
         "current_bus",
         "current_identity",

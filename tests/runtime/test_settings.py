@@ -1,5 +1,6 @@
 """Settings: read once, each value with its origin, the strongest source first, all faults together."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ import pytest
 from attrs import field, frozen
 
 from fissile import ModuleSettings, Settings, StartupFailed, secret, setting
-from fissile._settings import MASK, Source, Sources, load, read_toml, variable_name
+from fissile._settings import MASK, Source, Sources, convert, load, read_toml, variable_name
 
 
 @frozen
@@ -231,3 +232,19 @@ def test_every_number_among_the_settings_of_the_runtime_has_a_bound() -> None:
     numbers = [each for each in attrs.fields(Settings) if isinstance(each.default, (int, float))]
     unbounded = [each.name for each in numbers if "at_least" not in each.metadata]
     assert unbounded == ["database_migrate"]  # which is yes or no
+
+
+def test_the_gateway_has_a_table_of_its_own(tmp_path: Path) -> None:
+    routes = {"orders.place-order": {"timeout_s": 5}}
+    table = {"gateway": {"routes": routes, "rate_limit": "600/minute"}}
+    sources = Sources.read(tmp_path, environment={}, toml=table)
+    assert sources.find("FISSILE_ROUTE_LIMITS") == (routes, "pyproject.toml")
+    assert sources.find("FISSILE_RATE_LIMIT") == ("600/minute", "pyproject.toml")
+
+
+def test_a_mapping_is_read_from_json() -> None:
+    assert convert('{"a": 1}', Mapping[str, int]) == {"a": 1}
+    with pytest.raises(ValueError, match="it is not JSON"):
+        convert("{", Mapping[str, int])
+    with pytest.raises(ValueError, match="expected `int`"):
+        convert('{"a": "b"}', Mapping[str, int])

@@ -24,7 +24,7 @@ from joserfc.jws import JWSRegistry
 import fissile_gateway
 from fissile import App, Bus, Contract, Environment, Ids, Lifespan, Module, Process
 from fissile.testing import ManualClock
-from fissile_gateway import GatewaySettings
+from fissile_gateway import GatewaySettings, ProtectionSettings
 from tests.identity.modules import billing, orders
 
 ISSUER, AUDIENCE = "https://issuer.example", "orders-api"
@@ -172,7 +172,11 @@ class Desk:
 
 @asynccontextmanager
 async def desk(
-    modules: Sequence[Module] = (orders, billing), *, clock: ManualClock | None = None, **settings: Any
+    modules: Sequence[Module] = (orders, billing),
+    *,
+    clock: ManualClock | None = None,
+    failures: str = "",
+    **settings: Any,
 ) -> AsyncGenerator[Desk]:
     """Make the gateway as an ASGI application over running modules."""
     clock = clock or ManualClock()
@@ -188,7 +192,10 @@ async def desk(
     environment = Environment(clock=clock, ids=Ids("id"), random=Random(1))
     async with App([*modules, front], environment=environment) as app:
         bus, process = made[0]
-        gateway = fissile_gateway.create_app(bus, process, GatewaySettings(**settings), clock=clock)
+        protection = ProtectionSettings(rate_limit_failures=failures)
+        gateway = fissile_gateway.create_app(
+            bus, process, GatewaySettings(**settings), protection=protection, clock=clock
+        )
         transport = httpx.ASGITransport(gateway)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield Desk(app, gateway, client, clock)

@@ -1,0 +1,114 @@
+"""A circuit breaker per module: a module that does not answer is not called for a while.
+
+Otherwise each request for it would wait for its deadline, and hold a place that others need.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+from attrs import frozen
+
+State = Literal["closed", "open", "half-open"]
+
+
+@frozen
+class BreakerPolicy:
+    """When a circuit opens, and for how long.
+
+    Attributes:
+        failures: After how many failures in a row; 0: never.
+        rate: From which share of failures on, among the last calls.
+        calls: How many calls that share is of.
+        open_s: For how long, in seconds.
+        trials: How many calls try afterwards, at a time; so many have to succeed.
+    """
+
+    failures: int
+    rate: float
+    calls: int
+    open_s: float
+    trials: int
+
+
+class Breaker:
+    """The circuit of one module.
+
+    Attributes:
+        module: Its name.
+        opened: How often it has opened.
+
+    Args:
+        module: The name of the module.
+        policy: When it opens.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, module: str, policy: BreakerPolicy, clock: Callable[[], float]) -> None:
+        self.module = module
+        self.opened = 0
+        self._policy = policy
+        self._clock = clock
+        self._open_until: float | None = None  # None: closed
+        self._trying = 0
+        self._succeeded = 0
+        self._in_a_row = 0
+        self._last: deque[bool] = deque(maxlen=policy.calls)
+
+    @property
+    def state(self) -> State:
+        """Whether calls are made: all, none, or a few that try."""
+        if self._open_until is None:
+            return "closed"
+        return "open" if self._clock() < self._open_until else "half-open"
+
+    @property
+    def retry_s(self) -> float:
+        """In how many seconds a call may be made again."""
+        return max(0.0, (self._open_until or 0.0) - self._clock())
+
+    def begin(self) -> bool:
+        """Ask to make a call; where that is allowed, `end` has to be called."""
+        if self._open_until is None:
+            return True
+        if self._clock() < self._open_until or self._trying + self._succeeded >= self._policy.trials:
+            return False
+        self._trying += 1
+        return True
+
+    def end(self, has_failed: bool | None) -> None:  # noqa: FBT001 -- the outcome, and there is nothing else
+        """Tell how a call ended.
+
+        Args:
+            has_failed: Whether the module failed; None where that cannot be told, because the caller left.
+        """
+        if self._open_until is not None:
+            self._end_trial(has_failed)
+        elif has_failed is not None and self._policy.failures:
+            self._in_a_row = self._in_a_row + 1 if has_failed else 0
+            self._last.append(has_failed)
+            is_full = len(self._last) == self._policy.calls
+            if self._in_a_row >= self._policy.failures or (
+                has_failed and is_full and sum(self._last) >= self._policy.rate * self._policy.calls
+            ):
+                self._open()
+
+    def _end_trial(self, has_failed: bool | None) -> None:  # noqa: FBT001
+        if not self._trying:
+            return  # it was begun before the circuit opened
+        self._trying -= 1
+        if has_failed:
+            self._open()
+        elif has_failed is False:
+            self._succeeded += 1
+            if self._succeeded >= self._policy.trials:
+                self._open_until = None
+                self._in_a_row = 0
+                self._last.clear()
+
+    def _open(self) -> None:
+        self.opened += 1
+        self._open_until = self._clock() + self._policy.open_s
+        self._trying = self._succeeded = 0
