@@ -1,4 +1,5 @@
 """`python -m benchmarks`: measure, print a table, write it to `benchmarks/results/`; exit code 1 if a bound is missed.
+A group that is measured alone has a file of its own.
 
 `python -m benchmarks kafka` measures the rows over Kafka, which need brokers and minutes, `python -m benchmarks sse` ten thousand open event
 streams, and `python -m benchmarks flood` what is left of the gateway under a flood; the rest is measured unless told.
@@ -46,9 +47,9 @@ def main() -> int:
         sys.stderr.write(f"measuring {name} …\n")
         rows += measure(max(3, rounds // 5) if arguments.quick else rounds)
     sys.stdout.write(table(rows) + "\n")
-    is_whole = not arguments.groups or (arguments.groups == [KAFKA] and not arguments.broker and not arguments.part)
+    is_whole = len(arguments.groups) <= 1 and not arguments.broker and not arguments.part
     if is_whole and not arguments.quick:
-        path = write(rows, ROOT / "benchmarks" / "results", f"-{KAFKA}" if arguments.groups else "")
+        path = write(rows, ROOT / "benchmarks" / "results", "".join(f"-{group}" for group in arguments.groups))
         sys.stderr.write(f"written to {path.relative_to(ROOT)}\n")
     missed = [row.what for row in rows if row.verdict == "missed"]
     if missed:

@@ -1,4 +1,6 @@
-"""`python -m benchmarks.readme`: put the newest rows over Kafka into README.md, one column per broker; with --print, print them only.
+"""`python -m benchmarks.readme`: put the newest rows over Kafka, one column per broker, and those of delivery into README.md.
+
+With --print they are printed only.
 
 Only what has a bound is there. Everything is in `benchmarks/results/`.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,32 @@ from benchmarks._report import TIMES
 from benchmarks._rows import ROOT
 
 README = ROOT / "README.md"
-BEGIN, END = "<!-- bench-kafka:begin -->\n", "<!-- bench-kafka:end -->"
 RESULTS = ROOT / "benchmarks" / "results"
 
 Result = Mapping[str, Any]
 """A row as it stands in a file of results. Any: JSON."""
 
 
-def newest() -> Path:
-    """Return the newest file of results over Kafka.
+def newest(group: str) -> Path | None:
+    """Return the newest file of results of a group, if there is one."""
+    found = sorted(RESULTS.glob(f"*-{group}.json"))
+    return found[-1] if found else None
 
-    Raises:
-        SystemExit: There is none.
-    """
-    found = sorted(RESULTS.glob("*-kafka.json"))
-    if not found:
-        raise SystemExit("There are no results over Kafka: run `make bench-kafka` first.")
-    return found[-1]
+
+def delivery_table(document: Mapping[str, Any]) -> str:
+    """Return the rows of delivery as Markdown."""
+    lines = [
+        f"Measured on {document['date']}, {document['cores']} cores, {document['python']}.",
+        "",
+        _line(["what", "against", "bound", "ratio"]),
+        _line(["---"] * 4),
+        *(
+            _line([row["what"], row["floor"], _bound(row), _cell(row)])
+            for row in document["rows"]
+            if row["bound"] is not None
+        ),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def kafka_table(document: Mapping[str, Any]) -> str:
@@ -50,9 +61,15 @@ def kafka_table(document: Mapping[str, Any]) -> str:
     ]
     for what, found in by_what.items():
         first = next(iter(found.values()))
-        bound = f"{'≥' if first['at_least'] else '≤'} {first['bound']:g}{TIMES}"
-        lines.append(_line([what, first["floor"], bound, *(_cell(found.get(broker)) for broker in brokers)]))
+        lines.append(_line([what, first["floor"], _bound(first), *(_cell(found.get(broker)) for broker in brokers)]))
     return "\n".join(lines) + "\n"
+
+
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"kafka": kafka_table, "delivery": delivery_table}
+
+
+def _bound(row: Result) -> str:
+    return f"{'≥' if row['at_least'] else '≤'} {row['bound']:g}{TIMES}"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -69,16 +86,23 @@ def _cell(row: Result | None) -> str:
 
 def main() -> None:
     """Run the command."""
-    table = kafka_table(json.loads(newest().read_text()))
-    if "--print" in sys.argv:
-        sys.stdout.write(table)
-        return
+    found = {group: path for group in TABLES if (path := newest(group)) is not None}
+    if not found:
+        raise SystemExit("There are no results: run `make bench-kafka` or `python -m benchmarks delivery` first.")
     text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"README.md has no {BEGIN.strip()} … {END}.")
-    README.write_text(before + BEGIN + table + END + after)
+    for group, path in found.items():
+        table = TABLES[group](json.loads(path.read_text()))
+        if "--print" in sys.argv:
+            sys.stdout.write(f"{table}\n")
+            continue
+        begin, end = f"<!-- bench-{group}:begin -->\n", f"<!-- bench-{group}:end -->"
+        before, _, rest = text.partition(begin)
+        _, there, after = rest.partition(end)
+        if not there:
+            raise SystemExit(f"README.md has no {begin.strip()} … {end}.")
+        text = before + begin + table + end + after
+    if "--print" not in sys.argv:
+        README.write_text(text)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from fissile import App, Environment, Settings
 from fissile.testing import ManualClock
 from tests.effects.shop import Count, Hooks, Place, make
 
-HOUR_S = 3600.0
+HOUR_S, WEEK_S = 3600.0, 7 * 86_400.0
 PATIENCE_S = 60.0
 
 
@@ -67,10 +67,10 @@ async def test_a_repeat_within_the_time_gets_the_first_outcome_and_after_it_is_h
 
 async def test_of_many_rows_all_go_that_are_old_enough_and_no_others(settings: Settings) -> None:
     clock = ManualClock()
-    brief = attrs.evolve(settings, inbox_retention_s=HOUR_S)
+    brief = attrs.evolve(settings, inbox_retention_s=WEEK_S)
     hooks = Hooks()
     async with App([make(hooks)], settings=brief, environment=Environment(clock=clock)) as app:
-        old_ms = int(clock.now().timestamp() * 1000) - 2 * int(HOUR_S * 1000)
+        old_ms = int(clock.now().timestamp() * 1000) - 2 * int(WEEK_S * 1000)
         rows: list[dict[str, object]] = [{"id": f"old {number}", "at": old_ms} for number in range(2500)]
         insert = (
             "INSERT INTO {} (handler, message_id, digest, outcome, body, at_ms) VALUES ('shop.place', :id, 'x', 'done', '', :at)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 import attrs
 from cyclopts import Parameter
@@ -183,10 +183,11 @@ def _schedules(whole: Whole) -> list[Row]:
             "schedule": schedule.name,
             "expression": schedule.expression,
             "time_zone": schedule.time_zone,
-            "command": module.contract.name_of(type(schedule.command)),
+            "command": module.contract.name_of(command),
         }
         for module in whole.own.values()
         for schedule in module.schedules
+        for command in [cast("type[Command[Any]]", type(schedule.command))]
     ]
 
 

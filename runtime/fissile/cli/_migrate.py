@@ -159,7 +159,7 @@ def _new(
             f"Put it into quotes: fissile migrate new {module} {json.dumps(' '.join(message), ensure_ascii=False)}",
             code=Exit.USAGE,
         )
-    path: Path | None = _run(application, module, databases[module], "write", message[0])
+    path: Path | None = _run(application, module, databases[module], "write", " ".join(message))
     if context.as_json:
         context.output.json({"module": module, "file": None if path is None else str(path)})
     elif path is None:
