@@ -317,7 +317,7 @@ async def test_a_postgresql_that_keeps_no_encoding_is_understood(postgres_databa
             )
         store = store_of(url.set(drivername="postgresql", database=name).render_as_string(hide_password=False))
         async with store:
-            await store.run(tables.create_all)
+            await migrations.migrate(store, SCHEMA)
             await store.run(lambda connection: put(connection, "é"))
             assert await store.read(texts) == ["é"]
     finally:
