@@ -77,8 +77,7 @@ def openapi(
         "parameters": component_parameters(),
         "headers": component_headers(),
     }
-    operations = [operation for item in paths.values() for operation in item.values() if isinstance(operation, dict)]
-    if any("security" in operation for operation in operations):
+    if any("security" in operation for item in paths.values() for operation in item.values()):
         components["securitySchemes"] = security_schemes()
     return {
         "openapi": "3.1.0",
