@@ -204,6 +204,12 @@ def test_a_mounted_application_is_there_with_its_path(document: dict[str, Any]) 
     assert document["paths"]["/legacy"]["x-mounted"] is True
 
 
+def test_a_mounted_application_needs_no_other_routes() -> None:
+    described = openapi("testing", "1", (), Quart(__name__, static_folder=None), {"/legacy": object()})
+    validate(json.loads(json.dumps(described)))
+    assert "securitySchemes" not in described["components"]
+
+
 def test_the_order_of_a_document_is_always_the_same(document: dict[str, Any]) -> None:
     assert json.dumps(written(everything.contract, guarded.contract)) == json.dumps(document)
 

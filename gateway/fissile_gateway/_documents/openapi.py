@@ -77,8 +77,8 @@ def openapi(
         "parameters": component_parameters(),
         "headers": component_headers(),
     }
-    operations = [operation for item in paths.values() for operation in item.values() if isinstance(operation, dict)]
-    if any("security" in operation for operation in operations):
+    operations: list[Json] = [one for item in paths.values() for one in item.values() if isinstance(one, dict)]
+    if any("security" in one for one in operations):
         components["securitySchemes"] = security_schemes()
     return {
         "openapi": "3.1.0",
