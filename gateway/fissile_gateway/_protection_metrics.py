@@ -16,7 +16,7 @@ def of_protection(protection: Protection) -> Iterator[Metric]:
     """Yield what was refused, who waits, and which circuits are open."""
     counted = protection.statistics()
     yield counter(
-        "fissile_http_refused",
+        "fissile_http_turned_away",
         "Requests not let in, those that were not even read included: 503 for too many at once, 429 for too many in a time.",
         [({"status": "503"}, counted.shed), ({"status": "429"}, counted.limited)],
     )

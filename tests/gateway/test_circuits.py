@@ -147,3 +147,13 @@ def test_a_call_that_began_before_it_opened_is_no_trial() -> None:
     breaker.end(False)  # another one, from before
     assert breaker.state == "open"
     assert not breaker.begin()
+
+
+async def test_metrics_tell_what_was_refused_and_which_circuit_is_open() -> None:
+    async with guarded(ManualClock(), breaker_failures=1, breaker_counts_failed=True, rate_limit="2/minute") as here:
+        assert await told(here.client, "fail", "well", "well") == [500, 503, 503]
+        async with client_at(here.gateway, "192.0.2.2") as other:
+            text = (await other.get("/metrics")).text
+    assert 'fissile_circuit_open{module="shop"} 1' in text
+    assert 'fissile_circuit_openings_total{module="shop"} 1' in text
+    assert 'fissile_http_turned_away_total{status="429"} 0' in text
