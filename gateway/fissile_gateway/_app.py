@@ -19,7 +19,7 @@ from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
 from fissile_gateway._deprecation import deprecations
 from fissile_gateway._documents.routes import documents
-from fissile_gateway._exchange import Gateway
+from fissile_gateway._gateway import Gateway
 from fissile_gateway._health import health
 from fissile_gateway._metrics_page import metrics_page
 from fissile_gateway._operations import Operations

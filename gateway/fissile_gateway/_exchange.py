@@ -1,40 +1,27 @@
-"""The gateway as an ASGI application: what is done around every request, whoever answers it.
-
-It gives the request an id, bounds requests at once and the time of each, adds fields to the answer, and writes the access log. Inside of it
-stands Quart with all routes, and whatever other ASGI applications are mounted.
-"""
+"""One request and its answer, as the gateway knows them. Its fields are looked at once, when it begins."""
 
 from __future__ import annotations
 
 import logging
 import math
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from contextlib import asynccontextmanager
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from fissile import Bus, Identity, Trace
-from fissile._trace import ambient, begin_trace, read_trace
-from fissile_gateway._access_log import AccessLog, status_of
+from fissile import Trace
+from fissile._trace import read_trace
 from fissile_gateway._admission import Gate
-from fissile_gateway._auth import API_KEY, AUTHORIZATION, Authenticator, OnFailedAuthentication, made_private
+from fissile_gateway._auth import API_KEY, AUTHORIZATION
 from fissile_gateway._breaker import Breaker
 from fissile_gateway._client import network_of
-from fissile_gateway._gatekeeper import PROBES, WAITED, Gatekeeper
-from fissile_gateway._mounts import Mounts
-from fissile_gateway._problems import MEDIA_TYPE, Problem, came_late, deadline_exceeded, internal_error, overloaded
-from fissile_gateway._request_metrics import RequestMetrics
-from fissile_gateway._settings import GatewaySettings
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from fissile_gateway._protection import Protection, Rule  # it imports what the gateway needs when it starts
-    from fissile_gateway._spans import RequestSpans
+    from fissile_gateway._gateway import Gateway
 
 Message = MutableMapping[str, Any]  # Any, here and below: ASGI's own
 Scope = MutableMapping[str, Any]
@@ -45,11 +32,6 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 EXCHANGE = "fissile.exchange"
 """Where a scope has its `Exchange`."""
-
-OWN_CREDENTIALS = (*PROBES, "/metrics")
-"""Where nobody is who a token of the application's says: what is asked there is for operators."""
-
-CREDENTIAL_REFUSED = 401
 
 _CREDENTIALS = frozenset({AUTHORIZATION, API_KEY})
 _FIELDS = _CREDENTIALS | {
@@ -283,292 +265,3 @@ class Exchange:
         self.is_done = True
         if self._listening is not None:
             self._listening.cancel()
-
-
-class Endless(Protocol):
-    """An answer that has no end of its own."""
-
-    def end(self) -> None:
-        """End it now."""
-
-
-class Gateway:
-    """The gateway of an application, to be served, or mounted in another ASGI application.
-
-    Attributes:
-        protection: What decides who is let in.
-        gatekeeper: The same for the server, before it has read a request.
-        draining: Set when the gateway ends; open streams end with it.
-        max_body_bytes: The size that a request's body may have.
-        forget: Takes the gateway's metrics from those of the process, when it ends.
-        listeners: Where the tasks run that listen to clients; each request has a group of its own where there is none.
-        bus: Calls modules for who does not say who they are.
-        anonymous: Who that is; None where nobody looks at who asks.
-        authenticator: Tells who asks; None likewise.
-        on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, and may return another answer; unless
-            told, it counts them, and locks addresses out that guess.
-
-    Args:
-        quart: The routes.
-        mounts: Other ASGI applications, by the path below which they answer.
-        settings: The bounds.
-        new_id: Makes the ids of requests.
-        bus: Calls modules.
-        authenticator: Tells who asks; None where nobody looks at that.
-        finish: Waits until nothing is being done whose client does not wait.
-        protection: What decides who is let in.
-        deprecated: Fields of answers, by what their paths begin with; see `deprecations`.
-        spans: Makes the spans of requests, where a tracer is configured.
-    """
-
-    def __init__(
-        self,
-        quart: ASGIApp,
-        mounts: Mapping[str, ASGIApp],
-        settings: GatewaySettings,
-        new_id: Callable[[], str],
-        bus: Bus,
-        authenticator: Authenticator | None,
-        finish: Callable[[], Coroutine[Any, Any, None]],
-        protection: Protection,
-        *,
-        deprecated: Mapping[str, Fields] | None = None,
-        spans: RequestSpans | None = None,
-    ) -> None:
-        self.quart = quart
-        self.protection = protection
-        self.gatekeeper = Gatekeeper(protection)
-        self.authenticator = authenticator
-        self.bus = bus if authenticator is None else authenticator.anonymous_bus
-        self.anonymous: Identity | None = None if authenticator is None else authenticator.anonymous
-        self.on_failed_authentication: OnFailedAuthentication | None = self._slow_down
-        self.draining = anyio.Event()
-        self.listeners: TaskGroup | None = None
-        self.accepts_traces = settings.accept_traces
-        self.metrics = RequestMetrics()
-        self._mounts = Mounts(quart, mounts)
-        self._deprecated = deprecated or {}
-        self._spans = spans
-        self._log = AccessLog(settings).write
-        self.forget: Callable[[], None] = lambda: None
-        self.max_body_bytes = settings.max_body_bytes
-        self._new_id = new_id
-        self.finish = finish
-        self._finish_s = settings.finish_s
-        self._streams: dict[Endless, None] = {}
-
-    @property
-    def requests(self) -> int:
-        """How many requests are in progress, streams not counted."""
-        return self.protection.requests.running
-
-    @property
-    def streams(self) -> int:
-        """How many event streams are open."""
-        return len(self._streams)
-
-    def drain(self) -> None:
-        """End all open streams; requests in progress go on."""
-        self.draining.set()
-        for stream in tuple(self._streams):
-            stream.end()
-
-    def add_stream(self, stream: Endless) -> None:
-        """Note an open stream."""
-        self._streams[stream] = None
-
-    def remove_stream(self, stream: Endless) -> None:
-        """Forget a stream."""
-        self._streams.pop(stream, None)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or take part in the server's lifespan."""
-        if scope["type"] == "http":
-            await self._answer(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._mounts.lifespan(scope, receive, send)
-        else:
-            path = _path(scope)
-            app, scope, _ = self._mounts.choose(path, scope)
-            exchange = scope[EXCHANGE] = Exchange(self, scope["headers"])
-            exchange.request_id = exchange.request_id or self._new_id()
-            try:
-                if await self._admit(exchange, scope, own=app is self.quart):
-                    await app(scope, receive, send)
-                else:
-                    await send({"type": "websocket.close", "code": 1008})  # before it is accepted: an HTTP answer, 403
-            finally:
-                exchange.release()
-
-    async def _admit(self, exchange: Exchange, scope: Scope, *, own: bool) -> bool:
-        """Return whether a WebSocket may be opened. Only hand-written routes and mounted applications have any."""
-        path = _path(scope)
-        self.protection.see(scope, exchange, path)
-        if await self._refusal({**scope, "method": "GET"}, exchange, path, self.protection.rule(path)) is not None:
-            return False
-        if own and exchange.credentials is not None and await self._authenticate(exchange, scope) is not None:
-            return False
-        return await self.protection.count_client(exchange, self.protection.rule(path)) is None
-
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[Gateway]:
-        """Run the startup of the gateway's routes and of what is mounted in it, and in the end their shutdown.
-
-        For an application that mounts the gateway and passes no lifespan on, as few do. Streams end when the block does.
-        """
-        async with self._mounts.running({}):
-            try:
-                yield self
-            finally:
-                self.drain()
-                with anyio.move_on_after(self._finish_s):
-                    await self.finish()
-                self.forget()
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = perf_counter()
-        path = _path(scope)
-        exchange = Exchange(self, scope["headers"])
-        exchange.request_id = exchange.request_id or self._new_id()
-        self.protection.see(scope, exchange, path)
-        rule = self.protection.rule(path)
-        for prefix, fields in self._deprecated.items():
-            if path.startswith(prefix):
-                exchange.fields += fields
-        if self._spans is not None:
-            self._spans.begin(exchange, scope, path)
-        elif exchange.trace is None:
-            exchange.trace = begin_trace(self._new_id())
-        outer_trace = ambient.set(exchange.trace)
-
-        async def send_on(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                fields = _with_own(message["headers"], exchange)
-                message["headers"] = fields if exchange.identity is self.anonymous else made_private(fields)
-            else:
-                exchange.sent_bytes += len(message.get("body", b""))
-            try:
-                await send(message)
-            except OSError:
-                exchange.is_gone = True
-                raise
-
-        try:
-            refusal = await self._refusal(scope, exchange, path, rule)
-            if refusal is not None:
-                await _send_refusal(refusal, exchange, send_on)
-                return
-            if self.listeners is not None:
-                exchange.listeners = self.listeners
-                await self._run(scope, receive, send_on, exchange, path, rule)
-            else:
-                async with anyio.create_task_group() as exchange.listeners:
-                    await self._run(scope, receive, send_on, exchange, path, rule)
-        finally:
-            exchange.release()
-            if exchange.breaker is not None:
-                exchange.breaker.end(self._has_failed(exchange))
-            ambient.reset(outer_trace)
-            status, duration_s = status_of(exchange), perf_counter() - began
-            self.metrics.count(exchange.route, scope["method"], status, duration_s, is_stream=exchange.is_stream)
-            self._log(scope, path, exchange, began)
-            if self._spans is not None:
-                self._spans.end(exchange, scope["method"], status)
-
-    async def _refusal(self, scope: Scope, exchange: Exchange, path: str, rule: Rule) -> Problem | Fields | None:
-        """Return why a request is not let in, or the answer to a preflight; None if it has its places."""
-        protection = self.protection
-        if path in PROBES:
-            return None
-        if WAITED in scope and protection.waited_too_long(scope[WAITED]):
-            return overloaded("Too many requests have come.")
-        exchange.max_body_bytes = rule.max_body_bytes
-        refusal = protection.refusal(scope, exchange, path)
-        if refusal is None and protection.counts_addresses:
-            refusal = await protection.count(exchange)
-        return refusal if refusal is not None else await protection.admit(exchange, rule)
-
-    def _has_failed(self, exchange: Exchange) -> bool | None:
-        if exchange.is_late and exchange.is_read:
-            return True
-        if exchange.is_gone or exchange.is_refused or not exchange.is_done:
-            return None
-        return self.protection.failed(exchange.failure)
-
-    def _slow_down(self, scope: Scope) -> Problem | None:
-        exchange: Exchange = scope[EXCHANGE]
-        self.protection.on_failed_authentication(exchange.address)
-        return None
-
-    async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, path: str, rule: Rule) -> None:
-        app = self.quart
-        if self._mounts:
-            app, scope, exchange.route = self._mounts.choose(path, scope)
-        scope[EXCHANGE] = exchange
-        problem: Problem | None = None
-        try:
-            exchange.scope.deadline = anyio.current_time() + rule.timeout_s
-            with exchange.scope:
-                # A mounted application and /metrics have credentials of their own, and a probe has none.
-                if exchange.credentials is not None and app is self.quart and path not in OWN_CREDENTIALS:
-                    problem = await self._authenticate(exchange, scope)
-                if problem is None and (rule.rates or self.protection.counts_clients) and path not in PROBES:
-                    problem = await self.protection.count_client(exchange, rule)
-                exchange.is_refused = problem is not None
-                if problem is None:
-                    await app(scope, receive, send)
-                exchange.is_done = True
-            if not exchange.is_done:
-                exchange.is_late = not exchange.is_gone
-                problem = deadline_exceeded(rule.timeout_s) if exchange.is_read else came_late(rule.timeout_s)
-        except Exception as error:
-            if exchange.is_gone:
-                return
-            if exchange.status:
-                raise
-            problem = internal_error(error)
-        finally:
-            exchange.done()
-        if problem is not None and not exchange.status and not exchange.is_gone:
-            await send_problem(problem, exchange, send)
-
-    async def _authenticate(self, exchange: Exchange, scope: Scope) -> Problem | None:
-        if self.authenticator is None:
-            return None
-        problem = await self.authenticator.authenticate(exchange)
-        if problem is not None and problem.status == CREDENTIAL_REFUSED and self.on_failed_authentication is not None:
-            return self.on_failed_authentication(scope) or problem
-        return problem
-
-
-async def send_problem(problem: Problem, exchange: Exchange, send: Send) -> None:
-    """Answer with a problem, without any framework."""
-    body = problem.document(exchange.request_id)
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
-    headers += [(name.encode(), value.encode()) for name, value in problem.headers]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _send_refusal(refusal: Problem | Fields, exchange: Exchange, send: Send) -> None:
-    if isinstance(refusal, Problem):
-        await send_problem(refusal, exchange, send)
-        return
-    exchange.fields = tuple(field for field in exchange.fields if not field[0].startswith((b"access-control", b"vary")))
-    await send({"type": "http.response.start", "status": 204, "headers": [*refusal]})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _with_own(headers: Iterable[tuple[bytes, bytes]], exchange: Exchange) -> list[tuple[bytes, bytes]]:
-    """Add the gateway's fields to an answer; what a route or a mounted application says itself goes before."""
-    given = [*headers]
-    names = {name for name, _ in given}
-    own = [field for field in exchange.fields if field[0] not in names or field[0] == b"vary"]
-    return [*given, *own, *exchange.limit_fields, (b"x-request-id", exchange.request_id.encode())]
-
-
-def _path(scope: Scope) -> str:
-    """Return the path below the point where the gateway is mounted."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))

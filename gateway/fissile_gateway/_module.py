@@ -9,7 +9,7 @@ import anyio
 from attrs import evolve
 
 from fissile import Bus, Clock, Contract, Environment, Fault, Ids, Lifespan, Module, Process, StartupFailed
-from fissile_gateway._exchange import Gateway
+from fissile_gateway._gateway import Gateway
 from fissile_gateway._protection_settings import ProtectionSettings
 from fissile_gateway._settings import GatewaySettings
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fissile import App
-from fissile_gateway._exchange import Gateway, Receive, Scope, Send
+from fissile_gateway._exchange import Receive, Scope, Send
+from fissile_gateway._gateway import Gateway
 from fissile_gateway._module import create_app
 from fissile_gateway._problems import MEDIA_TYPE, Problem
 from fissile_gateway._settings import GatewaySettings

@@ -13,7 +13,7 @@ from fissile import Metric
 from fissile._metrics import Labels, counter, gauge, histogram
 
 if TYPE_CHECKING:
-    from fissile_gateway._exchange import Gateway
+    from fissile_gateway._gateway import Gateway
     from fissile_gateway._server import ServerStatistics
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
