@@ -176,6 +176,10 @@ class Exchange:
         self.is_refused = False
         self._network = ""
         self._listening: anyio.CancelScope | None = None
+        self._read(headers)
+
+    def _read(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Note what the fields say."""
         traceparent: bytes | None = None
         tracestate: bytes | None = None
         # One look at each field: Quart's own headers cost a microsecond for each question.
@@ -210,7 +214,7 @@ class Exchange:
                 traceparent = value if traceparent is None else b""  # of two, none counts
             elif name == b"tracestate":
                 tracestate = value if tracestate is None else b"%s,%s" % (tracestate, value)
-        if traceparent and gateway.accepts_traces:
+        if traceparent and self.gateway.accepts_traces:
             self.trace = read_trace(traceparent, tracestate)
 
     @property
