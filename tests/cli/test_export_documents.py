@@ -41,6 +41,14 @@ def test_the_asyncapi_document_has_requests_and_topics(shop: Path) -> None:
     assert {"orders.requests", "orders.placed", "replies"} <= document["channels"].keys()
 
 
+def test_the_asyncapi_document_tells_how_often_what_nobody_waits_for_is_tried(shop: Path) -> None:
+    operations = json.loads(fissile("export", "asyncapi", cwd=shop).stdout)["operations"]
+    assert operations["orders.place-order"]["x-fissile-retry"] == "5 times from 0.2 s, at most 30 s, then dead letter"
+    policy = "9 times from 0.5 s, at most 30 s, then dead letter"
+    subscribers = operations["orders.placed"]["x-fissile-subscribers"]
+    assert [(each["module"], each["retry"]) for each in subscribers] == [("billing", policy)]
+
+
 @pytest.mark.parametrize("what", DOCUMENTS)
 def test_the_version_is_that_of_the_settings(shop: Path, what: str) -> None:
     document = json.loads(fissile("export", what, cwd=shop, FISSILE_API_VERSION="2.1").stdout)

@@ -10,8 +10,10 @@ import msgspec
 from fissile._application import GATEWAY_PACKAGE, Application
 from fissile._contract import Contract
 from fissile._errors import Fault, StartupFailed
+from fissile._module import Module
 from fissile._placement import GATEWAY
 from fissile._settings import variable_name
+from fissile.cli._ls import retry_shown
 
 
 def openapi_text(application: Application) -> str:
@@ -32,15 +34,40 @@ def openapi_text(application: Application) -> str:
 
 
 def asyncapi_text(application: Application) -> str:
-    """Return the AsyncAPI document of the application, with what is not public.
+    """Return the AsyncAPI document of the application, with what is not public, and with what only its modules know: their retry policies.
 
     Raises:
-        StartupFailed: The settings have faults, or contracts cannot be imported.
+        StartupFailed: The settings have faults, or modules cannot be imported.
     """
     from fissile._asyncapi import asyncapi  # the other exports do without
 
     found = application.sources.find(variable_name("api_version", GATEWAY))
-    return _text(asyncapi(application.name, str(found[0]) if found else "1", _contracts(application)))
+    document = asyncapi(application.name, str(found[0]) if found else "1", _contracts(application))
+    faults: list[Fault] = []
+    modules = application.import_modules(faults, with_gateway=False)
+    if faults:
+        raise StartupFailed(tuple(faults))
+    for module in modules.values():
+        _add_policies(document["operations"], module)
+    return _text(document)
+
+
+def _add_policies(operations: dict[str, Any], module: Module) -> None:  # Any: JSON
+    """Say how often what nobody waits for is tried, and who subscribes to a topic."""
+    for handling in module.handlers:
+        message: type[Any] = handling.message
+        if message in module.contract.commands:
+            operations[module.contract.name_of(message)]["x-fissile-retry"] = retry_shown(handling.retry)
+    for subscription in module.subscriptions:
+        channel = {"$ref": f"#/channels/{subscription.topic.name}"}
+        told = {
+            "module": module.name,
+            "handler": subscription.function.__name__,
+            "retry": retry_shown(subscription.retry),
+        }
+        for operation in operations.values():
+            if operation["action"] == "send" and operation["channel"] == channel:
+                operation.setdefault("x-fissile-subscribers", []).append(told)
 
 
 def _contracts(application: Application) -> tuple[Contract, ...]:
