@@ -1,17 +1,30 @@
-"""The row of a gateway request: requests per second over keep-alive connections, against a bare Quart route."""
+"""The rows of a gateway request: requests per second over keep-alive connections, against a bare Quart route."""
 
 from __future__ import annotations
 
 import re
 import selectors
 import socket
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 from time import perf_counter
 
 from benchmarks._process import Server, serving
 from benchmarks._rows import ROOT, CannotRun, Row, Spec, by_turns, python
 from benchmarks.startup import READY
+from fissile._api_keys import new_key
 
 SPEC = Spec("gateway request, co-located module", "a bare Quart route on Hypercorn", "requests/s", 0.85, at_least=True)
+GUARDED = Spec(
+    "gateway request, co-located module, with an API key and a rate limit",
+    "a bare Quart route on Hypercorn",
+    "requests/s",
+    0.75,
+    at_least=True,
+)
+RATE_LIMIT = "100000000/minute"
+"""It is counted and never reached."""
 FLOOR_READY = re.compile(r"http://(127\.0\.0\.1:\d+)\n")
 CONNECTIONS = 8
 REQUESTS = 400
@@ -20,18 +33,27 @@ BODY = b'{"language": "python", "source": "print(6*7)"}'
 
 
 def rows(rounds: int) -> list[Row]:
-    """Measure both servers by turns; each is a process of its own, on one event loop of the same kind."""
+    """Measure each server in turn with the floor; each is a process of its own, on one event loop of the same kind."""
+    key, sha256 = new_key("benchmark")
     try:
-        with (
-            serving(
-                python("-m", "fissile", "run"), ROOT / "benchmarks" / "application", READY, FISSILE_PORT="0"
-            ) as ours,
-            serving(python("-m", "benchmarks.floors.quart_route"), ROOT, FLOOR_READY) as floor,
-        ):
-            clients = Client(ours), Client(floor)
-            return [SPEC.row(by_turns(rounds, clients[0].requests_per_s, clients[1].requests_per_s))]
+        with ExitStack() as stack:
+            keys = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "keys.toml"
+            keys.write_text(f'[[key]]\nid = "benchmark"\nsha256 = "{sha256}"\n')
+            keys.chmod(0o600)
+            application = ROOT / "benchmarks" / "application"
+            run = python("-m", "fissile", "run")
+            plain = Client(stack.enter_context(serving(run, application, READY, FISSILE_PORT="0")))
+            guards = {"FISSILE_API_KEYS_FILE": str(keys), "FISSILE_RATE_LIMIT": RATE_LIMIT}
+            guarded = Client(stack.enter_context(serving(run, application, READY, FISSILE_PORT="0", **guards)), key)
+            floor = Client(
+                stack.enter_context(serving(python("-m", "benchmarks.floors.quart_route"), ROOT, FLOOR_READY))
+            )
+            return [
+                spec.row(by_turns(rounds, client.requests_per_s, floor.requests_per_s))
+                for spec, client in ((SPEC, plain), (GUARDED, guarded))
+            ]
     except (CannotRun, OSError) as error:
-        return [SPEC.cannot(str(error))]
+        return [spec.cannot(str(error)) for spec in (SPEC, GUARDED)]
 
 
 class Client:
@@ -41,14 +63,18 @@ class Client:
 
     Args:
         server: Where to send them.
+        key: The API key that they carry, if they do.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, key: str = "") -> None:
         host, _, port = server.host.rpartition(":")
         self._request = (
             b"POST /api/executor/run-code HTTP/1.1\r\n"
-            b"host: " + server.host.encode() + b"\r\n"
-            b"content-type: application/json\r\n"
+            b"host: "
+            + server.host.encode()
+            + b"\r\n"
+            + (f"x-api-key: {key}\r\n".encode() if key else b"")
+            + b"content-type: application/json\r\n"
             b"content-length: " + str(len(BODY)).encode() + b"\r\n\r\n" + BODY
         )
         self._address = host, int(port)
