@@ -114,7 +114,8 @@ class App:
         plans = [check_module(module, catalog, faults) for module in self.modules]
         given = self._given_transport
         is_shared = not self.settings.bus.startswith(("memory:", "sqlite:")) if given is None else given.shared
-        faults.extend(identity_faults(catalog, self.settings, is_shared=is_shared))
+        # Who hosts nothing only asks: without a key it is nobody to those who do.
+        faults.extend(identity_faults(catalog, self.settings, is_shared=is_shared and bool(self.modules)))
         values: dict[str, dict[type, Any]] = {}
         for plan in plans:
             own = values.setdefault(plan.module.name, {})

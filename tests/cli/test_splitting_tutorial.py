@@ -90,6 +90,7 @@ def test_each_process_runs_by_itself_as_in_production(embedded_kafka: str, tmp_p
         "FISSILE_KAFKA_PREFIX": "test-tutorial.",
         "FISSILE_PORT": "0",
         "FISSILE_DATABASE": f"sqlite:///{tmp_path}",
+        "FISSILE_IDENTITY_KEYS": "for-the-test-of-the-tutorial-32-or-more",
     }
     assert fissile("migrate", cwd=ROOT, **settings).returncode == 0
     processes = [shlex.split(each)[1:] for each in COMMANDS if each.startswith("fissile run")]
