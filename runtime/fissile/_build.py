@@ -93,7 +93,7 @@ def signatures_of(catalog: Catalog, settings: Settings, clock: Clock, *, is_shar
     """Return what signs and checks identities; None where they cannot cross the log."""
     is_required = bool(settings.identity_keys or requiring(catalog))
     keys = settings.identity_keys or (() if is_shared else (IN_PROCESS,))
-    if not keys and is_required and settings.bus.startswith("sqlite:"):
+    if not keys and settings.bus.startswith("sqlite:"):  # the gateway may know who asks, whatever contracts require
         from fissile.transports._sqlite_options import path_of  # SQLite is not needed for the other buses
 
         keys = (key_beside(path_of(settings.bus)),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio.lowlevel
@@ -12,7 +13,7 @@ import pytest
 from httpx import Response
 
 import fissile_gateway
-from fissile import App, Settings, StartupFailed
+from fissile import App, Settings
 from fissile_gateway import GatewaySettings
 from tests.gateway.auth.issuer import Desk, desk, rsa, token, trusting
 from tests.gateway.serving import serving
@@ -166,16 +167,16 @@ async def _talk(here: Desk, credential: str | None) -> list[str]:
     return happened
 
 
-async def test_identities_that_cannot_go_to_other_processes_end_the_start(tmp_path: Path) -> None:
-    """The gateway knows who asks, no contract requires anything, and there is no key: other processes would not learn who asks."""
+async def test_over_a_log_in_a_file_identities_are_signed_with_a_key_beside_it(tmp_path: Path) -> None:
+    """The gateway knows who asks, and no contract requires anything: nothing has to be configured."""
     settings = Settings(bus=f"sqlite:///{tmp_path / 'log.sqlite3'}", commit_interval_s=0.05)
     given = GatewaySettings(port=0, **trusting(tmp_path, rsa()))
+    from tests.gateway.shop import Watch
     from tests.gateway.shop import module as shop
 
-    with pytest.raises(StartupFailed, match="FISSILE_IDENTITY_KEYS: gateway cannot act for") as failed:
-        async with App([shop, fissile_gateway.module], settings=settings, overrides={GatewaySettings: given}):
-            pass
-    assert "openssl rand" in failed.value.faults[0].cure
+    overrides: dict[Any, Any] = {GatewaySettings: given, Watch: Watch()}
+    async with App([shop, fissile_gateway.module], settings=settings, overrides=overrides):
+        assert (tmp_path / "log.sqlite3.identity-key").stat().st_mode & 0o777 == 0o600
 
 
 async def test_who_asks_is_in_the_access_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
