@@ -1,10 +1,21 @@
 """What others may know of the code executor."""
 
+from typing import Annotated
+
 from attrs import frozen
+from msgspec import Meta
 
 from fissile import Command, Contract, DeclaredError, Event, Query, Topic
 
 contract = Contract("code-executor")
+
+TimeS = Annotated[
+    float,
+    Meta(gt=0.0, description="How much CPU time it may use, in seconds, where that is less than the executor's limit."),
+]
+MemoryMib = Annotated[
+    int, Meta(ge=16, description="How much memory it may use, in MiB, where that is less than the executor's limit.")
+]
 
 
 @frozen
@@ -151,6 +162,8 @@ class RunCode(Command[RunReport], raises=(UnknownLanguage, SourceTooLarge, NoSan
     language: str
     source: str
     stdin: str = ""
+    time_s: TimeS | None = None
+    memory_mib: MemoryMib | None = None
 
 
 @frozen

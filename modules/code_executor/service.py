@@ -41,6 +41,8 @@ module = Module(contract)
 _logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
+_WALL_TIMES, _WALL_MORE_S = 3.0, 1.0
+"""How much longer than its CPU time a program may take: others run beside it, and what starts it takes time, too."""
 
 
 @frozen
@@ -62,12 +64,13 @@ class ExecutorSettings(ModuleSettings):
     source_bytes: int = setting(256 * 1024, "How large a source, or an input, may be, in bytes.")
     runs_kept: int = setting(1000, "How many runs can be looked up.")
 
-    def limits(self) -> boxes.Limits:
-        """Return the limits of one run."""
+    def limits(self, time_s: float | None = None, memory_mib: int | None = None) -> boxes.Limits:
+        """Return the limits of one run: what is asked for, and no more than is allowed."""
+        cpu_s = self.cpu_s if time_s is None else min(time_s, self.cpu_s)
         return boxes.Limits(
-            wall_s=self.wall_s,
-            cpu_s=self.cpu_s,
-            memory_bytes=self.memory_bytes,
+            wall_s=self.wall_s if time_s is None else min(_WALL_TIMES * time_s + _WALL_MORE_S, self.wall_s),
+            cpu_s=cpu_s,
+            memory_bytes=self.memory_bytes if memory_mib is None else min(memory_mib * MIB, self.memory_bytes),
             processes=self.processes,
             output_bytes=self.output_bytes,
             file_bytes=self.file_bytes,
@@ -117,7 +120,14 @@ async def run_code(
     store.add(run_id, command.language)
     store.running(run_id)
     try:
-        report = await _run(run_id, command.language, command.source, command.stdin, sandbox, settings)
+        report = await _run(
+            run_id,
+            command.language,
+            command.source,
+            command.stdin,
+            sandbox,
+            settings.limits(command.time_s, command.memory_mib),
+        )
     except BaseException:
         store.failed(run_id)
         raise
@@ -164,7 +174,13 @@ async def perform_run(
         with chunks:
             try:
                 report = await _run(
-                    command.run_id, command.language, command.source, command.stdin, sandbox, settings, on_output
+                    command.run_id,
+                    command.language,
+                    command.source,
+                    command.stdin,
+                    sandbox,
+                    settings.limits(),
+                    on_output,
                 )
                 store.finished(report)
                 await bus.publish(RunFinished(command.run_id, report))
@@ -199,10 +215,10 @@ async def _run(
     source: str,
     stdin: str,
     sandbox: Sandbox,
-    settings: ExecutorSettings,
+    limits: boxes.Limits,
     on_output: boxes.OnOutput | None = None,
 ) -> RunReport:
-    program = boxes.Program(language, source, stdin, settings.limits())
+    program = boxes.Program(language, source, stdin, limits)
     try:
         result = await sandbox.run(program, on_output=on_output)
     except boxes.SandboxBusy as error:

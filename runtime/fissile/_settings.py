@@ -52,11 +52,11 @@ def _too_small(attribute: attrs.Attribute[Any], value: Any) -> str | None:  # An
     return None if bound is None or value >= bound else f"it has to be at least {bound:g}"
 
 
-def secret(default: Any, help: str) -> Any:  # noqa: A002 -- Any: as above
-    """Declare a field of a settings class whose value is never shown.
+def secret(default: Any = attrs.NOTHING, help: str = "") -> Any:  # noqa: A002 -- Any: as above
+    """Declare a field of a settings class, or of a message, whose value is never shown.
 
     Args:
-        default: Its default.
+        default: Its default; without one the field is required.
         help: What it means.
     """
     return field(default=default, repr=lambda _: MASK, metadata={"help": help, "secret": True})

@@ -1,0 +1,233 @@
+"""What others may know of the accounts."""
+
+from typing import Annotated
+
+from attrs import frozen
+from msgspec import Meta
+
+from fissile import Command, Contract, DeclaredError, Query, secret
+
+contract = Contract("accounts")
+
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$",
+        max_length=30,
+        description="The name of an account: small letters, digits and hyphens. Everybody sees it.",
+        examples=["ada"],
+    ),
+]
+Password = Annotated[str, Meta(min_length=1, max_length=256)]
+RefreshToken = Annotated[str, Meta(min_length=1, max_length=128)]
+TokenName = Annotated[str, Meta(min_length=1, max_length=60)]
+Scope = Annotated[str, Meta(min_length=1, max_length=64)]
+Role = Annotated[str, Meta(min_length=1, max_length=32, description="`author` or `admin`; everybody is a `member`.")]
+
+
+@frozen
+class Session:
+    """What somebody has who signed in.
+
+    Attributes:
+        name: Who.
+        roles: What they are.
+        expires_in_s: How long the access token is valid, in seconds.
+        access_token: A JSON Web Token for the field `Authorization: Bearer …`.
+        refresh_token: What `RefreshSession` takes, once; a program in a browser gets it as a cookie.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    expires_in_s: float
+    access_token: str = secret()
+    refresh_token: str = secret()
+
+
+@frozen
+class Account:
+    """An account, as its owner sees it."""
+
+    name: str
+    roles: tuple[str, ...]
+    scopes: tuple[str, ...]
+    created_at: float
+
+
+@frozen
+class ApiToken:
+    """An API token in a list.
+
+    Attributes:
+        id: The token; it is no secret.
+        name: What its owner calls it.
+        scopes: What it may do.
+        created_at: When it was made, in seconds since 1970.
+        expires_at: When it ends, in seconds since 1970; None if it does not.
+        last_used_at: About when it was used last; None if it was not.
+    """
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: float
+    expires_at: float | None
+    last_used_at: float | None
+
+
+@frozen
+class NewApiToken:
+    """A new API token, which is shown this once."""
+
+    id: str
+    token: str = secret()
+
+
+# --- what can go wrong -----------------------------------------------------------------------------------------------
+
+
+@frozen
+class NameTaken(DeclaredError, status=409):
+    """Raised when there is an account of that name."""
+
+    name: str
+
+
+@frozen
+class WeakPassword(DeclaredError, status=422):
+    """Raised when a password is too easy to guess. Nothing was changed."""
+
+    reason: str
+
+
+@frozen
+class SignInFailed(DeclaredError, status=401):
+    """Raised when name and password do not belong together. It does not tell which of them is wrong."""
+
+
+@frozen
+class TooManyAttempts(DeclaredError, status=429):
+    """Raised when an account had too many failed attempts lately."""
+
+    retry_after_s: float
+
+
+@frozen
+class SessionEnded(DeclaredError, status=401):
+    """Raised when a refresh token is not valid, or no longer."""
+
+
+@frozen
+class UnknownAccount(DeclaredError, status=404):
+    """Raised when there is no such account."""
+
+    name: str
+
+
+@frozen
+class UnknownToken(DeclaredError, status=404):
+    """Raised when there is no such API token, or it is somebody else's."""
+
+    id: str
+
+
+@frozen
+class ScopeNotHeld(DeclaredError, status=422):
+    """Raised when an API token is to have a scope that its owner has not. Nothing was made."""
+
+    scope: str
+
+
+@frozen
+class UnknownRole(DeclaredError, status=422):
+    """Raised when there is no such role. Nothing was changed."""
+
+    role: str
+
+
+@frozen
+class TooManyTokens(DeclaredError, status=409):
+    """Raised when somebody has as many API tokens as they may have."""
+
+    limit: int
+
+
+# --- what can be asked for -------------------------------------------------------------------------------------------
+
+
+@frozen
+class SignUp(Command[None], raises=(NameTaken, WeakPassword), key="name"):
+    """Make an account."""
+
+    name: Name
+    password: Password = secret()
+
+
+@frozen
+class SignIn(Command[Session], raises=(SignInFailed, TooManyAttempts), key="name"):
+    """Begin a session."""
+
+    name: Name
+    password: Password = secret()
+
+
+@frozen
+class RefreshSession(Command[Session], raises=(SessionEnded,)):
+    """Go on with a session. The refresh token is spent; one that comes twice ends the session, since two have it."""
+
+    refresh_token: RefreshToken = secret()
+
+
+@frozen
+class SignOut(Command[None]):
+    """End a session; no error if it has ended."""
+
+    refresh_token: RefreshToken = secret()
+
+
+@frozen
+class ChangePassword(Command[None], raises=(SignInFailed, WeakPassword, TooManyAttempts), requires="accounts:self"):
+    """Change the caller's password, and end all of their sessions."""
+
+    old: Password = secret()
+    new: Password = secret()
+
+
+@frozen
+class GetAccount(Query[Account], raises=(UnknownAccount,), requires="accounts:self"):
+    """Show the caller's account."""
+
+
+@frozen
+class CreateToken(Command[NewApiToken], raises=(ScopeNotHeld, TooManyTokens), requires="accounts:self"):
+    """Make an API token for the caller.
+
+    Attributes:
+        name: What to call it.
+        scopes: What it may do: some of what its owner may.
+        valid_days: How long it is valid; for ever if None.
+    """
+
+    name: TokenName
+    scopes: Annotated[tuple[Scope, ...], Meta(min_length=1, max_length=20)]
+    valid_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
+
+
+@frozen
+class ListTokens(Query[tuple[ApiToken, ...]], requires="accounts:self"):
+    """List the caller's API tokens, the newest first."""
+
+
+@frozen
+class RevokeToken(Command[None], raises=(UnknownToken,), requires="accounts:self"):
+    """End an API token of the caller's."""
+
+    id: str
+
+
+@frozen
+class SetRoles(Command[None], raises=(UnknownAccount, UnknownRole), key="name", requires="accounts:write"):
+    """Say what somebody is. Their sessions have the new scopes after the next refresh."""
+
+    name: Name
+    roles: Annotated[tuple[Role, ...], Meta(max_length=8)]

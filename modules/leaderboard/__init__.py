@@ -1,0 +1,1 @@
+"""The leaderboard: who has solved what."""

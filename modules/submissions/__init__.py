@@ -1,0 +1,1 @@
+"""The submissions: programs that are judged by the cases of a challenge."""
