@@ -175,7 +175,7 @@ def _author(caller: Caller) -> str:
         NoAuthor: A module, a script that acts for nobody, or somebody who has not said who they are, but may submit.
     """
     identity = caller.identity
-    if identity is None or not identity.is_authenticated or "\x00" in identity.subject:
+    if identity is None or not identity.is_authenticated or not identity.subject or "\x00" in identity.subject:
         raise NoAuthor
     return identity.subject
 

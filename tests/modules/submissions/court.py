@@ -7,7 +7,7 @@ input, and for output.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from modules.submissions.service import module as submissions
 
 CASES = 10
 """How many cases a challenge has, the two examples counted."""
-QUICK = {"pause_s": 0.02, "patience_s": 0.3, "overdue_s": 0.2}
+QUICK = {"pause_s": 0.02, "patience_s": 0.3, "overdue_s": 60.0}
 """Settings for what is tried again."""
 
 OUTCOMES: Mapping[str, tuple[str, int | None]] = {
@@ -61,7 +61,7 @@ class Executor:
     under_way: int = 0
     most: int = 0
     holds: set[str] = field(factory=set[str])
-    on_run: Callable[[executor.RunCode], None] | None = None
+    on_run: Callable[[], Awaitable[object]] | None = None
 
     def module(self) -> Module:
         """Return the module."""
@@ -75,7 +75,7 @@ class Executor:
 
     def languages(self, _query: object) -> tuple[executor.Language, ...]:
         if self.away is not None:
-            raise self.away
+            raise executor.NoSandbox(str(self.away))
         return (executor.Language("python", "none"), executor.Language("bash", "none"))
 
     async def run(self, command: executor.RunCode) -> executor.RunReport:
@@ -84,7 +84,7 @@ class Executor:
         if self.refusals:
             raise self.refusals.pop()
         if self.on_run is not None:
-            self.on_run(command)
+            await self.on_run()
         self.runs.append((command.source, command.stdin))
         self.under_way += 1
         self.most = max(self.most, self.under_way)
@@ -155,9 +155,7 @@ class Court:
 
     async def judged(self, author: str, submission_id: str) -> Submission:
         """Wait until a submission is judged, or has failed."""
-        return await self.until(
-            author, submission_id, lambda found: found.summary.state not in ("queued", "judging")
-        )
+        return await self.until(author, submission_id, lambda found: found.summary.state not in ("queued", "judging"))
 
     async def until(self, author: str, submission_id: str, condition: Callable[[Submission], bool]) -> Submission:
         """Wait for a condition of a submission."""
