@@ -51,6 +51,7 @@ ROUNDS = 5
 """How often judging begins anew because the challenge was changed meanwhile."""
 
 _LONGEST_PAUSE_S = 30.0
+_LONGEST_OVERDUE_S = 3600.0
 _ASK_S = 10.0
 """How long a challenge is waited for, in seconds: less than the saga waits for who asks."""
 
@@ -207,6 +208,7 @@ async def _wait_for_turn(submission_id: str, saga: Saga, overdue_s: float) -> No
         except TimeoutError:
             if await saga.ask(HasStopped(earlier)):
                 await saga.execute(GiveUpJudging(earlier, "nobody judges it any more"))
+            overdue_s = min(2.0 * overdue_s, _LONGEST_OVERDUE_S)  # in a long queue nothing is wrong
 
 
 async def _unfinished_before(tx: Transaction, submission_id: str) -> str | None:

@@ -27,7 +27,7 @@ from modules.submissions.service import module as submissions
 
 CASES = 10
 """How many cases a challenge has, the two examples counted."""
-QUICK = {"pause_s": 0.02, "patience_s": 0.3, "overdue_s": 60.0}
+QUICK = {"pause_s": 0.02, "patience_s": 0.3, "overdue_s": 600.0}
 """Settings for what is tried again."""
 
 OUTCOMES: Mapping[str, tuple[str, int | None]] = {
@@ -140,10 +140,12 @@ class Court:
     Attributes:
         bus: Its bus, for nobody.
         executor: What runs the programs.
+        patience_s: How long a submission is waited for, in seconds.
     """
 
     bus: Bus
     executor: Executor
+    patience_s: float = 60.0
 
     def as_(self, name: str) -> Bus:
         """Return the bus of an author."""
@@ -159,7 +161,7 @@ class Court:
 
     async def until(self, author: str, submission_id: str, condition: Callable[[Submission], bool]) -> Submission:
         """Wait for a condition of a submission."""
-        with anyio.fail_after(60):
+        with anyio.fail_after(self.patience_s):
             while not condition(found := await self.as_(author).ask(GetSubmission(submission_id))):
                 await anyio.sleep(0.02)
             return found
