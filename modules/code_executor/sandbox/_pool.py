@@ -97,16 +97,16 @@ class ContainerPool:
             self._used.release()
             raise
 
-    def give_back(self, container: Container, *, at_once: bool) -> None:
+    def give_back(self, container: Container, *, wait: bool) -> None:
         """Have a used container removed.
 
         Args:
             container: From `take`.
-            at_once: Return only when it is gone: something in it may run still.
+            wait: Return only when it is gone: something in it may run still.
         """
         container.close()
         done = self._removers.submit(self._remove_used, container)
-        if at_once:
+        if wait:
             done.result()
 
     def _remove_used(self, container: Container) -> None:

@@ -149,7 +149,8 @@ class DockerSandbox(Sandbox):
         poke = os.eventfd(0, os.EFD_CLOEXEC)
         try:
             # The launcher's own interpreter, wherever the image has it.
-            ending = self._carry_out(pool, Work(LANGUAGES["python"], source, self._usual), None, {"python3": ""}, poke)
+            work = Work(LANGUAGES["python"], source, self._usual)
+            ending = self._carry_out(pool, work, None, {"python3": ""}, poke, in_background=False)
         finally:
             os.close(poke)
         tools = dict(line.split("=", 1) for line in ending.stdout.text().splitlines() if "=" in line)
@@ -180,10 +181,17 @@ class DockerSandbox(Sandbox):
             raise
 
     def _carry_out(
-        self, pool: ContainerPool, work: Work, emit: Emit | None, tools: dict[str, str], poke: int
+        self,
+        pool: ContainerPool,
+        work: Work,
+        emit: Emit | None,
+        tools: dict[str, str],
+        poke: int,
+        *,
+        in_background: bool = True,
     ) -> Ending:
         container = pool.take(Shape.of(work.limits))
-        at_once = True
+        wait = True
         try:
             # The container counts its own processes; the kernel would count this user's in all containers.
             content = content_for(work, tools, JAIL_FOLDER, count_processes=False)
@@ -194,13 +202,13 @@ class DockerSandbox(Sandbox):
                 poke=poke,
                 emit=emit,
             ).run()
-            at_once = ending.outcome is not Outcome.FINISHED
+            wait = not in_background or ending.outcome is not Outcome.FINISHED
             return ending
         except EngineGone:
-            at_once = False  # there is nobody to wait for
+            wait = False  # there is nobody to wait for
             raise
         finally:
-            pool.give_back(container, at_once=at_once)
+            pool.give_back(container, wait=wait)
 
     async def _close(self) -> None:
         await to_thread.run_sync(self._close_all)

@@ -19,7 +19,7 @@ _HEAP_SHARE = 0.6
 """Of the memory of a run, for the heap of a virtual machine that manages its own: the rest is its code and its threads."""
 
 _NODE = """\
-declare const console: any, process: any, Buffer: any, module: any, exports: any, globalThis: any;
+declare const console: any, process: any, Buffer: any, module: any, exports: any;
 declare const setTimeout: any, setInterval: any, setImmediate: any, clearTimeout: any, clearInterval: any;
 declare const URL: any, TextEncoder: any, TextDecoder: any, performance: any, structuredClone: any, queueMicrotask: any;
 declare function require(name: string): any;
