@@ -114,9 +114,6 @@ class Builds:
         """How many bytes all that is kept has."""
         return sum(build.size for build in self._kept.values())
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     @asynccontextmanager
     async def turn(self, key: str) -> AsyncGenerator[None]:
         """Be the only one at work on a key. Who comes meanwhile waits, and finds what was made.

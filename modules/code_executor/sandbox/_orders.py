@@ -30,6 +30,8 @@ _CORES_PER_RUN = 2
 _OPEN_FILES = 256
 _PROCESSES_OF_OURS = 2
 _ADDRESSES_MIN = 4 << 30
+_COMPILER_MORE_S = 2
+"""The sum is watched; a compiler's parts are not ended one by one before, or its driver would call that an error of its own."""
 _COUNTS_PER_NAMESPACE = (5, 14)
 """From this kernel on, RLIMIT_NPROC counts in each user namespace for itself."""
 
@@ -114,6 +116,8 @@ def content_for(work: Work, tools: Mapping[str, str], folder: str, *, count_proc
 def _rlimits(language: Language, limits: Limits, *, compiling: bool) -> list[tuple[str, int, int]]:
     """The kernel's limits for each process of a step, as names and soft and hard values."""
     cpu_s = max(1, math.ceil(limits.cpu_s))  # it counts in whole seconds
+    if compiling:
+        cpu_s += _COMPILER_MORE_S
     both = {
         "RLIMIT_FSIZE": limits.file_bytes,
         "RLIMIT_NPROC": limits.processes + _PROCESSES_OF_OURS,

@@ -30,10 +30,17 @@ class Engine:
     Attributes:
         api: A low-level client.
         image: The image's name.
+        process: The engine itself, where it is ours.
     """
 
     api: Any
     image: str
+    process: subprocess.Popen[bytes] | None
+
+    @property
+    def socket(self) -> str:
+        """Where it listens."""
+        return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def open_engine() -> Iterator[Engine]:
             repository, tag = image.split(":")
             api.timeout = 100
             api.import_image(str(tar), repository=repository, tag=tag)
-        yield Engine(api, image)
+        yield Engine(api, image, process)
     finally:
         if api is not None:
             api.close()
