@@ -133,7 +133,7 @@ class SourceTooLarge(DeclaredError, status=413):
 
 @frozen
 class NoSandbox(DeclaredError, status=503):
-    """Raised when nothing on this machine can contain a program; nothing is run then."""
+    """Raised when nothing can contain a program, or what does has failed, such as an engine that is gone; the reason has the cure."""
 
     reason: str
 

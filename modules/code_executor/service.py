@@ -54,6 +54,8 @@ class ExecutorSettings(ModuleSettings):
     )
     at_once: int = setting(2, "How many programs run at a time.")
     waiting: int = setting(32, "How many runs may wait for their turn.")
+    spare: int = setting(2, "How many containers, or jails, are kept ready.")
+    spare_age_s: float = setting(600.0, "When a container that nobody has used is replaced, in seconds.")
     wall_s: float = setting(10.0, "How long a program may run, in seconds.")
     cpu_s: float = setting(5.0, "How much CPU time a program may use, in seconds.")
     memory_bytes: int = setting(256 * MIB, "How much memory its processes may use together, in bytes.")
@@ -61,6 +63,11 @@ class ExecutorSettings(ModuleSettings):
     output_bytes: int = setting(64 * 1024, "How much it may write to each of stdout and stderr, in bytes.")
     file_bytes: int = setting(16 * MIB, "How large a file may be, in bytes.")
     disk_bytes: int = setting(16 * MIB, "How much its files may have together, in bytes.")
+    compile_s: float = setting(20.0, "How much CPU time a compiler may use, in seconds.")
+    compile_memory_bytes: int = setting(512 * MIB, "How much memory a compiler's processes may use together, in bytes.")
+    compile_disk_bytes: int = setting(64 * MIB, "How much a compiler's files may have together, in bytes.")
+    builds_kept: int = setting(128, "How many compiled programs are kept for further runs; each is an open file.")
+    builds_bytes: int = setting(64 * MIB, "How many bytes they may have together.")
     source_bytes: int = setting(256 * 1024, "How large a source, or an input, may be, in bytes.")
     runs_kept: int = setting(1000, "How many runs can be looked up.")
 
@@ -77,13 +84,33 @@ class ExecutorSettings(ModuleSettings):
             disk_bytes=self.disk_bytes,
         )
 
+    def compiling(self) -> boxes.Limits:
+        """Return the limits of compilers."""
+        return boxes.Limits(
+            wall_s=_WALL_TIMES * self.compile_s + _WALL_MORE_S,
+            cpu_s=self.compile_s,
+            memory_bytes=self.compile_memory_bytes,
+            processes=self.processes,
+            output_bytes=self.output_bytes,
+            file_bytes=self.compile_disk_bytes,
+            disk_bytes=self.compile_disk_bytes,
+        )
+
 
 @module.resource
 @asynccontextmanager
 async def sandbox(settings: ExecutorSettings, process: Process) -> AsyncGenerator[Sandbox]:
     """Open the sandbox, and attack it in the background: the first run waits for the verdict, the start does not."""
     opening = boxes.choose(
-        settings.sandbox, at_once=settings.at_once, waiting=settings.waiting, allow_weak=process.is_dev
+        settings.sandbox,
+        at_once=settings.at_once,
+        waiting=settings.waiting,
+        allow_weak=process.is_dev,
+        spare=settings.spare,
+        spare_age_s=settings.spare_age_s,
+        usual=settings.limits(),
+        compiling=settings.compiling(),
+        builds=boxes.Builds(settings.builds_kept, settings.builds_bytes),
     )
     async with opening as opened, anyio.create_task_group() as tasks:
         tasks.start_soon(_probe, opened)
@@ -204,7 +231,7 @@ async def _check(language: str, source: str, stdin: str, sandbox: Sandbox, setti
 async def _available(sandbox: Sandbox) -> tuple[str, ...]:
     try:
         await sandbox.probe()
-    except boxes.NoSandbox as error:
+    except boxes.SandboxError as error:
         raise NoSandbox(str(error)) from None
     return sandbox.languages()
 
@@ -223,10 +250,10 @@ async def _run(
         result = await sandbox.run(program, on_output=on_output)
     except boxes.SandboxBusy as error:
         raise ExecutorBusy(error.waiting) from None
-    except boxes.NoSandbox as error:
-        raise NoSandbox(str(error)) from None
     except boxes.UnknownLanguage as error:
         raise UnknownLanguage(error.language, error.available) from None
+    except boxes.SandboxError as error:
+        raise NoSandbox(str(error)) from None
     return RunReport(
         run_id=run_id,
         outcome=result.outcome.value,

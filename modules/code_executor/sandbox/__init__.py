@@ -5,6 +5,7 @@
 
 from ._base import OnOutput as OnOutput
 from ._base import Sandbox as Sandbox
+from ._builds import Builds as Builds
 from ._choose import Kind as Kind
 from ._choose import choose as choose
 from ._model import Limits as Limits

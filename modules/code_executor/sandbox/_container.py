@@ -2,17 +2,19 @@
 
 import select
 import socket
+import time
 from contextlib import suppress
 from typing import Any, Self
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
+from ._engine import Engine, close_stream
 from ._jail import message
 from ._model import Limits, SandboxError
 from ._mother import BOOT_FROM_STREAM, sources
 
-START_WITHIN_S = 20.0
-GONE_WITHIN_S = 10.0
+START_WITHIN_S = 10.0
+GONE_WITHIN_S = 5.0
 _LAUNCHER_BYTES = 16 << 20
 _COMMAND = ["python3", "-I", "-S", "-B", "-c", BOOT_FROM_STREAM, "0", "_in_container", "main", "0"]
 
@@ -24,18 +26,24 @@ class Shape:
     memory_bytes: int
     processes: int
     disk_bytes: int
-    executable: bool
 
     @classmethod
-    def of(cls, limits: Limits, *, executable: bool) -> Self:
+    def of(cls, limits: Limits) -> Self:
         """The shape that a run needs."""
-        return cls(limits.memory_bytes, limits.processes, limits.disk_bytes, executable)
+        return cls(limits.memory_bytes, limits.processes, limits.disk_bytes)
+
+    def becomes(self, other: Self) -> bool:
+        """Whether a started container of this shape can be given the other one: memory can be changed later."""
+        return (self.processes, self.disk_bytes) == (other.processes, other.disk_bytes)
+
+    @property
+    def fence_bytes(self) -> int:
+        """The limit of the whole container."""
+        return self.memory_bytes + _LAUNCHER_BYTES
 
 
 def options(shape: Shape, image: str, user: int, labels: dict[str, str]) -> dict[str, Any]:
     """The arguments of the engine's create call. What stands here is the security of the sandbox."""
-    flags = "rw,nosuid,nodev," + ("exec" if shape.executable else "noexec")
-    memory_bytes = shape.memory_bytes + _LAUNCHER_BYTES
     return {
         "image": image,
         "command": _COMMAND,
@@ -50,13 +58,13 @@ def options(shape: Shape, image: str, user: int, labels: dict[str, str]) -> dict
             "NetworkMode": "none",
             "ReadonlyRootfs": True,
             # Without `mode` the folder takes the image's permissions, and may not be writable at all.
-            "Tmpfs": {"/tmp": f"{flags},size={shape.disk_bytes},nr_inodes=1k,mode=1777"},  # noqa: S108
+            "Tmpfs": {"/tmp": f"rw,nosuid,nodev,noexec,size={shape.disk_bytes},nr_inodes=1k,mode=1777"},  # noqa: S108
             "ShmSize": 4 << 20,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true"],
             "PidsLimit": shape.processes + 3,
-            "Memory": memory_bytes,
-            "MemorySwap": memory_bytes,
+            "Memory": shape.fence_bytes,
+            "MemorySwap": shape.fence_bytes,
             "NanoCpus": 1_000_000_000,
             "Ulimits": [
                 {"Name": name, "Soft": value, "Hard": value}
@@ -77,43 +85,40 @@ class Container:
     """A started container whose launcher waits for an order.
 
     Attributes:
-        api: The engine.
-        id: The container.
+        engine: Where it is.
+        name: Its name.
         shape: What it was made for.
         user: The user in it.
+        since_s: When it was started, by the monotonic clock.
     """
 
-    api: Any
-    id: str
+    engine: Engine
+    name: str
     shape: Shape
     user: int
     _socket: socket.socket
     _stream: Any
+    since_s: float = field(factory=time.monotonic)
 
     @classmethod
-    def start(cls, api: Any, image: str, shape: Shape, user: int, labels: dict[str, str]) -> Self:
+    def start(cls, engine: Engine, name: str, image: str, shape: Shape, user: int, labels: dict[str, str]) -> Self:
         """Create, attach, start, in this order: what is attached later has lost what was written before.
 
         Raises:
-            SandboxError: The engine could not do it.
+            SandboxError: The engine could not do it. The container may be there nevertheless.
         """
-        made, container = "", None
+        made = engine.create(name, engine.config(**options(shape, image, user, labels)))
+        stream = engine.attach(made)
+        container = cls(engine, name, shape, user, getattr(stream, "_sock", stream), stream)
         try:
-            made = api.create_container_from_config(_config(api, options(shape, image, user, labels)))["Id"]
-            stream = api.attach_socket(made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-            container = cls(api, made, shape, user, getattr(stream, "_sock", stream), stream)
-            api.start(made)
-        except Exception as error:
-            if container is not None:
-                container.remove()
-            elif made:
-                with suppress(Exception):
-                    api.remove_container(made, force=True, v=True)
-            raise SandboxError(f"The Docker engine could not start a container: {error}.") from error
-        container.send(message(sources("_inside", "_in_container")))
+            engine.start(made)
+        except SandboxError:
+            container.close()
+            raise
+        container._send(message(sources("_inside", "_in_container")))
         return container
 
-    def send(self, content: bytes) -> None:
+    def _send(self, content: bytes) -> None:
         """Send to the launcher. A container that is gone is noticed when it is listened to."""
         self._socket.settimeout(START_WITHIN_S)
         with suppress(OSError):
@@ -123,40 +128,37 @@ class Container:
         """Whether the launcher waits for its order still: it has written nothing, and not ended."""
         return not select.select([self._socket], [], [], 0)[0]
 
+    def become(self, shape: Shape) -> None:
+        """Take another shape, one that `Shape.becomes` allows.
+
+        Raises:
+            SandboxError: The engine could not do it.
+        """
+        if shape != self.shape:
+            self.engine.set_memory(self.name, shape.fence_bytes)
+            self.shape = shape
+
     @property
     def connection(self) -> socket.socket:
         """The multiplexed stream of the container's three standard streams."""
         return self._socket
 
+    def check_engine(self) -> None:
+        """Return if the engine answers.
+
+        Raises:
+            EngineGone: It does not, so nothing that this container has not said means anything.
+        """
+        self.engine.ping()
+
     def how_it_ended(self) -> tuple[int | None, bool]:
-        """The exit code, if there is one, and whether memory ran out; for runs that nobody reported the end of."""
-        with suppress(Exception):
-            self.api.wait(self.id, timeout=GONE_WITHIN_S)
-            state = self.api.inspect_container(self.id)["State"]
-            return state["ExitCode"], state["OOMKilled"]
-        return None, False
+        """The exit code, if there is one, and whether memory ran out; for runs that nobody reported the end of.
 
-    def remove(self) -> bool:
-        """Kill and remove it; return whether it is gone. Never hangs: each call has a time limit."""
-        # Output that nobody takes while the stream is open makes the engine hang in kill, wait, inspect and remove.
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        # The client library keeps the answer that the stream was taken from, and the two close each other.
-        parts: list[Any] = [getattr(self._stream, "_response", None), self._stream, self._socket]
-        for part in parts:
-            with suppress(OSError, ValueError, AttributeError):
-                part.close()
-        try:
-            self.api.remove_container(self.id, force=True, v=True)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller decides
-            return type(error).__name__ == "NotFound"
-        return True
+        Raises:
+            SandboxError: The engine does not tell.
+        """
+        return self.engine.ending(self.name)
 
-
-def _config(api: Any, wanted: dict[str, Any]) -> dict[str, Any]:
-    host = wanted["host_config"]
-    config: dict[str, Any] = api.create_container_config(
-        **{key: value for key, value in wanted.items() if key != "host_config"}
-    )
-    config["HostConfig"] = host
-    return config
+    def close(self) -> None:
+        """Let go of its streams, which ends a launcher that waits still."""
+        close_stream(self._stream, self._socket)

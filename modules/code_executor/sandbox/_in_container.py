@@ -9,7 +9,7 @@ import signal
 import time
 from typing import Any
 
-from ._inside import PR_SET_DUMPABLE, carry_out, prctl, read_order, take
+from ._inside import PR_SET_DUMPABLE, carry_out, prctl, read_order
 
 LOOK_EVERY_S = 0.05
 GRACE_S = 10.0
@@ -30,22 +30,25 @@ def count(path: str, name: str) -> int:
     return 0
 
 
+def cpu_s() -> float:
+    """What all processes of the container have used so far."""
+    return max(count(path, name) / unit for path, name, unit in CPU_COUNTS)
+
+
 def main(stream: int) -> None:
     """Carry out the order that comes on a stream."""
     order: dict[str, Any] = read_order(stream)
+    cpu_before_s = cpu_s()
+    deadline_s = time.monotonic() + order["wall_s"] + GRACE_S
+    told = False
 
-    def tell(line: str) -> None:
+    def tell(line: str, handle: int = 2) -> None:
         # Short enough to be written in one piece, whatever else is written to the same pipe.
-        os.write(2, b"\0" + order["mark"] + line.encode("utf-8", "replace")[:1000] + b"\n")
-
-    def cpu_s() -> float:
-        return max(count(path, name) / unit for path, name, unit in CPU_COUNTS)
+        os.write(handle, b"\0" + order["mark"] + line.encode("utf-8", "replace")[:1000] + b"\n")
 
     def wait(program: int) -> int:
+        nonlocal told
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        cpu_before_s = cpu_s()
-        deadline_s = time.monotonic() + max(order["steps_wall_s"]) + GRACE_S
-        told = False
         while True:
             ended, status = os.waitpid(program, os.WNOHANG)
             if not ended:
@@ -65,6 +68,8 @@ def main(stream: int) -> None:
     try:
         # What is in our memory and our descriptors, the program must not reach through /proc.
         prctl(PR_SET_DUMPABLE, 0, "dumpable")
-        carry_out(order, tell, lambda: bool(take(stream, 1)), wait)
+        carry_out(order, tell, stream, wait)
     except Exception as error:  # noqa: BLE001 - whatever it is must be told
         tell(f"failed {type(error).__name__}: {error}".replace("\n", " "))
+    for handle in (1, 2):
+        tell("over", handle)  # nothing is left that could write after this

@@ -13,6 +13,7 @@ import ctypes
 import marshal
 import os
 import resource
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,10 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 2
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 36, 38, 47
 SYS_LANDLOCK_CREATE, SYS_LANDLOCK_ADD, SYS_LANDLOCK_RESTRICT = 444, 445, 446  # alike on all architectures
 SIGPIPE, SIGXFSZ, SIGKILL = 13, 25, 9
+MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 16
+F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4 | 8
+"""Of a file in memory: no further seal, no shrinking, no growing, no writing, for its owner neither."""
+PROGRAM = "PROGRAM"
 
 # Landlock's file rights: what its rules may grant, by our letters. Making devices is granted to nobody.
 READ, WRITE, EXECUTE = (1 << 2) | (1 << 3), (1 << 1) | (1 << 14), 1 << 0
@@ -109,10 +114,12 @@ def seccomp(bpf: bytes) -> None:
 
 def become_the_program(order: dict[str, Any], step: dict[str, Any]) -> None:
     """In the forked child: give up everything, then execute. Does not return, except by an exception."""
-    if step["quiet"]:
+    if order["artifact"]:
+        # A compiler has nothing to read, and what it says belongs together: stdout is the launcher's.
         nothing = os.open("/dev/null", os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
+        os.dup2(2, 1)
     for signal in (SIGPIPE, SIGXFSZ):  # Python ignores these two, and what is ignored stays so through exec
         libc.signal(signal, None)
     os.setsid()
@@ -129,6 +136,8 @@ def become_the_program(order: dict[str, Any], step: dict[str, Any]) -> None:
     if order["seccomp"]:
         seccomp(order["seccomp"])
     program, *arguments = step["command"]
+    if program == PROGRAM:
+        os.execve(f"/proc/self/fd/{order['program']}", ["./main", *arguments], order["environment"])  # noqa: S606
     program = program or sys.executable  # for whoever has to find out what there is
     os.execve(program, [program, *arguments], order["environment"])  # noqa: S606 - there must be no shell
 
@@ -159,35 +168,87 @@ def run_step(
 def carry_out(
     order: dict[str, Any],
     tell: Callable[[str], None],
-    go_on: Callable[[], bool],
+    stream: int,
     wait: Callable[[int], int] = wait_for,
 ) -> None:
     """Put the files of a run into its folder and run its steps, until one of them fails.
 
     Args:
-        order: What `_orders.order_for` made.
-        tell: Sends one line to the runtime: `start N`, `end N STATUS` or `failed TEXT`.
-        go_on: Waits until the runtime has taken the output of a step, before the next may write.
+        order: What `_orders.content_for` made.
+        tell: Sends one line to the runtime: `start`, `end STATUS`, `artifact BYTES` or `failed TEXT`.
+        stream: Where the order came from, and what was compiled before follows.
         wait: Waits for a child, and returns its wait status.
     """
     os.umask(0o022)
     for name, text in order["files"].items():
-        path = "{}/{}".format(order["folder"], name)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        with os.fdopen(handle, "wb") as file:
+        with make_file(order, name) as file:
             file.write(text)
-    last = len(order["steps"]) - 1
-    for number, step in enumerate(order["steps"]):
-        tell(f"start {number}")
-        status = run_step(order, step, tell, wait)
-        tell(f"end {number} {status}")
-        if status or number == last:
-            return
-        if os.getpid() == 1:
+    if order["program_bytes"] and order["program_name"]:
+        with make_file(order, order["program_name"]) as file:
+            pass_on(stream, file.fileno(), order["program_bytes"])
+    elif order["program_bytes"]:
+        order["program"] = sealed(stream, order["program_bytes"])
+    tell("start")
+    status = 0
+    for step in order["steps"]:
+        status = status or run_step(order, step, tell, wait)
+        if order["alone"] or os.getpid() == 1:
             with suppress(ProcessLookupError):
-                os.kill(-1, SIGKILL)  # what a compiler left behind must not write into the output of the program
-        if not go_on():
-            return
+                os.kill(-1, SIGKILL)  # what a compiler left behind must not change what it made
+    if status == 0 and order["artifact"]:
+        hand_over(order, tell)
+    tell(f"end {status}")
+
+
+def make_file(order: dict[str, Any], name: str) -> Any:
+    """Open a new file in the folder of the run, for writing."""
+    path = "{}/{}".format(order["folder"], name)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "wb")
+
+
+def pass_on(source: int, target: int, left: int) -> None:
+    """Copy exactly so many bytes from a stream to a file."""
+    while left:
+        part = take(source, min(left, 1 << 18))
+        left -= len(part)
+        while part:
+            part = part[os.write(target, part) :]
+
+
+def sealed(stream: int, size: int) -> int:
+    """Put a program that follows on the stream into memory, where nobody can change it any more, and return its handle.
+
+    It has no path and no folder that would have to allow execution.
+    """
+    import fcntl  # not for everybody
+
+    flags = MFD_CLOEXEC | MFD_ALLOW_SEALING
+    try:
+        handle = os.memfd_create("program", flags | MFD_EXEC)
+    except OSError:  # a kernel before 6.3 knows no such flag, and needs none
+        handle = os.memfd_create("program", flags)
+    pass_on(stream, handle, size)
+    fcntl.fcntl(handle, F_ADD_SEALS, SEALS)
+    return handle
+
+
+def hand_over(order: dict[str, Any], tell: Callable[[str], None]) -> None:
+    """Write what the compiler made to stdout, if it is what it should be: an ordinary file, and not too large."""
+    path = "{}/{}".format(order["folder"], order["artifact"])
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        tell(f"artifact -1 {error.strerror}")
+        return
+    seen = os.fstat(handle)
+    if not stat.S_ISREG(seen.st_mode):
+        tell("artifact -1 it is not an ordinary file")
+    elif not 0 < seen.st_size <= order["artifact_bytes"]:
+        tell(f"artifact -1 it has {seen.st_size} bytes, and may have {order['artifact_bytes']}")
+    else:
+        tell(f"artifact {seen.st_size}")
+        pass_on(handle, 1, seen.st_size)
+    os.close(handle)
 
 
 def take(handle: int, left: int) -> bytes:

@@ -21,7 +21,8 @@ LANDLOCK_ABI_MIN = 6
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _FOLDERS_OF_PROGRAMS = ("/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
-_ETC_SHOWN = ("/etc/ld.so.cache", "/etc/alternatives")
+_ETC_SHOWN = ("ld.so.cache", "alternatives", "java-*-openjdk")
+"""Below /etc; Debian keeps there what its Java does not start without."""
 _ETC_READ = ("/etc/ssl/openssl.cnf",)
 """Node does not start where it may not read this."""
 _ETC_MADE = {
@@ -84,7 +85,7 @@ def level(name: str, mother: Mother, *, landlock_abi: int, disk_bytes: int = Lim
     shown = ["/usr", *(path for path in _FOLDERS_OF_PROGRAMS if Path(path).is_dir() and not Path(path).is_symlink())]
     if not mother.python.startswith("/usr/"):
         shown.append(sys.base_prefix)
-    etc = [path for path in _ETC_SHOWN if Path(path).exists()]
+    etc = [str(path) for shown_name in _ETC_SHOWN for path in sorted(Path("/etc").glob(shown_name))]
     devices = [path for path in _DEVICES if Path(path).exists()]
     spec: dict[str, Any] = {
         "kind": name,

@@ -1,9 +1,11 @@
 """The words of the sandbox: a program, its limits, what became of it, and what can go wrong on our side."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 from attrs import Factory, frozen
+
+from .languages import Language
 
 MIB = 1024 * 1024
 
@@ -26,7 +28,7 @@ class Outcome(StrEnum):
     OUTPUT_LIMIT = "output_limit"
     """It wrote more than `Limits.output_bytes` to one of the two streams."""
     COMPILE_ERROR = "compile_error"
-    """The compiler refused the source; `Result.stderr` holds its messages."""
+    """The compiler refused the source, or came to one of its own limits; `Result.stderr` holds its messages."""
 
 
 @frozen
@@ -34,7 +36,7 @@ class Limits:
     """What one run may use. The defaults fit the exercises of a programming course.
 
     Attributes:
-        wall_s: Seconds by the clock, for the run itself; a compiler has a budget of its own.
+        wall_s: Seconds by the clock, for the run itself; a compiler has limits of its own.
         cpu_s: Seconds of CPU, summed over all processes of the run.
         memory_bytes: Memory of all processes of the run together. A single process may reserve more address
             space than it uses; only what it touches counts.
@@ -68,6 +70,40 @@ class Program:
     source: str
     stdin: str = ""
     limits: Limits = Factory(Limits)
+
+
+class Built(Protocol):
+    """What a compiler made, as far as a run needs it. It is a stranger's: nothing but a jail may read more into it."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        ...
+
+    def part(self, start: int, size: int) -> bytes:
+        """Up to so many bytes of it. Blocks."""
+        ...
+
+
+@frozen
+class Work:
+    """What one jail does: run a program, or compile it.
+
+    Attributes:
+        language: The program's language.
+        source: The whole source text.
+        limits: What may be used.
+        stdin: What can be read on the standard input.
+        is_compiling: Leave what the compiler makes on stdout, and its messages on stderr.
+        built: What was compiled before; None where the source itself is run.
+    """
+
+    language: Language
+    source: str
+    limits: Limits
+    stdin: str = ""
+    is_compiling: bool = False
+    built: Built | None = None
 
 
 @frozen
@@ -104,6 +140,10 @@ class SandboxError(Exception):
 
 class NoSandbox(SandboxError):
     """Raised when no jail of this machine holds, so nothing is run. The text names each level tried and the cure."""
+
+
+class EngineGone(NoSandbox):
+    """Raised when the Docker engine does not answer, or not in time. Once it does again, programs are run again."""
 
 
 class JailGoneError(SandboxError):

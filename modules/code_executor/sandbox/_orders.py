@@ -1,5 +1,6 @@
 """From a program and its limits to the order for the launcher, and the folder it runs in."""
 
+import math
 import os
 import random
 import shutil
@@ -9,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ._base import whole_seconds
+from ._builds import ARTIFACT_BYTES
 from ._jail import order
 from ._levels import Level
-from ._model import Limits, Program
+from ._model import Limits, Work
 from .languages import SEARCH_PATH, Language
 
 JAIL_FOLDER = "/tmp"  # noqa: S108 - the jail's own, not the host's
@@ -29,6 +30,8 @@ _CORES_PER_RUN = 2
 _OPEN_FILES = 256
 _PROCESSES_OF_OURS = 2
 _ADDRESSES_MIN = 4 << 30
+_COMPILER_MORE_S = 2
+"""The sum is watched; a compiler's parts are not ended one by one before, or its driver would call that an error of its own."""
 _COUNTS_PER_NAMESPACE = (5, 14)
 """From this kernel on, RLIMIT_NPROC counts in each user namespace for itself."""
 
@@ -48,23 +51,21 @@ def run_folder(level: Level, uid: int) -> Generator[str]:
         shutil.rmtree(folder, ignore_errors=True)  # it does not follow links, not even under attack
 
 
-def order_for(level: Level, tools: Mapping[str, str], language: Language, program: Program, folder: str) -> bytes:
-    """Frame the order to run a program in a local jail.
+def order_for(level: Level, tools: Mapping[str, str], work: Work, folder: str) -> bytes:
+    """Frame the order to do some work in a local jail.
 
     Args:
         level: The walls it will run in.
         tools: Where the tools of the languages are.
-        language: The program's language.
-        program: The program.
+        work: What to do.
         folder: What `run_folder` gave.
     """
     cores = sorted(os.sched_getaffinity(0))
-    own_letters = "rwx" if language.executes_own_files else "rw"
     return order(
         {
-            **content_for(language, program, tools, folder, count_processes=_counts_the_jail_alone(level)),
+            **content_for(work, tools, folder, count_processes=_counts_the_jail_alone(level)),
             "cores": random.sample(cores, min(_CORES_PER_RUN, len(cores))),
-            "landlock": [*level.landlock, (folder, own_letters)] if level.landlock else [],
+            "landlock": [*level.landlock, (folder, "rw")] if level.landlock else [],
             "seccomp": level.seccomp,
         }
     )
@@ -78,45 +79,45 @@ def _counts_the_jail_alone(level: Level) -> bool:
     return level.private_root and version >= _COUNTS_PER_NAMESPACE
 
 
-def content_for(
-    language: Language, program: Program, tools: Mapping[str, str], folder: str, *, count_processes: bool
-) -> dict[str, Any]:
+def content_for(work: Work, tools: Mapping[str, str], folder: str, *, count_processes: bool) -> dict[str, Any]:
     """What every order says, whatever walls stand around: see `_inside.carry_out`.
 
     Args:
-        language: The program's language.
-        program: The program.
+        work: What to do.
         tools: Where the tools of the languages are.
         folder: The run's folder, as seen from inside.
         count_processes: Have the kernel count processes; not where it would count those of others as well.
     """
-    commands = language.commands(folder, tools)
-    steps = [
-        {
-            "quiet": number < len(commands) - 1,
-            "command": list(command),
-            "rlimits": [
-                limit
-                for limit in _rlimits(language, program.limits, compiling=number < len(commands) - 1)
-                if count_processes or limit[0] != "RLIMIT_NPROC"
-            ],
-        }
-        for number, command in enumerate(commands)
+    language, limits, built = work.language, work.limits, work.built
+    commands = language.commands(folder, tools, compiling=work.is_compiling, memory_bytes=limits.memory_bytes)
+    rlimits = [
+        limit
+        for limit in _rlimits(language, limits, compiling=work.is_compiling)
+        if count_processes or limit[0] != "RLIMIT_NPROC"
     ]
+    files = {language.file: work.source.encode("utf-8", "surrogatepass")} if built is None else {}
+    if work.is_compiling:
+        files |= {name: text.encode() for name, text in language.beside}
     return {
         "folder": folder,
-        "files": {language.file: program.source.encode("utf-8", "surrogatepass")},
-        "executable": language.executes_own_files,
-        "disk_bytes": program.limits.disk_bytes,
+        "files": files,
+        "disk_bytes": limits.disk_bytes,
         "nice": _NICE,
-        "environment": {**ENVIRONMENT, "HOME": folder, "TMPDIR": folder},
-        "steps": steps,
+        "environment": {**ENVIRONMENT, "HOME": folder, "TMPDIR": folder, **language.variables(folder)},
+        "steps": [{"command": list(command), "rlimits": rlimits} for command in commands],
+        "artifact": language.artifact if work.is_compiling else "",
+        "artifact_bytes": ARTIFACT_BYTES,
+        "program_bytes": 0 if built is None else built.size,
+        "program_name": "" if language.is_native else language.artifact,
+        "alone": False,
     }
 
 
 def _rlimits(language: Language, limits: Limits, *, compiling: bool) -> list[tuple[str, int, int]]:
     """The kernel's limits for each process of a step, as names and soft and hard values."""
-    cpu_s = whole_seconds(language.compile_wall_s if compiling else limits.cpu_s)
+    cpu_s = max(1, math.ceil(limits.cpu_s))  # it counts in whole seconds
+    if compiling:
+        cpu_s += _COMPILER_MORE_S
     both = {
         "RLIMIT_FSIZE": limits.file_bytes,
         "RLIMIT_NPROC": limits.processes + _PROCESSES_OF_OURS,

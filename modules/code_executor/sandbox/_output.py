@@ -11,10 +11,12 @@ class Capture:
 
     Attributes:
         cap_bytes: How much is kept.
+        is_text: Whether somebody may watch; else nothing is decoded as it comes.
         overflowed: More was written than is kept.
     """
 
     cap_bytes: int
+    is_text: bool = True
     overflowed: bool = False
     _kept: bytearray = field(factory=bytearray)
     _live: codecs.IncrementalDecoder = field(factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
@@ -24,13 +26,11 @@ class Capture:
         part = data[: self.cap_bytes - len(self._kept)]
         self._kept += part
         self.overflowed = self.overflowed or len(part) < len(data)
-        return self._live.decode(part)
+        return self._live.decode(part) if self.is_text else ""
 
-    def clear(self) -> None:
-        """Forget everything: it was the output of another step."""
-        self._kept.clear()
-        self._live.reset()
-        self.overflowed = False
+    def content(self) -> bytes:
+        """All that was kept, as it came."""
+        return bytes(self._kept)
 
     def text(self) -> str:
         """All that was kept. Where it was cut, half a character at the end is left off."""

@@ -15,7 +15,7 @@ from . import _levels
 from ._inside import landlock_abi
 from ._jail import Jail
 from ._levels import Level
-from ._model import Limits, NoSandbox, Outcome, Program, SandboxError
+from ._model import Limits, NoSandbox, Outcome, SandboxError, Work
 from ._mother import Mother
 from ._orders import ENVIRONMENT, order_for, run_folder
 from ._supervise import Ending, Supervisor
@@ -32,12 +32,13 @@ _CURE = (
 )
 
 
-def find_level(names: tuple[str, ...], users: Users) -> Level:
+def find_level(names: tuple[str, ...], users: Users, *, disk_bytes: int = Limits().disk_bytes) -> Level:
     """Return the first level that holds.
 
     Args:
         names: The levels to try, in this order.
         users: Where the jails' users come from.
+        disk_bytes: How much the files of a usual run may have.
 
     Raises:
         NoSandbox: None holds. The text tells why each one failed, and the cure.
@@ -49,7 +50,7 @@ def find_level(names: tuple[str, ...], users: Users) -> Level:
             for name in names:
                 reason = _missing(name)
                 if not reason:
-                    candidate = _levels.level(name, mother, landlock_abi=landlock_abi())
+                    candidate = _levels.level(name, mother, landlock_abi=landlock_abi(), disk_bytes=disk_bytes)
                     reason = _weakness(candidate, users)
                     if not reason:
                         return candidate
@@ -140,7 +141,7 @@ def _targets(stack: ExitStack, name: str) -> dict[str, Any]:
 
 def _run(level: Level, users: Users, stdin: str) -> Ending:
     source = Path(__file__).with_name("_attacks.py").read_text(encoding="utf-8")
-    program = Program("python", source, limits=Limits(wall_s=5.0))
+    work = Work(LANGUAGES["python"], source, Limits(wall_s=5.0), stdin)
     tools = {"python3": level.walls.mother.python}
     uid = users.take()
     jail = Jail.start(level.walls, uid)
@@ -150,10 +151,8 @@ def _run(level: Level, users: Users, stdin: str) -> Ending:
         with run_folder(level, uid) as folder:
             return Supervisor(
                 jail=jail,
-                order=order_for(level, tools, LANGUAGES["python"], program, folder),
-                steps_wall_s=[program.limits.wall_s],
-                stdin=memoryview(stdin.encode()),
-                limits=program.limits,
+                order=order_for(level, tools, work, folder),
+                work=work,
                 poke=poke,
                 emit=None,
                 on_start=lambda: None,

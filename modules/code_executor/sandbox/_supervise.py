@@ -10,13 +10,14 @@ import select
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from attrs import define, field, frozen
 
+from ._builds import ARTIFACT_BYTES
 from ._jail import GONE_WITHIN_S, READY_WITHIN_S, Jail
-from ._model import JailGoneError, Limits, Outcome, SandboxError, Stream
+from ._model import Built, JailGoneError, Outcome, SandboxError, Stream, Work
 from ._output import Capture
 from ._watch import proportional_bytes, usage
 
@@ -30,6 +31,7 @@ class Ending:
     Attributes:
         outcome: None where the run was poked from outside.
         status: The wait status of the last step that ended, None where nobody could report one.
+        refused: Why there is nothing to take out of the jail, where something was to be.
     """
 
     outcome: Outcome | None
@@ -37,6 +39,23 @@ class Ending:
     stdout: Capture
     stderr: Capture
     duration_s: float
+    refused: str = ""
+
+
+def captures(work: Work) -> dict[Stream, Capture]:
+    """Room for the two outputs. What a compiler made comes over stdout."""
+    cap = work.limits.output_bytes
+    made = Capture(ARTIFACT_BYTES, is_text=False)
+    return {"stdout": made if work.is_compiling else Capture(cap), "stderr": Capture(cap)}
+
+
+def parts(built: Built | None) -> Iterator[bytes]:
+    """What was compiled before, in pieces."""
+    sent = 0
+    while built is not None and sent < built.size:
+        part = built.part(sent, 1 << 18)
+        sent += len(part)
+        yield part
 
 
 @define(eq=False)
@@ -46,25 +65,20 @@ class Supervisor:
     Attributes:
         jail: Ready, unused; it is closed at the end.
         order: The framed order.
-        steps_wall_s: Seconds by the clock that each step may take.
-        stdin: What the program may read.
-        limits: The program's limits.
+        work: What it is about.
         poke: A descriptor that becomes readable when the run must end.
-        emit: Called with each new piece of the last step's output.
-        on_start: Called once, when the last step has been started.
+        emit: Called with each new piece of the program's output.
+        on_start: Called once, when the work has been started.
     """
 
     jail: Jail
     order: bytes
-    steps_wall_s: list[float]
-    stdin: memoryview
-    limits: Limits
+    work: Work
     poke: int
     emit: Callable[[Stream, str], object] | None
     on_start: Callable[[], None]
     _stop: Outcome | None = None
     _poked: bool = False
-    _step: int = -1
     _status: int | None = None
     _started_s: float = 0.0
     _ended_s: float = 0.0
@@ -72,13 +86,15 @@ class Supervisor:
     _cpu_s: float = 0.0
     _killed: bool = False
     _failure: str = ""
+    _refused: str = ""
     _over: bool = False
+    _stdin: memoryview = memoryview(b"")
     _captures: dict[Stream, Capture] = field(init=False)
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
 
     def __attrs_post_init__(self) -> None:
-        cap = self.limits.output_bytes
-        self._captures = {"stdout": Capture(cap), "stderr": Capture(cap)}
+        self._captures = captures(self.work)
+        self._stdin = memoryview(self.work.stdin.encode("utf-8", "surrogatepass"))
 
     def run(self) -> Ending:
         """Carry the order out.
@@ -92,16 +108,18 @@ class Supervisor:
                 selector.register(self.jail.control, selectors.EVENT_READ, self._listen)
                 selector.register(self.jail.stdout, selectors.EVENT_READ, lambda: self._read("stdout"))
                 selector.register(self.jail.stderr, selectors.EVENT_READ, lambda: self._read("stderr"))
-                if self.stdin:
+                if self._stdin:
                     selector.register(self.jail.stdin, selectors.EVENT_WRITE, self._feed)
                 else:
                     self.jail.close_stdin()
                 self._deadline_s = time.monotonic() + READY_WITHIN_S
                 self.jail.send(self.order)
+                for part in parts(self.work.built):
+                    self.jail.send(part)
                 self._loop()
         finally:
             self.jail.close()
-        if self._step < 0 and not self._failure and not self._poked:
+        if not self._started_s and not self._failure and not self._poked:
             reason = "ended" if self._stop is None else f"did nothing for {READY_WITHIN_S:g} s"
             raise JailGoneError(f"The jail {reason} before the program was started. The machine may be overloaded.")
         if self._failure and not self._killed_for_a_reason:
@@ -112,11 +130,8 @@ class Supervisor:
             stdout=self._captures["stdout"],
             stderr=self._captures["stderr"],
             duration_s=max(0.0, (self._ended_s or time.monotonic()) - self._started_s) if self._started_s else 0.0,
+            refused=self._refused,
         )
-
-    @property
-    def _last_step(self) -> bool:
-        return self._step == len(self.steps_wall_s) - 1
 
     @property
     def _killed_for_a_reason(self) -> bool:
@@ -144,7 +159,7 @@ class Supervisor:
         """Kill everything, for the first reason that is found."""
         if self._killed:
             return
-        if self._status is None or not self._last_step:
+        if self._status is None:
             self._stop = why
         self._killed = True
         self._ended_s = self._ended_s or time.monotonic()
@@ -165,38 +180,29 @@ class Supervisor:
         for line in lines:
             kind, _, rest = line.partition(" ")
             if kind == "start":
-                self._step = int(rest)
                 self._started_s = time.monotonic()
-                self._deadline_s = self._started_s + self.steps_wall_s[self._step]
-                if self._last_step:
-                    self.on_start()
+                self._deadline_s = self._started_s + self.work.limits.wall_s
+                self.on_start()
             elif kind == "end":
-                self._step_ended(int(rest.split()[1]))
+                self._status = int(rest)
+                self._ended_s = time.monotonic()
+                self._deadline_s = self._ended_s + GONE_WITHIN_S
+            elif kind == "artifact":
+                size, _, reason = rest.partition(" ")
+                self._refused = reason if int(size) < 0 else ""
             elif kind == "failed":
                 self._failure = rest
 
-    def _step_ended(self, status: int) -> None:
-        self._status = status
-        self._ended_s = time.monotonic()
-        self._deadline_s = self._ended_s + GONE_WITHIN_S
-        if self._last_step or status != 0:
-            return
-        for stream in self._captures:  # all of it is in the pipes: the step's processes are gone
-            self._read(stream, to_the_end=True)
-            self._captures[stream].clear()
-        self._status, self._ended_s = None, 0.0
-        self.jail.send(b"g")
-
     def _look(self) -> None:
-        if self._step < 0 or self._killed:
+        if not self._started_s or self._killed:
             return
         seen = usage(self.jail.launcher)
         self._cpu_s = max(self._cpu_s, seen.cpu_s)
-        if seen.resident_bytes > self.limits.memory_bytes:
+        if seen.resident_bytes > self.work.limits.memory_bytes:
             exact = proportional_bytes(self.jail.launcher)
-            if exact is None or exact > self.limits.memory_bytes:
+            if exact is None or exact > self.work.limits.memory_bytes:
                 self._end(Outcome.MEMORY_LIMIT)
-        if self._last_step and seen.cpu_s > self.limits.cpu_s:
+        if seen.cpu_s > self.work.limits.cpu_s:
             self._end(Outcome.CPU_LIMIT)
 
     def _read(self, stream: Stream, *, to_the_end: bool = False) -> None:
@@ -213,7 +219,7 @@ class Supervisor:
                     self._selector.unregister(handle)
                 return
             text = capture.add(data)
-            if text and self.emit and self._last_step and not self._poked:
+            if text and self.emit and not self._poked:
                 self.emit(stream, text)
             if capture.overflowed:
                 with suppress(KeyError):
@@ -224,27 +230,23 @@ class Supervisor:
 
     def _feed(self) -> None:
         try:
-            written = os.write(self.jail.stdin, self.stdin[: select.PIPE_BUF * 16])
+            written = os.write(self.jail.stdin, self._stdin[: select.PIPE_BUF * 16])
         except BlockingIOError:
             return
         except BrokenPipeError:
-            written = len(self.stdin)
-        self.stdin = self.stdin[written:]
-        if not self.stdin:
+            written = len(self._stdin)
+        self._stdin = self._stdin[written:]
+        if not self._stdin:
             self._selector.unregister(self.jail.stdin)
             self.jail.close_stdin()
 
     def _verdict(self) -> Outcome:
-        if self._stop is Outcome.OUTPUT_LIMIT and not self._last_step:
-            return Outcome.COMPILE_ERROR
         if self._stop is not None:
             return self._stop
         if self._status is None:
             return Outcome.KILLED
-        if not self._last_step:
-            return Outcome.COMPILE_ERROR
         if not os.WIFSIGNALED(self._status):
             return Outcome.FINISHED
         number = os.WTERMSIG(self._status)
-        out_of_time = number == signal.SIGXCPU or (number == signal.SIGKILL and self._cpu_s >= self.limits.cpu_s)
+        out_of_time = number == signal.SIGXCPU or (number == signal.SIGKILL and self._cpu_s >= self.work.limits.cpu_s)
         return Outcome.CPU_LIMIT if out_of_time else Outcome.KILLED

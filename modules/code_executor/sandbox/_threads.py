@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import anyio
 import anyio.lowlevel
-from anyio import from_thread, to_thread
+from anyio import to_thread
 
-from ._base import OnOutput
-from ._model import Outcome, Result, SandboxError, Stream
+from ._model import SandboxError
 from ._supervise import Ending
 
 
@@ -48,26 +47,3 @@ async def _poke_when_cancelled(poke: int) -> None:
         await anyio.sleep_forever()
     finally:
         os.eventfd_write(poke, 1)
-
-
-def call_in_loop(on_output: OnOutput, stream: Stream, text: str) -> None:
-    """Call a listener in the event loop that the worker thread belongs to, and wait for it."""
-    from_thread.run_sync(on_output, stream, text)
-
-
-def result_of(ending: Ending, level: str) -> Result:
-    """Turn what the worker thread has seen into what the caller learns."""
-    status = ending.status
-    assert ending.outcome is not None
-    by_itself = status is not None and ending.outcome in (Outcome.FINISHED, Outcome.COMPILE_ERROR)
-    return Result(
-        outcome=ending.outcome,
-        exit_code=os.WEXITSTATUS(status) if by_itself and status is not None and os.WIFEXITED(status) else None,
-        signal=os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,
-        stdout=ending.stdout.text(),
-        stderr=ending.stderr.text(),
-        stdout_truncated=ending.stdout.overflowed,
-        stderr_truncated=ending.stderr.overflowed,
-        duration_ms=ending.duration_s * 1000,
-        level=level,
-    )

@@ -18,7 +18,6 @@ from ._inside import (
     libc,
     prctl,
     read_order,
-    take,
 )
 
 CLONE_NEWUSER = 0x10000000
@@ -149,12 +148,12 @@ def launch(control: int, spec: dict[str, Any]) -> None:
         tell("ready")
         order = read_order(control)
         if spec["kind"] == "unshare":
-            flags = MS_NOSUID | MS_NODEV | (0 if order["executable"] else MS_NOEXEC)
+            flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
             mount("tmp", "/tmp", "tmpfs", flags, f"size={order['disk_bytes']},nr_inodes=1024,mode=1777")  # noqa: S108
         drop_capabilities()
         # What is in our memory and our descriptors, the program must not reach through /proc.
         prctl(PR_SET_DUMPABLE, 0, "dumpable")
-        carry_out(order, tell, lambda: bool(take(control, 1)))
+        carry_out(order, tell, control)
         code = 0
     except BaseException as error:  # noqa: BLE001 - whatever it is must be told, and must end here
         tell(f"failed {type(error).__name__}: {error}".replace("\n", " "))

@@ -1,23 +1,23 @@
 """The embedded sandbox: jails made of what the kernel offers, without anything installed and without a service."""
 
-import functools
 import logging
+import os
 import threading
 from collections import deque
-from collections.abc import Callable
 
 import anyio
 from anyio import to_thread
 
 from . import _levels
-from ._base import OnOutput, Sandbox
+from ._base import Emit, Sandbox
+from ._builds import Builds
 from ._jail import Jail
 from ._levels import Level
-from ._model import JailGoneError, Limits, NoSandbox, Program, Result, SandboxError, Stream
+from ._model import JailGoneError, Limits, NoSandbox, SandboxError, Work
 from ._orders import order_for, run_folder
 from ._probe import find_level
 from ._supervise import Ending, Supervisor
-from ._threads import call_in_loop, result_of, run_poked
+from ._threads import run_poked
 from ._users import Users
 from .languages import LANGUAGES, Language
 
@@ -33,6 +33,9 @@ class LocalSandbox(Sandbox):
         allow_weak: Accept the levels `landlock` and `rlimits`, which do not contain a hostile program. For one's own
             machine and one's own programs only.
         spare: Jails that are kept ready, 5 to 10 MB each. A run that finds one starts as fast as a bare process.
+        usual: The limits that most runs have.
+        compiling: The limits of compilers.
+        builds: What compilers have made.
         levels: The levels to try, in this order; by default all.
     """
 
@@ -43,9 +46,13 @@ class LocalSandbox(Sandbox):
         waiting: int = 32,
         allow_weak: bool = False,
         spare: int = 2,
+        usual: Limits | None = None,
+        compiling: Limits | None = None,
+        builds: Builds | None = None,
         levels: tuple[str, ...] = (*_levels.STRONG_LEVELS, *_levels.WEAK_LEVELS),
     ) -> None:
-        super().__init__(at_once=at_once, waiting=waiting)
+        super().__init__(at_once=at_once, waiting=waiting, compiling=compiling, builds=builds)
+        self._usual = usual or Limits()
         self._levels = tuple(name for name in levels if allow_weak or name in _levels.STRONG_LEVELS)
         self._spare_max = spare
         self._level: Level | None = None
@@ -89,7 +96,7 @@ class LocalSandbox(Sandbox):
         return self.level
 
     def _find_level(self) -> Level:
-        level = find_level(self._levels, self._users)
+        level = find_level(self._levels, self._users, disk_bytes=self._usual.disk_bytes)
         self._tools = _levels.tools(level.walls.mother.python)
         if level.name in _levels.WEAK_LEVELS:
             _log.warning(
@@ -105,33 +112,38 @@ class LocalSandbox(Sandbox):
             )
         return level
 
-    async def _run(self, language: Language, program: Program, on_output: OnOutput | None) -> Result:
-        emit = functools.partial(call_in_loop, on_output) if on_output else None
+    def toolchain(self, language: Language) -> str:
+        """The files of the tools: a package that is upgraded changes them."""
+        seen: list[tuple[str, int, int]] = []
+        for tool in language.tools:
+            path = os.path.realpath(self._tools[tool])
+            state = os.stat(path)  # noqa: PTH116 - on the way of each run
+            seen.append((path, state.st_size, state.st_mtime_ns))
+        return repr(seen)
 
-        def work(poke: int) -> Ending:
+    async def carry_out(self, work: Work, emit: Emit | None) -> Ending:
+        """Do some work in a jail."""
+
+        def do(poke: int) -> Ending:
             for _ in range(self._spare_max):
                 try:
-                    return self._carry_out(language, program, emit, poke)
+                    return self._carry_out(work, emit, poke)
                 except JailGoneError:
-                    continue  # the program was not started; the next jail may be in a better state
-            return self._carry_out(language, program, emit, poke)
+                    continue  # nothing was started; the next jail may be in a better state
+            return self._carry_out(work, emit, poke)
 
-        return result_of(await run_poked(work, self._threads), self.level)
+        return await run_poked(do, self._threads)
 
-    def _carry_out(
-        self, language: Language, program: Program, emit: Callable[[Stream, str], object] | None, poke: int
-    ) -> Ending:
+    def _carry_out(self, work: Work, emit: Emit | None, poke: int) -> Ending:
         assert self._level is not None
         level = self._level
-        jail = self._take(program.limits.disk_bytes)
+        jail = self._take(work.limits.disk_bytes)
         try:
             with run_folder(level, jail.uid) as folder:
                 return Supervisor(
                     jail=jail,
-                    order=order_for(level, self._tools, language, program, folder),
-                    steps_wall_s=[*([language.compile_wall_s] if language.compile else []), program.limits.wall_s],
-                    stdin=memoryview(program.stdin.encode("utf-8", "surrogatepass")),
-                    limits=program.limits,
+                    order=order_for(level, self._tools, work, folder),
+                    work=work,
                     poke=poke,
                     emit=emit,
                     on_start=self._refill,
@@ -143,7 +155,7 @@ class LocalSandbox(Sandbox):
         """Take a jail that stands ready, or make one."""
         assert self._level is not None
         level = self._level
-        if level.name == "bubblewrap" and disk_bytes != Limits().disk_bytes:  # bubblewrap fixes the size beforehand
+        if level.name == "bubblewrap" and disk_bytes != self._usual.disk_bytes:  # bubblewrap fixes the size beforehand
             abi = 1 if level.landlock else 0
             level = _levels.level(level.name, level.walls.mother, landlock_abi=abi, disk_bytes=disk_bytes)
             return self._start(level)

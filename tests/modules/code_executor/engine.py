@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from modules.code_executor.sandbox._engine import connect
+from modules.code_executor.sandbox import _engine
 from modules.code_executor.sandbox._model import NoSandbox
 
 from .image import cache_folder, image_tar
@@ -30,10 +30,17 @@ class Engine:
     Attributes:
         api: A low-level client.
         image: The image's name.
+        process: The engine itself, where it is ours.
     """
 
     api: Any
     image: str
+    process: subprocess.Popen[bytes] | None
+
+    @property
+    def socket(self) -> str:
+        """Where it listens."""
+        return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def open_engine() -> Iterator[Engine]:
             repository, tag = image.split(":")
             api.timeout = 100
             api.import_image(str(tar), repository=repository, tag=tag)
-        yield Engine(api, image)
+        yield Engine(api, image, process)
     finally:
         if api is not None:
             api.close()
@@ -67,7 +74,7 @@ def open_engine() -> Iterator[Engine]:
 
 def _client() -> Any:
     try:
-        return connect()
+        return _engine.Engine.connect().slow
     except NoSandbox:
         return None
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import anyio
 
 from modules.code_executor.sandbox import NoSandbox, Outcome, Program, Result, Sandbox, SandboxBusy
-from modules.code_executor.sandbox._base import OnOutput
+from modules.code_executor.sandbox._base import Emit, OnOutput
+from modules.code_executor.sandbox._model import Work
+from modules.code_executor.sandbox._supervise import Ending
 from modules.code_executor.sandbox.languages import Language
 from modules.code_executor.service import ExecutorSettings
 
@@ -55,7 +57,10 @@ class FakeSandbox(Sandbox):
                 on_output("stdout", piece)
         return Result(Outcome.FINISHED, 0, None, program.source, program.stdin, False, False, 1.5, self.level)
 
-    async def _run(self, language: Language, program: Program, on_output: OnOutput | None) -> Result:
+    def toolchain(self, language: Language) -> str:
+        raise NotImplementedError
+
+    async def carry_out(self, work: Work, emit: Emit | None) -> Ending:
         raise NotImplementedError
 
     async def _close(self) -> None:

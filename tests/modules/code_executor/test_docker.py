@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modules.code_executor.sandbox import NoSandbox, Outcome, Program, Sandbox, choose
-from modules.code_executor.sandbox._engine import DEADLINE_LABEL, LABEL, PLACE_LABEL
+from modules.code_executor.sandbox._leases import DEADLINE_LABEL, LABEL, PLACE_LABEL
 from modules.code_executor.sandbox._reports import Reports
 from modules.code_executor.sandbox.docker import DockerSandbox
 
