@@ -266,7 +266,7 @@ class Gateway:
                 # A mounted application and /metrics have credentials of their own, and a probe has none.
                 if exchange.credentials is not None and app is self.routes and path not in OWN_CREDENTIALS:
                     problem = await self._authenticate(exchange, scope)
-                if problem is None and (rule.rates or self.protection.counts_clients) and path not in PROBES:
+                if problem is None and rule.rates and path not in PROBES:
                     problem = await self.protection.count_client(exchange, rule)
                 exchange.is_refused = problem is not None
                 if problem is None:
