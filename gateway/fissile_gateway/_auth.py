@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from fissile import Bus, CallRefused, Contract, Fault, Identity, StartupFailed
 from fissile._api_keys import PREFIX
@@ -39,17 +39,19 @@ class KeysUnavailable(Exception):
     """Raised when nothing can be said of a credential, because the keys to check it with are not to be had."""
 
 
-@frozen
+@define(eq=False)
 class Proof:
     """What a credential has proved.
 
     Attributes:
         identity: Who asks.
         expires: Until when, in seconds since 1970.
+        bus: Calls modules for who asks; made for the first request, since a proof is remembered.
     """
 
     identity: Identity
     expires: float = inf
+    bus: Bus | None = field(default=None, init=False)
 
 
 @define(eq=False)
@@ -96,7 +98,9 @@ class Authenticator:
         if proof is None:
             return _TWO_WAYS
         exchange.identity, exchange.expires = proof.identity, proof.expires
-        exchange.bus = self.bus.acting_as(proof.identity)
+        if proof.bus is None:
+            proof.bus = self.bus.acting_as(proof.identity)
+        exchange.bus = proof.bus
         return None
 
     async def _prove(self, credentials: tuple[tuple[bytes, bytes], ...]) -> Proof | None:
@@ -189,6 +193,9 @@ OnFailedAuthentication = Callable[[Any], Problem | None]
 
 def made_private(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the fields of an answer to somebody, such that only their own cache may keep it."""
+    headers = [*headers]
+    if (b"cache-control", b"no-store") in headers:
+        return headers
     made: list[tuple[bytes, bytes]] = []
     rules: list[bytes] = []
     for name, value in headers:

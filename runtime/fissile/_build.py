@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from fissile._bounds import Gate, Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Route, Routes
-from fissile._cancellation import cancellation_test
+from fissile._cancellation import cancellation_test, deadline_test
 from fissile._check import Catalog, ModulePlan
 from fissile._check.contracts import order_key
 from fissile._check.identities import requiring
@@ -34,7 +34,7 @@ from fissile._handler import Handler, Kind, bind, with_middleware
 from fissile._identity import guarded
 from fissile._identity_key import key_beside
 from fissile._isolation import run_isolated
-from fissile._local import local_route
+from fissile._local import chain_beginning, local_route
 from fissile._messages import DeclaredError
 from fissile._module import Middleware
 from fissile._opening import Opened, close_in
@@ -207,6 +207,7 @@ class Builder:
         self.is_loopback = is_loopback
         self.repeats = repeats
         self.is_cancelled = cancellation_test()
+        self.begin = chain_beginning(self.settings.call_timeout_s, deadline_test())
         self.remote: Remote | None = None
         if transport.shared or is_loopback:
             partition = SystemRandom().randrange(settings.reply_partitions)
@@ -366,7 +367,7 @@ class Builder:
             return local_route(
                 handler,
                 gate,
-                default_timeout_s=timeout_s,
+                begin=self.begin,
                 depth_limit=depth_limit,
                 is_cancelled=self.is_cancelled,
             )

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -57,22 +55,6 @@ async def legacy(scope, receive, send):
 
 mounts = {"/legacy": legacy}
 """
-
-
-@pytest.fixture
-def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Write a package of routes and return its name."""
-
-    def write(**files: str) -> str:
-        name = f"pages_{uuid4().hex}"
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").touch()
-        for file, text in files.items():
-            (tmp_path / name / f"{file}.py").write_text(text)
-        monkeypatch.syspath_prepend(tmp_path)
-        return name
-
-    return write
 
 
 async def test_the_front_page_names_the_routes_of_the_application() -> None:
