@@ -294,7 +294,7 @@ def _name_of(caller: Caller) -> str:
 
 
 @module.query(GetAccount)
-async def get_account(_: GetAccount, database: Database, caller: Caller) -> Account:
+async def get_account(_query: GetAccount, database: Database, caller: Caller) -> Account:
     """Show the caller's account."""
     return await database.run(lambda connection: store.account(connection, _name_of(caller)))
 
@@ -336,7 +336,7 @@ async def create_token(
 
 
 @module.query(ListTokens)
-async def list_tokens(_: ListTokens, database: Database, caller: Caller) -> tuple[ApiToken, ...]:
+async def list_tokens(_query: ListTokens, database: Database, caller: Caller) -> tuple[ApiToken, ...]:
     """List the caller's API tokens."""
     return await database.run(lambda connection: store.tokens(connection, _name_of(caller)))
 
@@ -352,7 +352,7 @@ async def revoke_token(command: RevokeToken, database: Database, caller: Caller)
 
 
 @module.query(GetSigningKeys)
-async def get_signing_keys(_: GetSigningKeys, database: Database) -> str:
+async def get_signing_keys(_query: GetSigningKeys, database: Database) -> str:
     """Show the keys that access tokens are signed with."""
     return await database.run(keys.published)
 
