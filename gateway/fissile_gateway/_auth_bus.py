@@ -138,4 +138,3 @@ def _is_holder(cls: Any) -> bool:  # Any: whatever a contract names
         str,
         str | None,
     )
-

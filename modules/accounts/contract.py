@@ -12,7 +12,7 @@ contract = Contract("accounts")
 Name = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?(?!\n)$",  # $ alone matches before a last line break, too
         max_length=30,
         description="The name of an account: small letters, digits and hyphens. Everybody sees it.",
         examples=["ada"],
@@ -273,4 +273,4 @@ class FindApiToken(Query[ApiTokenHolder | None], public=False):
         sha256: The SHA-256 of the token, in hexadecimal digits: the token itself goes nowhere.
     """
 
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
