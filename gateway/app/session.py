@@ -1,7 +1,8 @@
 """Sessions for browsers: what goes on with a session is in a cookie that no script can read, what requests are made with in the answer.
 
 The cookie is sent to these routes only, and by pages of this origin only (`SameSite=Strict`). That alone would do against forged requests;
-beside it the body has to be JSON, which a form of another page cannot send, and what a browser says of where a request comes from has to be right.
+beside it the body has to be JSON, which a form of another page cannot send, and what a browser says of where a request comes from has to be
+right.
 """
 
 from __future__ import annotations
