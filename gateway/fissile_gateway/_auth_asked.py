@@ -93,10 +93,17 @@ class AskedKeys:
         finally:
             del self._asking[digest]
             asking.done.set()
+        self.remember(digest, proof)
+
+    def remember(self, digest: str, proof: Proof | None) -> None:
+        """Remember what a key proves for a moment; None if it proves nothing."""
         self._answers.pop(digest, None)
         if len(self._answers) >= REMEMBERED:
             self._answers.popitem(last=False)
         self._answers[digest] = _Answer(proof, self.clock.monotonic() + (BAD_S if proof is None else GOOD_S))
+
+    def __len__(self) -> int:
+        return len(self._answers)
 
 
 def _proof(holder: Any) -> Proof | None:  # Any: the reply, whose fields were checked at start
