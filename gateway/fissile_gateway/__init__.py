@@ -3,6 +3,7 @@
 Importing it is light: Quart and Hypercorn are imported when the gateway starts.
 """
 
+from fissile_gateway._body import read_body as read_body
 from fissile_gateway._composition import missing_notes as missing_notes
 from fissile_gateway._context import current_bus as current_bus
 from fissile_gateway._context import current_identity as current_identity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from http import HTTPStatus
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import sniffio
 from quart import Quart, Response, request
@@ -20,6 +20,7 @@ from fissile_gateway._context import EXTENSION, Context
 from fissile_gateway._deprecation import deprecations
 from fissile_gateway._derived import Derived
 from fissile_gateway._documents.routes import documents
+from fissile_gateway._exchange import Scope
 from fissile_gateway._gateway import Gateway
 from fissile_gateway._health import health
 from fissile_gateway._metrics_page import metrics_page
@@ -77,8 +78,8 @@ def build(
     quart.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     quart.config["BODY_TIMEOUT"] = None  # the time of the whole request is bounded
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
-    quart.extensions[EXTENSION] = Context(bus, process, routes)
     twins = Twins(protection_settings.max_json_depth)
+    quart.extensions[EXTENSION] = Context(bus, process, routes, twins)
     streams = Streams(bus, settings)
     operations = Operations(settings, clock.monotonic)
     commands = Commands(None if authenticator else bus, Repeats(settings, clock.monotonic), operations, twins)
@@ -93,8 +94,14 @@ def build(
         derived.add(route, view, endpoint)
     add_other_routes(quart, process, settings, pages, operations, protection.breakers.values())
 
+    protection.check_paths({rule.rule for rule in quart.url_map.iter_rules()})
+
     async def on_error(error: Exception) -> Response:
-        exchange().failure = error
+        this = exchange()
+        this.failure = error
+        other = this.gateway.on_failure(cast("Scope", request.scope), error)
+        if other is not None:
+            return _answer(other)
         if isinstance(error, HTTPException):
             if isinstance(error.response, Response):
                 return error.response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from attrs import evolve
@@ -14,7 +14,7 @@ from fissile import Bus, Command
 from fissile._messages import reply_type
 from fissile_gateway._answers import JSON, Answer, View, check_media_type
 from fissile_gateway._documents.operation_routes import CANCEL, SHOW
-from fissile_gateway._exchange import Exchange
+from fissile_gateway._exchange import Exchange, Scope
 from fissile_gateway._operation import operation
 from fissile_gateway._operations import PATH, Operation, Operations, headers_of
 from fissile_gateway._preferences import Preferences, key_missing, parse_key, parse_prefer
@@ -60,12 +60,15 @@ class Commands:
         present = presenter(reply_type(command))
         needs_key = command.needs_idempotency_key
 
-        async def act(caller: Bus, message: Command[Any], command_id: str | None, request_id: str) -> Answer:
+        async def act(
+            caller: Bus, message: Command[Any], command_id: str | None, this: Exchange, scope: Scope
+        ) -> Answer:
             try:
                 reply = await caller.execute(message, id=command_id)
                 return Answer(200, present(reply), JSON) if answers else Answer(204)
             except Exception as error:  # noqa: BLE001 -- every error has an answer
-                return answer_of(error, command_id, request_id)
+                other = this.gateway.on_failure(scope, error)
+                return answer_of(error if other is None else ProblemError(other), command_id, this.request_id)
 
         async def view(this: Exchange) -> Answer:
             if this.media_type != _JSON or this.encoding is not None:
@@ -80,7 +83,8 @@ class Commands:
                 return Answer(200, present(reply), JSON) if answers else Answer(204)
             principal = principal_of(this)
             known = None if key is None else repeatable(principal, name, parse_key(key), message)
-            do = partial(act, bus or this.bus, message, None if known is None else known.id, this.request_id)
+            command_id = None if known is None else known.id
+            do = partial(act, bus or this.bus, message, command_id, this, cast("Scope", request.scope))
             return await self._answer(this, name, principal, known, do)
 
         return view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from fissile import Bus, Identity, Process
 from fissile._identity import ANONYMOUS, require
@@ -13,8 +13,11 @@ from fissile_gateway._routes import Route
 
 if TYPE_CHECKING:
     from fissile_gateway._exchange import Exchange
+    from fissile_gateway._strict import StrictDecoder
+    from fissile_gateway._twin import Twins
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 EXTENSION = "fissile"
 """Where the Quart application has its `Context`."""
@@ -27,12 +30,16 @@ class Context:
         bus: The bus of the gateway.
         process: The process it runs in.
         routes: The routes derived from contracts.
+        twins: Make decoders strict.
+        decoders: Those of the bodies of hand-written routes, by their classes.
     """
 
-    def __init__(self, bus: Bus, process: Process, routes: tuple[Route, ...]) -> None:
+    def __init__(self, bus: Bus, process: Process, routes: tuple[Route, ...], twins: Twins) -> None:
         self.bus = bus
         self.process = process
         self.routes = routes
+        self.twins = twins
+        self.decoders: dict[type[Any], StrictDecoder[Any]] = {}
 
 
 def current_bus() -> Bus:
@@ -80,6 +87,16 @@ def current_process() -> Process:
 def current_routes() -> tuple[Route, ...]:
     """Return the routes that were derived from contracts."""
     return _context().routes
+
+
+def decoder_of(kind: type[T]) -> StrictDecoder[T]:
+    """Return what decodes the body of a hand-written route; made once."""
+    context = _context()
+    if kind not in context.decoders:
+        from fissile_gateway._strict import StrictDecoder
+
+        context.decoders[kind] = StrictDecoder[T](kind, context.twins)
+    return context.decoders[kind]
 
 
 def _exchange() -> Exchange | None:

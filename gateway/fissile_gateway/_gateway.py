@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from fissile import Bus, Identity
+from fissile import Bus, DeclaredError, Identity
 from fissile._trace import ambient, begin_trace
 from fissile_gateway._access_log import AccessLog, status_of
 from fissile_gateway._auth import Authenticator, OnFailedAuthentication, made_private
@@ -58,8 +58,9 @@ class Gateway:
         bus: Calls modules for who does not say who they are.
         anonymous: Who that is; None where nobody looks at who asks.
         authenticator: Tells who asks; None likewise.
-        on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, and may return another answer; unless
-            told, it counts them, and locks addresses out that guess.
+        on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, or that a module answered with a declared
+            error of status 401, such as a wrong password; it may return another answer. Unless told, it counts them, and locks addresses
+            out that guess.
 
     Args:
         routes: The gateway's own routes.
@@ -248,6 +249,11 @@ class Gateway:
         if exchange.is_gone or exchange.is_refused or not exchange.is_done:
             return None
         return self.protection.failed(exchange.failure)
+
+    def on_failure(self, scope: Scope, error: Exception) -> Problem | None:
+        """Note that a module has refused what somebody proves who they are with, such as a password; return another answer, if there is one."""
+        refused = isinstance(error, DeclaredError) and error.status == CREDENTIAL_REFUSED
+        return self.on_failed_authentication(scope) if refused and self.on_failed_authentication is not None else None
 
     def _slow_down(self, scope: Scope) -> Problem | None:
         exchange: Exchange = scope[EXCHANGE]

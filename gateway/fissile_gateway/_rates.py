@@ -99,14 +99,17 @@ class Rate:
 
     Attributes:
         name: What it is called in `RateLimit-Policy`.
+        is_of_address: Whether an address has it, whoever asks from there.
 
     Args:
         name: The same.
         text: The limit, as `limits` reads it.
+        is_of_address: The same.
     """
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, *, is_of_address: bool = False) -> None:
         self.name = name
+        self.is_of_address = is_of_address
         self.item: RateLimitItem = parse(text)
         self.amount = self.item.amount
         self.window_s = self.item.get_expiry()
@@ -192,6 +195,11 @@ class Rates:
         return verdict
 
 
+def address_key(exchange: Exchange) -> str:
+    """Return what stands for the address of a request, whoever it is from."""
+    return f"address:{exchange.network}"
+
+
 def client_key(exchange: Exchange) -> str:
     """Return whom a request is counted for: the identity where there is one, else the address.
 
@@ -199,7 +207,7 @@ def client_key(exchange: Exchange) -> str:
     """
     identity = exchange.identity
     if identity is None or not identity.is_authenticated:
-        return f"address:{exchange.network}"
+        return address_key(exchange)
     return "\0".join(("id", identity.kind, identity.tenant or "", identity.subject))
 
 

@@ -180,6 +180,7 @@ def test_the_public_surface_is_what_it_says() -> None:
         "current_identity",
         "current_process",
         "current_routes",
+        "read_body",
         "missing_notes",
         "module",
         "requires",
