@@ -19,10 +19,10 @@ async def read_body(kind: type[T]) -> T:
         ProblemError: It is not plain JSON by its `Content-Type`: 415.
         InvalidInput: It does not fit: 400, with every place and what is wrong there.
     """
-    from quart import request
-
-    from fissile_gateway._responses import check_media_type, exchange
+    from fissile_gateway._answers import check_media_type
+    from fissile_gateway._responses import exchange
 
     this = exchange()
     check_media_type(this.media_type or b"", this.encoding or b"")
-    return decoder_of(kind).decode(await request.body if this.body is None else this.body)
+    body = this.body
+    return decoder_of(kind).decode(body if isinstance(body, bytes) else await body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from attrs import evolve
@@ -84,7 +84,7 @@ class Commands:
             principal = principal_of(this)
             known = None if key is None else repeatable(principal, name, parse_key(key), message)
             command_id = None if known is None else known.id
-            do = partial(act, bus or this.bus, message, command_id, this, cast("Scope", request.scope))
+            do = partial(act, bus or this.bus, message, command_id, this, this.asgi)
             return await self._answer(this, name, principal, known, do)
 
         return view

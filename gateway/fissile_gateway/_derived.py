@@ -115,7 +115,7 @@ async def _respond(view: View, exchange: Exchange, send: Send, *, no_store: bool
         answer = await view(exchange)
     except Exception as error:  # noqa: BLE001 -- every error has an answer
         exchange.failure = error
-        problem = problem_of(error)
+        problem = exchange.gateway.on_failure(exchange.asgi, error) or problem_of(error)
         headers = dict(problem.headers)
         if no_store:  # the gateway says so of all answers to commands
             headers["cache-control"] = "no-store"

@@ -33,6 +33,7 @@ Fields = tuple[tuple[bytes, bytes], ...]
 EXCHANGE = "fissile.exchange"
 """Where a scope has its `Exchange`."""
 
+_NO_SCOPE: Scope = {}
 _CREDENTIALS = frozenset({AUTHORIZATION, API_KEY})
 _FIELDS = _CREDENTIALS | {
     b"content-type",
@@ -62,6 +63,7 @@ class Exchange:
         path: Its path, below the point where the gateway is mounted.
         query: Its query string.
         request_id: Its id, which the client may have chosen.
+        asgi: Its ASGI scope, until it is answered.
         credentials: The fields that say who asks; None where there are none.
         identity: Who asks; None where nobody looks at that.
         expires: Until when that is so, in seconds since 1970.
@@ -102,6 +104,7 @@ class Exchange:
         "_listening",
         "_network",
         "address",
+        "asgi",
         "body",
         "breaker",
         "bus",
@@ -146,6 +149,7 @@ class Exchange:
         self.path = path
         self.query: bytes = scope["query_string"]
         self.request_id = ""
+        self.asgi: Scope = _NO_SCOPE
         self.credentials: tuple[tuple[bytes, bytes], ...] | None = None
         self.identity = gateway.anonymous
         self.expires = math.inf
@@ -273,5 +277,6 @@ class Exchange:
     def done(self) -> None:
         """Note that the application has returned, and stop listening."""
         self.is_done = True
+        self.asgi = _NO_SCOPE  # which holds the exchange: a ring that nobody would have to take apart is gone sooner
         if self._listening is not None:
             self._listening.cancel()

@@ -265,6 +265,7 @@ class Gateway:
         if self._mounts:
             app, scope, exchange.route = self._mounts.choose(path, scope)
         scope[EXCHANGE] = exchange
+        exchange.asgi = scope
         problem: Problem | None = None
         try:
             exchange.scope.deadline = anyio.current_time() + rule.timeout_s

@@ -6,6 +6,7 @@ import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 
 class Gate:
@@ -47,7 +48,7 @@ class Gate:
         while self._connections:
             self._connections.pop().close()
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Self:
         self.open()
         return self
 

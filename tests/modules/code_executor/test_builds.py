@@ -15,7 +15,7 @@ from modules.code_executor.sandbox._builds import ARTIFACT_BYTES, Artifact, Refu
 from modules.code_executor.sandbox._model import Work
 from modules.code_executor.sandbox._supervise import Ending
 from modules.code_executor.sandbox.docker import DockerSandbox
-from modules.code_executor.sandbox.languages import LANGUAGES, PROGRAM, Language
+from modules.code_executor.sandbox.languages import PROGRAM, Language
 from modules.code_executor.sandbox.local import LocalSandbox
 
 from .conftest import KINDS, MIB, Host, missing, skip
