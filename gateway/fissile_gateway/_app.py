@@ -76,9 +76,9 @@ def build(
     quart.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     quart.config["BODY_TIMEOUT"] = None  # the time of the whole request is bounded
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
-    quart.extensions[EXTENSION] = Context(bus, process, routes)
-    twins = Twins(protection_settings.max_json_depth)
     streams = Streams(bus, settings)
+    quart.extensions[EXTENSION] = Context(bus, process, routes, streams)
+    twins = Twins(protection_settings.max_json_depth)
     operations = Operations(settings, clock.monotonic)
     commands = Commands(None if authenticator else bus, Repeats(settings, clock.monotonic), operations, twins)
     for route in routes:

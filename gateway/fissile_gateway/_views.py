@@ -14,17 +14,15 @@ from fissile_gateway._caching import cache_control, entity_tag, is_none_match
 from fissile_gateway._commands import Commands
 from fissile_gateway._event_ids import is_event_id
 from fissile_gateway._present import presenter
-from fissile_gateway._problems import ProblemError, invalid_input, overloaded
+from fissile_gateway._problems import ProblemError, invalid_input
 from fissile_gateway._query import QueryDecoder, parse_pairs
 from fissile_gateway._responses import JSON, exchange, nothing
 from fissile_gateway._routes import Route
-from fissile_gateway._stream import EventStream, Streams
+from fissile_gateway._stream import Streams, Wish, open_stream
 from fissile_gateway._strict import InputError
 from fissile_gateway._twin import Twins
 
 View = Callable[[], Awaitable[Response]]
-
-_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 def make_view(route: Route, bus: Bus | None, commands: Commands, streams: Streams, twins: Twins) -> View:
@@ -85,19 +83,11 @@ def _with(response: Response, fields: dict[str, str]) -> Response:
 
 
 def _topic_view(topic: Topic[Any], streams: Streams) -> View:
-    limit = streams.settings.streams_at_once
-
     async def view() -> Response:
         given = _stream_parameters(request.query_string)
-        this = exchange()
-        if this.gateway.streams >= limit:
-            raise ProblemError(overloaded(f"{this.gateway.streams} event streams are open."))
-        if request.method == "HEAD":
-            return Response(b"", 200, _STREAM)
-        stream = EventStream(streams, topic, given.get("key"))
         # A browser that connects again sends the field, beside the parameter that its page once gave.
-        await stream.open(this, request.headers.get("Last-Event-ID") or given.get("after"))
-        return Response(stream, 200, _STREAM)
+        after = request.headers.get("Last-Event-ID") or given.get("after")
+        return await open_stream(streams, exchange(), topic, Wish(given.get("key")), request.method, after)
 
     return view
 

@@ -44,6 +44,7 @@ class Replay(Tap[E_co]):
     ) -> None:
         super().__init__(topic, reader, codecs, offsets, key, log)
         self._reopen = reopen
+        self._has_lost = False
         self._ends = {number: max(reader.ends[topic.name, number], offset) for number, offset in offsets.items()}
 
     async def __anext__(self) -> Tapped[E_co]:
@@ -68,12 +69,14 @@ class Replay(Tap[E_co]):
                 await checkpoint()
                 raise StopAsyncIteration
             try:
+                if self._has_lost and self._reopen is not None:
+                    await self._pass_over_what_has_expired(self._reopen)
                 with anyio.move_on_after(_LOOK_S):
                     self._ahead.extend(await self._reader.receive())
             except PositionLost:
                 if self._reopen is None:
                     raise
-                await self._pass_over_what_has_expired(self._reopen)
+                self._has_lost = True  # whoever is cancelled while another reader is opened may come back
 
     def _is_over(self) -> bool:
         name, positions = self.topic.name, self._reader.positions()
@@ -89,3 +92,4 @@ class Replay(Tap[E_co]):
         self._reader = await reopen(self._offsets)
         for (_, number), begin in self._reader.begins.items():
             self._offsets[number] = max(self._offsets[number], min(begin, self._ends[number]))
+        self._has_lost = False
