@@ -79,8 +79,8 @@ def build(
     quart.config["BODY_TIMEOUT"] = None  # the time of the whole request is bounded
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
     twins = Twins(protection_settings.max_json_depth)
-    quart.extensions[EXTENSION] = Context(bus, process, routes, twins)
     streams = Streams(bus, settings)
+    quart.extensions[EXTENSION] = Context(bus, process, routes, twins, streams)
     operations = Operations(settings, clock.monotonic)
     commands = Commands(None if authenticator else bus, Repeats(settings, clock.monotonic), operations, twins)
     derived = Derived(quart)

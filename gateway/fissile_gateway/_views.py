@@ -16,15 +16,13 @@ from fissile_gateway._commands import Commands
 from fissile_gateway._event_ids import is_event_id
 from fissile_gateway._exchange import Exchange
 from fissile_gateway._present import presenter
-from fissile_gateway._problems import ProblemError, invalid_input, overloaded
+from fissile_gateway._problems import ProblemError, invalid_input
 from fissile_gateway._query import QueryDecoder, parse_pairs
 from fissile_gateway._responses import exchange
 from fissile_gateway._routes import Route
-from fissile_gateway._stream import EventStream, Streams
+from fissile_gateway._stream import Streams, Wish, open_stream
 from fissile_gateway._strict import InputError
 from fissile_gateway._twin import Twins
-
-_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 def message_view(route: Route, bus: Bus | None, commands: Commands, twins: Twins) -> View:
@@ -77,7 +75,6 @@ def topic_view(topic: Topic[Any], streams: Streams) -> Callable[[], Awaitable[Re
         topic: The topic.
         streams: What event streams share.
     """
-    limit = streams.settings.streams_at_once
     required = topic.required_scopes
     what = f"{topic.name} was not read"
 
@@ -85,15 +82,9 @@ def topic_view(topic: Topic[Any], streams: Streams) -> Callable[[], Awaitable[Re
         if required:
             require(exchange().identity or ANONYMOUS, required, what)
         given = _stream_parameters(request.query_string)
-        this = exchange()
-        if this.gateway.streams >= limit:
-            raise ProblemError(overloaded(f"{this.gateway.streams} event streams are open."))
-        if request.method == "HEAD":
-            return Response(b"", 200, _STREAM)
-        stream = EventStream(streams, topic, given.get("key"))
         # A browser that connects again sends the field, beside the parameter that its page once gave.
-        await stream.open(this, request.headers.get("Last-Event-ID") or given.get("after"))
-        return Response(stream, 200, _STREAM)
+        after = request.headers.get("Last-Event-ID") or given.get("after")
+        return await open_stream(streams, exchange(), topic, Wish(given.get("key")), request.method, after)
 
     return view
 

@@ -185,4 +185,5 @@ def test_the_public_surface_is_what_it_says() -> None:
         "module",
         "requires",
         "operation",
+        "stream",
     }
