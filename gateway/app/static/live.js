@@ -14,7 +14,7 @@ export function followLeaderboard(signal, onChange, onState = () => {}) {
     ending = new AbortController();
     const own = ending.signal;
     try {
-      for await (const { event, data } of events("/api/leaderboard/topics/changes", { signal: AbortSignal.any([signal, own]), onState })) {
+      for await (const { event, data } of events("/api/leaderboard/topics/changes", { signal: AbortSignal.any([signal, own]), anonymous: true, onState })) {
         clearTimeout(timer);
         timer = setTimeout(() => onChange(event === "leaderboard-changed" ? data : null), TOGETHER_MS);
       }

@@ -29,7 +29,7 @@ export async function run({ language, source, stdin, terminal, signal, onState }
   onState("It waits for its turn …");
   const written = { stdout: 0, stderr: 0 };
   let isWhole = true;
-  for await (const event of events(`${RUNS}?key=${encodeURIComponent(id)}`, { signal, after })) {
+  for await (const event of events(`${RUNS}?key=${encodeURIComponent(id)}`, { signal, after, anonymous: true })) {
     if (event.id) mark = { id: event.id, at: Date.now() };
     if (event.event === "run-started") {
       onState("It runs …");

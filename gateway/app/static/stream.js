@@ -45,9 +45,10 @@ export class EventParser {
 /**
  * Give the events of a stream until the signal ends it.
  *
- * Raises a Problem where it makes no sense to try again: the stream does not exist, or is not for who asks.
+ * Raises a Problem where it makes no sense to try again: the stream does not exist, or is not for who asks. What everybody may read is asked for
+ * anonymously, since a stream ends with the token that it was opened with.
  */
-export async function* events(path, { signal, after = null, onState = () => {} }) {
+export async function* events(path, { signal, after = null, anonymous = false, onState = () => {} }) {
   let id = after;
   let pauseMs = FIRST_PAUSE_MS;
   while (!signal.aborted) {
@@ -63,7 +64,7 @@ export async function* events(path, { signal, after = null, onState = () => {} }
     try {
       heard();
       const headers = { accept: "text/event-stream", ...(id === null ? {} : { "last-event-id": id }) };
-      const answer = await request(path, { headers, signal: either });
+      const answer = await request(path, { headers, signal: either, anonymous });
       if (answer.status === 204) return;
       onState("live");
       const decoder = new TextDecoder();
@@ -96,7 +97,7 @@ export async function* events(path, { signal, after = null, onState = () => {} }
 /** Ask where a topic stands now: an id that a stream can go on after, with any key. */
 export async function position(path, signal) {
   const ending = new AbortController();
-  const answer = await request(path, { headers: { accept: "text/event-stream" }, signal: AbortSignal.any([signal, ending.signal]) });
+  const answer = await request(path, { headers: { accept: "text/event-stream" }, signal: AbortSignal.any([signal, ending.signal]), anonymous: true });
   const parser = new EventParser();
   const decoder = new TextDecoder();
   const reader = answer.body.getReader();

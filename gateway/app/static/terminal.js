@@ -33,7 +33,7 @@ class Style {
       } else if (code === 38 || code === 48) {
         const one = codes[index + 1] === 5;
         // Of 256 colours the first sixteen are those of the page; others might not be readable on it.
-        if (code === 38 && one) this.colour = codes[index + 2] < 16 ? codes[index + 2] : null;
+        if (code === 38) this.colour = one && codes[index + 2] < 16 ? codes[index + 2] : null;
         index += one ? 2 : 4;
       } else if (code >= 30 && code <= 37) this.colour = code - 30;
       else if (code >= 90 && code <= 97) this.colour = code - 82;

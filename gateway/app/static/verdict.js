@@ -64,7 +64,7 @@ export function makeVerdict() {
       details.append(
         h("section", { class: "case-detail" },
           h("h3", {}, words),
-          result.detail ? h("pre", { tabindex: "0", "aria-label": "Details" }, result.detail) : h("p", {}, result.is_hidden ? "What the case has is hidden." : "There is nothing more to tell."),
+          result.detail ? h("pre", { tabindex: "0", "aria-label": "Details" }, result.detail) : h("p", {}, result.is_hidden ? "Its input and output are hidden." : "There is nothing more to tell."),
         ),
       );
     }

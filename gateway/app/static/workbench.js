@@ -10,6 +10,8 @@ import { load, programKey, save } from "./storage.js";
 import { makeTabs } from "./tabs.js";
 import { Terminal } from "./terminal.js";
 
+const NARROW = "(max-width: 720px)"; // as in views.css
+
 let known = null;
 
 /** The ids of the languages that can be run; asked for once. */
@@ -52,7 +54,7 @@ export function makeWorkbench({ place, offered, begin, signal, submit = null, ve
 
   const input = h("textarea", { id: "stdin", rows: "3", spellcheck: "false", autocapitalize: "off", placeholder: "What the program reads", oninput: () => save(`input/${place}`, input.value || null) });
   input.value = load(`input/${place}`) ?? "";
-  const output = h("pre", { class: "output", id: "output", role: "log", tabindex: "0", "aria-label": "Output" });
+  const output = h("pre", { class: "output is-fresh", id: "output", role: "log", tabindex: "0", "aria-label": "Output" });
   const note = h("p", { class: "cut-note" });
   const status = h("p", { class: "run-status", id: "run-status", role: "status" });
   const outputPane = h("div", { class: "output-pane" }, output, note);
@@ -114,9 +116,10 @@ export function makeWorkbench({ place, offered, begin, signal, submit = null, ve
     busy(runButton, true);
     tabs?.select(0);
     terminal.clear();
-    output.classList.remove("is-empty");
+    output.classList.remove("is-empty", "is-fresh");
     note.textContent = "";
     say("It starts …");
+    reveal();
     try {
       const ended = await run({ language, source: editor.text, stdin: input.value, terminal, signal, onState: say });
       if (ended) {
@@ -137,11 +140,18 @@ export function makeWorkbench({ place, offered, begin, signal, submit = null, ve
     busy(submitButton, true);
     tabs.select(1);
     say("");
+    reveal();
     try {
       await submit(language, editor.text);
     } finally {
       busy(submitButton, false);
     }
+  }
+
+  // On a phone the result is below the editor.
+  function reveal() {
+    const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+    if (matchMedia(NARROW).matches) result.scrollIntoView({ block: "end", behavior });
   }
 
   function say(words, kind = "") {

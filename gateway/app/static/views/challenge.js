@@ -48,9 +48,9 @@ export async function view({ parameter: slug, signal }) {
     h("p", { class: "meta" }, difficulty(challenge.difficulty), challenge.tags.map((tag) => h("span", { class: "tag" }, tag)),
       h("span", {}, `${challenge.time_s} s, ${challenge.memory_mib} MiB for each of ${challenge.examples.length + challenge.cases} cases`)),
     h("div", { class: "prose" }, formatted(challenge.statement)),
-    challenge.examples.map((example, index) => exampleOf(example, index, challenge.examples.length, workbench)),
-    mine.node, solvers.node);
-  return { title: challenge.title, kind: "full split", node: [statement, workbench.node] };
+    challenge.examples.map((example, index) => exampleOf(example, index, challenge.examples.length, workbench)));
+  const task = h("div", { class: "task" }, statement, h("div", { class: "others" }, mine.node, solvers.node));
+  return { title: challenge.title, kind: "full split", node: [task, workbench.node] };
 }
 
 function exampleOf(example, index, count, workbench) {

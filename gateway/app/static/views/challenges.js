@@ -38,7 +38,7 @@ export async function view({ signal }) {
   const rows = challenges.map((challenge) =>
     h("li", {},
       h("a", { class: "challenge-link", href: `#/challenges/${encodeURIComponent(challenge.slug)}` },
-        h("span", { class: `solved ${solved.has(challenge.slug) ? "is-solved" : ""}` }, solved.has(challenge.slug) && [icon("check", 15), h("span", { class: "hidden-words" }, "Solved: ")]),
+        session.name !== null && h("span", { class: `solved ${solved.has(challenge.slug) ? "is-solved" : ""}` }, solved.has(challenge.slug) && [icon("check", 15), h("span", { class: "hidden-words" }, "Solved: ")]),
         h("span", { class: "challenge-title" }, challenge.title),
         h("span", { class: "tags" }, challenge.tags.map((tag) => h("span", { class: "tag" }, tag))),
         difficulty(challenge.difficulty))));
@@ -48,7 +48,7 @@ export async function view({ signal }) {
     title: "Challenges",
     node: [
       h("header", { class: "page-head" }, h("h1", { tabindex: "-1" }, "Challenges"), h("p", { class: "muted" }, words)),
-      challenges.length ? h("ul", { class: "challenge-list" }, rows) : h("p", { class: "empty" }, "There are no challenges yet."),
+      challenges.length ? h("ul", { class: `challenge-list ${session.name === null ? "signed-out" : ""}` }, rows) : h("p", { class: "empty" }, "There are no challenges yet."),
     ],
   };
 }

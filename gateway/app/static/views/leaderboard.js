@@ -14,7 +14,7 @@ const overall = {
   caption: "Who has solved the most challenges",
   heads: ["Solved", "Attempts", "Last solved"],
   get: (signal) => ask("leaderboard/get-standings", { limit: PLACES }, { signal, anonymous: true }),
-  cells: (place) => [place.solved, place.attempts, ago(place.last_solved_at)],
+  cells: (place, count) => [[meter(place.solved, count), place.solved], place.attempts, ago(place.last_solved_at)],
 };
 
 const ofOne = (slug) => ({
@@ -48,7 +48,7 @@ export async function view({ parameter: slug, signal }) {
       if (!rows.has(place.name)) rows.set(place.name, h("tr"));
       const row = rows.get(place.name);
       row.className = place.name === session.name ? "is-me" : "";
-      replace(row, h("td", { class: "rank" }, place.rank), h("th", { scope: "row", class: "name" }, place.name), kind.cells(place).map((cell) => h("td", { class: "number" }, cell)));
+      replace(row, h("td", { class: "rank" }, place.rank), h("th", { scope: "row", class: "name" }, place.name), kind.cells(place, challenges.length).map((cell) => h("td", { class: "number" }, cell)));
     }
     body.replaceChildren(...standings.places.map((place) => rows.get(place.name)));
     total.textContent = standings.total === 1 ? "1 person" : `${standings.total} people`;
@@ -96,6 +96,13 @@ export async function view({ parameter: slug, signal }) {
       table, nobody, told,
     ],
   };
+}
+
+/** Show a part of a whole as a bar; the number beside it says it in words. */
+function meter(part, whole) {
+  const bar = h("i");
+  bar.style.width = `${whole ? Math.min(100, (100 * part) / whole) : 0}%`;
+  return h("span", { class: "meter", "aria-hidden": "true" }, bar);
 }
 
 /** Let rows glide from where they were, and light up the one that has changed. Who wants no motion gets the light only. */
