@@ -72,7 +72,16 @@ async def playground() -> Response:
 
 
 @blueprint.get("/static/<version>/<path:name>")
-@operation(media_type="application/octet-stream")
+@operation(
+    openapi={
+        "responses": {
+            "200": {"description": "The file.", "content": {"*/*": {"schema": {"type": "string"}}}},
+            "304": {"description": "It is the one that the client has."},
+            "404": {"description": "There is no such file."},
+            "default": {"description": "A problem."},
+        }
+    }
+)
 async def static_file(version: str, name: str) -> Response:
     """Send a file of the playground."""
     files = await _files()

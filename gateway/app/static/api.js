@@ -57,11 +57,11 @@ export function authorizeWith(given) {
 }
 
 /** Send a request, with the access token where there is one; a token that was refused is renewed once. Raise a Problem if it failed. */
-export async function request(path, { method = "GET", headers = {}, body, signal, anonymous = false } = {}) {
+export async function request(path, { method = "GET", headers = {}, body, signal, anonymous = false, cache = "default" } = {}) {
   let token = anonymous ? null : await session.token();
   for (let isRepeat = false; ; isRepeat = true) {
     const answer = await reach(path, {
-      method, body, signal, credentials: "same-origin",
+      method, body, signal, cache, credentials: "same-origin",
       headers: token ? { ...headers, authorization: `Bearer ${token}` } : headers,
     });
     if (answer.ok) return answer;
@@ -97,7 +97,7 @@ async function problemOf(answer) {
   return new Problem(answer.status, document, Number.isFinite(retryAfter) ? retryAfter : null);
 }
 
-/** Ask a query. */
+/** Ask a query. What an event has just changed is asked for with `cache: "no-cache"`, so that it is not an answer of before. */
 export async function ask(path, parameters = {}, options = {}) {
   const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined);
   const query = given.length ? `?${new URLSearchParams(given)}` : "";

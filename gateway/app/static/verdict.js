@@ -87,12 +87,12 @@ export function makeVerdict() {
       draw();
     },
     case: showCase,
-    judged({ verdict, cases, duration_ms: time }) {
+    judged({ verdict, cases }) {
       total = Math.max(total, cases);
       draw();
       for (const cell of cells.children) if (cell.className === "case") cell.className = "case not-run";
       status.className = `verdict-status ${verdict === "accepted" ? "good" : "bad"}`;
-      const worst = time === undefined ? Math.max(0, ...[...results.values()].map((result) => result.duration_ms)) : time;
+      const worst = Math.max(0, ...[...results.values()].map((result) => result.duration_ms));
       replace(status, icon(ICONS[verdict] ?? "cross", 18), verdictWords(verdict), verdict === "accepted" ? h("span", { class: "muted" }, ` in ${duration(worst)}`) : null);
     },
     fail(words) {
@@ -100,7 +100,7 @@ export function makeVerdict() {
       status.textContent = words;
     },
     say(words) {
-      status.textContent = words;
+      if (status.textContent !== words) status.textContent = words; // or it would be read out again
     },
   };
 }
@@ -119,10 +119,10 @@ export function showStored(verdict, submission) {
 export async function follow(id, verdict, signal) {
   for await (const { event, data } of events(`/submissions/${encodeURIComponent(id)}/events`, { signal })) {
     if (event === "case-judged") {
-      if (data.result.number === 0) verdict.say("Being judged …");
+      verdict.say("Being judged …");
       verdict.cases(data.cases);
       verdict.case(data.result);
-    } else if (event === "submission-judged") {
+    } else if (event === "judging-ended") {
       verdict.judged(data);
       return data.verdict;
     } else if (event === "reset" || event === "lost") {

@@ -97,7 +97,7 @@ function makeSolvers(slug, signal) {
 
   async function load() {
     try {
-      const { places } = await ask("leaderboard/get-solvers", { challenge: slug, limit: SOLVERS }, { signal, anonymous: true });
+      const { places } = await ask("leaderboard/get-solvers", { challenge: slug, limit: SOLVERS }, { signal, anonymous: true, cache: "no-cache" });
       replace(list, places.map((each) =>
         h("li", { class: each.name === session.name ? "is-me" : "" }, h("span", { class: "rank" }, each.rank), h("span", { class: "name" }, each.name), h("span", { class: "muted" }, languageName(each.language)), h("span", { class: "muted end" }, duration(each.duration_ms)))));
       if (!places.length) replace(list, h("li", { class: "muted" }, "Nobody yet: be the first."));

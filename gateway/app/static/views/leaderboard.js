@@ -13,14 +13,14 @@ const MOVE_MS = 450;
 const overall = {
   caption: "Who has solved the most challenges",
   heads: ["Solved", "Attempts", "Last solved"],
-  get: (signal) => ask("leaderboard/get-standings", { limit: PLACES }, { signal, anonymous: true }),
+  get: (signal) => ask("leaderboard/get-standings", { limit: PLACES }, { signal, anonymous: true, cache: "no-cache" }),
   cells: (place, count) => [[meter(place.solved, count), place.solved], place.attempts, ago(place.last_solved_at)],
 };
 
 const ofOne = (slug) => ({
   caption: "Who has solved it the fastest",
   heads: ["Time", "Attempts", "Language"],
-  get: (signal) => ask("leaderboard/get-solvers", { challenge: slug, limit: PLACES }, { signal, anonymous: true }),
+  get: (signal) => ask("leaderboard/get-solvers", { challenge: slug, limit: PLACES }, { signal, anonymous: true, cache: "no-cache" }),
   cells: (place) => [duration(place.duration_ms), place.attempts, languageName(place.language)],
 });
 
