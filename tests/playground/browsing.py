@@ -41,7 +41,9 @@ def open_chromium() -> Iterator[Browser]:
     """Start the browser. It resolves no name, so it reaches nothing but this machine."""
     path = find_chromium()
     if path is None:
-        skip_or_fail("there is no Chromium: none of " + ", ".join(NAMES) + " is on the path, and no FISSILE_TEST_CHROMIUM")
+        skip_or_fail(
+            "there is no Chromium: none of " + ", ".join(NAMES) + " is on the path, and no FISSILE_TEST_CHROMIUM"
+        )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path,

@@ -32,7 +32,9 @@
       const size = Number.parseFloat(style.fontSize);
       const isLarge = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
       const back = behind(element);
-      const [a, b] = [luminance(over(rgba(style.color), back)), luminance(back)];
+      const front = rgba(style.color);
+      for (let each = element; each; each = each.parentElement) front[3] *= Number(getComputedStyle(each).opacity);
+      const [a, b] = [luminance(over(front, back)), luminance(back)];
       const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
       if (ratio < (isLarge ? 3 : 4.5)) found.push(`${ratio.toFixed(2)}: ${texts.currentNode.data.trim().slice(0, 40)} (${element.className || element.tagName})`);
     }

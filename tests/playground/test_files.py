@@ -11,7 +11,9 @@ import pytest
 from tests.gateway.serving import Shop, serving
 
 # Nothing here depends on the loop.
-pytestmark = pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False}), ("trio", {})], ids=["asyncio", "trio"])
+pytestmark = pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"use_uvloop": False}), ("trio", {})], ids=["asyncio", "trio"]
+)
 
 
 def paths_in(page: str) -> list[str]:
@@ -29,7 +31,10 @@ async def files(running: Shop) -> dict[str, httpx.Response]:
         answer = found[path] = await running.client.get(path)
         assert answer.status_code == 200, path
         if path.endswith(".js") and "/vendor/" not in path:
-            waiting += [str(httpx.URL(path).join(name)) for name in re.findall(r'(?:from|import\()\s*"(\./[^"]+|\.\./[^"]+)"', answer.text)]
+            waiting += [
+                str(httpx.URL(path).join(name))
+                for name in re.findall(r'(?:from|import\()\s*"(\./[^"]+|\.\./[^"]+)"', answer.text)
+            ]
     return found
 
 

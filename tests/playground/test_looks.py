@@ -66,7 +66,9 @@ def test_every_text_can_be_read(come: Come, monolith: str, scheme: str) -> None:
     for view in each_view(visitor):
         page = visitor.go(view)
         if view == "/":
-            visitor.run("# comment\nprint('\\x1b[31mred\\x1b[92mgreen\\x1b[33myellow\\x1b[34mblue\\x1b[35mm\\x1b[36mc\\x1b[30mk\\x1b[2;7mx')")
+            visitor.run(
+                "# comment\nprint('\\x1b[31mred\\x1b[92mgreen\\x1b[33myellow\\x1b[34mblue\\x1b[35mm\\x1b[36mc\\x1b[30mk\\x1b[2;7mx')"
+            )
         seen = look(page, "faint")
         assert seen["found"] == [], view
         assert seen["count"] > 10
@@ -106,7 +108,7 @@ def test_everything_that_can_be_used_has_a_name(come: Come, monolith: str) -> No
         assert seen.pop("count") > 8
         assert seen == {"found": [], "twice": [], "broken": [], "headings": 1}, view
         for landmark in ("banner", "main", "navigation", "contentinfo"):
-            expect(page.get_by_role(landmark)).to_have_count(1)  # type: ignore[arg-type]
+            expect(page.get_by_role(landmark)).to_have_count(1)
 
 
 def test_a_challenge_is_solved_with_the_keyboard_alone(come: Come, monolith: str) -> None:
@@ -183,5 +185,12 @@ def test_nothing_moves_while_a_view_loads(come: Come, monolith: str, view: str) 
         }).observe({ type: "layout-shift", buffered: true });
     """)
     page = visitor.go(view)
-    visitor.page.wait_for_load_state("networkidle") if view in ("/", "/challenges") else expect(page.locator("main h1")).to_be_visible()
-    assert page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(window.shifts))))") < 0.02
+    visitor.page.wait_for_load_state("networkidle") if view in ("/", "/challenges") else expect(
+        page.locator("main h1")
+    ).to_be_visible()
+    assert (
+        page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(window.shifts))))"
+        )
+        < 0.02
+    )

@@ -68,7 +68,9 @@ def test_markup_in_a_statement_is_text(come: Come, monolith: str) -> None:
 def test_the_output_of_a_program_is_text_with_the_colours_of_a_terminal(come: Come, monolith: str) -> None:
     visitor = come(monolith)
     page = visitor.go()
-    visitor.run(f"print('\\x1b[31mred\\x1b[0m', {HOSTILE!r})\nprint('bell\\a end\\u202e', '\\x1b]0;title\\x07after\\x1b[2J')")
+    visitor.run(
+        f"print('\\x1b[31mred\\x1b[0m', {HOSTILE!r})\nprint('bell\\a end\\u202e', '\\x1b]0;title\\x07after\\x1b[2J')"
+    )
     expect(visitor.output).to_have_text(f"red {HOSTILE}\nbell␇ endU+202E after\n")
     expect(visitor.output.locator(".ansi-1")).to_have_text("red")
     expect(visitor.output.locator(".control")).to_have_text(["␇", "U+202E"])

@@ -37,7 +37,9 @@ def test_a_program_runs_and_what_it_writes_is_there_before_it_ends(come: Come, p
         ("while True: pass", re.compile("it ran too long|it used too much processor time")),
     ],
 )
-def test_how_a_program_ended_is_told_in_words(come: Come, monolith: str, program: str, told: str | re.Pattern[str]) -> None:
+def test_how_a_program_ended_is_told_in_words(
+    come: Come, monolith: str, program: str, told: str | re.Pattern[str]
+) -> None:
     visitor = come(monolith)
     page = visitor.go()
     visitor.write(program)
@@ -192,7 +194,7 @@ def test_links_lead_to_views_and_back(come: Come, monolith: str) -> None:
 def test_an_example_becomes_the_input(come: Come, monolith: str) -> None:
     visitor = come(monolith)
     page = visitor.go("/challenges/sum-of-two")
-    page.get_by_role("button", name="Use the input of example 1").click()
+    page.get_by_role("button", name="Use as input: example 1").click()
     visitor.run(SUM)
     expect(visitor.output).to_have_text(page.get_by_label("Example 1, output").inner_text() + "\n")
 

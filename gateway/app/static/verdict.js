@@ -63,7 +63,7 @@ export function makeVerdict() {
     if (!good && (result.detail || !details.children.length)) {
       details.append(
         h("section", { class: "case-detail" },
-          h("h3", {}, words),
+          h("h2", {}, words),
           result.detail ? h("pre", { tabindex: "0", "aria-label": "Details" }, result.detail) : h("p", {}, result.is_hidden ? "Its input and output are hidden." : "There is nothing more to tell."),
         ),
       );

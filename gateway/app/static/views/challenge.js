@@ -57,7 +57,7 @@ function exampleOf(example, index, count, workbench) {
   const name = count > 1 ? `Example ${index + 1}` : "Example";
   return h("section", { class: "example" },
     h("div", { class: "example-head" }, h("h2", {}, name),
-      h("button", { type: "button", class: "link", "aria-label": `Use the input of ${name.toLowerCase()}`, onclick: () => workbench.read(example.stdin) }, "Use as input")),
+      h("button", { type: "button", class: "link", "aria-label": `Use as input: ${name.toLowerCase()}`, onclick: () => workbench.read(example.stdin) }, "Use as input")),
     h("div", { class: "example-texts" },
       h("figure", {}, h("figcaption", {}, "Input"), h("pre", { tabindex: "0", "aria-label": `${name}, input` }, example.stdin)),
       h("figure", {}, h("figcaption", {}, "Output"), h("pre", { tabindex: "0", "aria-label": `${name}, output` }, example.stdout))));
