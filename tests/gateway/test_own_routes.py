@@ -57,15 +57,6 @@ mounts = {"/legacy": legacy}
 """
 
 
-async def test_the_front_page_names_the_routes_of_the_application() -> None:
-    async with serving() as running:
-        answer = await running.client.get("/")
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    for path in ("/api/shop/order", "/api/shop/find", "/api/shop/topics/placed"):
-        assert f"<code>{path}</code>" in answer.text
-    assert "Order items." in answer.text
-    assert "http://" not in answer.text
-    assert len(answer.headers.get_list("content-security-policy")) == 1
 
 
 async def test_a_file_with_a_blueprint_adds_routes(pages: Callable[..., str]) -> None:
