@@ -13,7 +13,7 @@ import msgspec
 from attrs import frozen
 from quart import Blueprint, Response, request
 
-from fissile import secret
+from fissile import DeclaredError, secret
 from fissile_gateway import Problem, ProblemError, current_bus, operation, read_body
 from modules.accounts.contract import (
     Name,
@@ -33,9 +33,10 @@ PATH, COOKIE = "/session", "session"
 _LONGEST = 128
 """What a refresh token may have, in characters; of a longer one no beginning is right."""
 
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-_FORGED = {"description": "`forged-request`: a page of another origin sent it.", "content": _PROBLEM}
-_OTHERS = {str(status): {"$ref": f"#/components/responses/Problem-{status}"} for status in (400, 429, 500, 503)}
+
+@frozen
+class ForgedRequest(DeclaredError, status=403):
+    """Raised when a page of another origin asks to sign in or out here. Nothing happened."""
 
 
 @frozen
@@ -69,7 +70,7 @@ class SignedIn:
 
 
 @blueprint.post(PATH)
-@operation(body=Credentials, reply=SignedIn, raises=(SignInFailed, TooManyAttempts))
+@operation(body=Credentials, reply=SignedIn, raises=(SignInFailed, TooManyAttempts, ForgedRequest))
 async def sign_in() -> Response:
     """Begin a session. One that this browser had is ended."""
     _check_origin()
@@ -82,14 +83,15 @@ async def sign_in() -> Response:
 
 
 @blueprint.post(f"{PATH}/refresh")
-@operation(body=Nothing, reply=SignedIn, raises=(SessionEnded,))
+@operation(body=Nothing, reply=SignedIn, raises=(SessionEnded, ForgedRequest))
 async def refresh() -> Response:
     """Go on with the session of this browser: another access token, and another cookie."""
     _check_origin()
     await read_body(Nothing)
     token = request.cookies.get(COOKIE)
     if not token:
-        raise ProblemError(Problem(401, "no-session", "This browser has no session. Sign in."))
+        # As SessionEnded is told; but nobody has guessed anything, so it counts for nothing.
+        raise ProblemError(Problem(401, "session-ended", "This browser has no session.", members={"error": {}}))
     return _begun(await current_bus().execute(RefreshSession(token[:_LONGEST])))
 
 
@@ -140,7 +142,7 @@ def _check_origin() -> None:
     """Refuse what a page of another origin has sent. Who is no browser says nothing of that, and has no cookies of anybody's.
 
     Raises:
-        ProblemError: 403.
+        ForgedRequest: It has.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
@@ -149,5 +151,4 @@ def _check_origin() -> None:
         origin = request.headers.get("origin")
         is_own = origin is None or urlsplit(origin).netloc == request.host
     if not is_own:
-        detail = "A page of another origin cannot sign in or out here. Nothing happened."
-        raise ProblemError(Problem(403, "forged-request", detail))
+        raise ForgedRequest

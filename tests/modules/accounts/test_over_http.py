@@ -74,7 +74,7 @@ async def test_an_access_token_ends_and_the_session_goes_on_until_it_is_signed_o
         out = await browser.delete("/session")
         assert (out.status_code, out.content, cookie_of(out)["max-age"]) == (204, b"", "0")
         assert not browser.cookies
-        assert (await refresh(browser)).json()["type"] == "/problems/no-session"
+        assert (await refresh(browser)).json()["type"] == "/problems/session-ended"
         assert (await browser.delete("/session")).status_code == 204
 
 
