@@ -133,8 +133,8 @@ class ContainerRun:
         except OSError:
             data = b""
         if not data:
-            for stream, reports in self._reports.items():
-                self._add(stream, reports.rest())
+            for name, reports in self._reports.items():
+                self._add(name, reports.rest())
             self._ended = True
             return
         # The engine's framing: one byte that names the stream, three empty ones, four of length, the content.

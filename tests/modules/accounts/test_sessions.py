@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -218,7 +219,7 @@ async def test_a_new_key_is_published_before_it_signs_and_an_old_one_for_as_long
         assert await signs_with() == second
 
 
-async def _is_signed_with(keys: dict[str, object], token: str) -> bool:
+async def _is_signed_with(keys: dict[str, list[Any]], token: str) -> bool:
     from joserfc import jwt
     from joserfc.jwk import KeySet
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -40,10 +40,12 @@ class Counting:
 
     async def carry_out(self, work: Work, emit: Emit | None) -> Ending:
         self.compiled = getattr(self, "compiled", 0) + work.is_compiling
-        return await super().carry_out(work, emit)  # type: ignore[misc]
+        ending: Ending = await super().carry_out(work, emit)  # type: ignore[misc]  # of the sandbox beside it
+        return ending
 
     def toolchain(self, language: Language) -> str:
-        return super().toolchain(language) + getattr(self, "version", "")  # type: ignore[misc]
+        toolchain: str = super().toolchain(language)  # type: ignore[misc]  # likewise
+        return toolchain + getattr(self, "version", "")
 
 
 class CountingLocal(Counting, LocalSandbox):
@@ -241,16 +243,16 @@ def test_the_least_used_make_room_in_count_and_in_bytes() -> None:
 
 def test_what_a_run_holds_can_be_read_when_it_has_lost_its_place_and_is_closed_afterwards() -> None:
     builds = Builds(count_max=1)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len([*Path("/proc/self/fd").iterdir()])
     held = Artifact(b"held")
     builds.keep("held", held)
     builds.keep("next", Artifact(b"next"))
     assert builds.find("held") is None
     assert held.part(1, 10) == b"eld"
     del held
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len([*Path("/proc/self/fd").iterdir()]) == before + 1
     builds.clear()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
 def test_no_room_for_one_compiled_program_is_an_error_at_the_start() -> None:

@@ -94,9 +94,9 @@ async def test_what_is_out_of_its_range_is_refused(board: Board) -> None:
     for wrong in (GetStandings(0), GetStandings(101), GetStandings(1, -1), GetStandings(1, 100_001)):
         with pytest.raises(InvalidMessage):
             await board.bus.ask(wrong)
-    for wrong in (GetSolvers("No Slug"), GetSolvers("x" * 65), GetSolvers("maze", 0), GetSolvers("maze", 1, -1)):
+    for unfit in (GetSolvers("No Slug"), GetSolvers("x" * 65), GetSolvers("maze", 0), GetSolvers("maze", 1, -1)):
         with pytest.raises(InvalidMessage):
-            await board.bus.ask(wrong)
+            await board.bus.ask(unfit)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -128,7 +128,7 @@ async def test_it_is_told_who_has_solved_a_challenge_for_the_first_time_or_faste
             judged(6, "bob"),
         ):
             await placed_board.publish([event])
-        told = []
+        told: list[LeaderboardChanged] = []
         with anyio.fail_after(PATIENCE_S):
             while len(told) < 3:
                 told.append((await anext(tap)).event)
