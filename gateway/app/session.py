@@ -96,9 +96,7 @@ async def refresh() -> Response:
 
 
 @blueprint.delete(PATH)
-@operation(
-    status=204, openapi={"responses": {"204": {"description": "There is no session."}, "403": _FORGED, **_OTHERS}}
-)
+@operation(status=204, raises=(ForgedRequest,))
 async def sign_out() -> Response:
     """End the session of this browser, if it has one."""
     _check_origin()

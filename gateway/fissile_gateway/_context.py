@@ -96,8 +96,9 @@ async def stream(
 ) -> Response:
     """Answer with the events of a topic as server-sent events.
 
-    A route says `return await stream(topic, key=order_id)`. It has looked before at whether its client may see them; what the topic `requires` is looked at here. The topic need not be
-    public. Clients resume, and are told what they have lost, as with the streams that follow from contracts.
+    A route says `return await stream(topic, key=order_id)`. It has looked before at whether its client may see them; what the topic
+    `requires` is looked at here. The topic need not be public. Clients resume, and are told what they have lost, as with the streams that
+    follow from contracts.
 
     When a stream ends by itself its last words are `event: end`, and a browser that connects again all the same gets 204, after which it
     does not try again.

@@ -57,8 +57,6 @@ mounts = {"/legacy": legacy}
 """
 
 
-
-
 async def test_a_file_with_a_blueprint_adds_routes(pages: Callable[..., str]) -> None:
     async with serving(routes=pages(pages=PAGES, _private="raise RuntimeError", other="")) as running:
         answer = await running.client.get("/hello")
