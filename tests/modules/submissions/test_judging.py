@@ -15,6 +15,7 @@ from modules.code_executor.contract import ExecutorBusy, NoSandbox, SourceTooLar
 from modules.submissions.contract import (
     CaseJudged,
     GetSubmission,
+    JudgeCase,
     JudgingEnded,
     SubmissionJudged,
     progress,
@@ -185,6 +186,34 @@ async def test_a_challenge_that_is_changed_meanwhile_is_the_one_that_counts(open
         *((number, "accepted") for number in (1, 2, 3)),
     ]
     assert judged.results[0].detail == "Expected:\n4\nGot:\nslow"
+
+
+async def test_a_case_that_two_run_at_the_same_time_counts_once_and_is_told_once(tmp_path: Path) -> None:
+    """As a process and the one that has taken its place may, or two replicas."""
+    async with court("local", settings_of(tmp_path)) as opened, opened.bus.tap(progress) as tap:
+        source = program(held=1)
+        opened.executor.holds.add(source)
+        submission_id = await opened.submit("ann", source)
+        await opened.until("ann", submission_id, lambda found: found.summary.state == "judging")
+        replies: list[str] = []
+
+        async def again(number: int) -> None:
+            replies.append(await opened.bus.execute(JudgeCase(submission_id, 1, number)))
+
+        async with anyio.create_task_group() as tasks:
+            for number in (0, 1):
+                tasks.start_soon(again, number)
+            with anyio.fail_after(30):
+                while opened.executor.cases_of(source) < Counter({"0": 2, "1": 2}):
+                    await anyio.sleep(0.01)
+            opened.executor.holds.clear()
+        assert replies == ["accepted", "accepted"]
+        assert (await opened.judged("ann", submission_id)).summary.passed == CASES
+        told: list[int] = []
+        with anyio.fail_after(30):
+            while isinstance(event := (await anext(tap)).event, CaseJudged):
+                told.append(event.result.number)
+        assert sorted(told) == list(range(CASES))
 
 
 async def test_a_challenge_that_changes_all_the_time_ends_in_a_failure(tmp_path: Path) -> None:
