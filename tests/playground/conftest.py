@@ -30,6 +30,7 @@ def _started(folder: Path, *arguments: str, ready: str, **settings: str) -> Iter
         "FISSILE_CODE_EXECUTOR_SANDBOX": "local",
         "FISSILE_DATABASE": f"sqlite:///{folder}",
         "FISSILE_DATABASE_MIGRATE": "true",
+        "FISSILE_TRUSTED_PROXIES": "127.0.0.1",  # see Visitor.come
     }
     with running(*arguments, "--port", "0", cwd=ROOT, **{**common, **settings}) as run:
         port = port_of(run.wait_for("http://127.0.0.1:"))

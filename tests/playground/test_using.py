@@ -34,12 +34,9 @@ def test_a_program_runs_and_what_it_writes_is_there_before_it_ends(come: Come, p
     [
         ("raise SystemExit(3)", "Ended with exit code 3"),
         ("import os\nos.kill(os.getpid(), 9)", "Ended by signal 9"),
-        ("while True: pass", re.compile("it ran too long|it used too much processor time")),
     ],
 )
-def test_how_a_program_ended_is_told_in_words(
-    come: Come, monolith: str, program: str, told: str | re.Pattern[str]
-) -> None:
+def test_how_a_program_ended_is_told_in_words(come: Come, monolith: str, program: str, told: str) -> None:
     visitor = come(monolith)
     page = visitor.go()
     visitor.write(program)

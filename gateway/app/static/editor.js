@@ -70,7 +70,7 @@ export function makeEditor(parent, { text, language, label, describedBy, isReadO
           "aria-label": label, ...(describedBy ? { "aria-describedby": describedBy } : {}),
           autocapitalize: "off", autocorrect: "off", spellcheck: "false",
         }),
-        EditorView.domEventHandlers({ blur: (_, blurred) => (blurred.setTabFocusMode(false), false) }),
+        EditorView.domEventHandlers({ beforeinput: typeOver, blur: (_, blurred) => (blurred.setTabFocusMode(false), false) }),
         EditorView.updateListener.of((update) => update.docChanged && onChange(update.state.doc.toString())),
       ],
     });
@@ -91,6 +91,18 @@ export function makeEditor(parent, { text, language, label, describedBy, isReadO
     focus: () => view.focus(),
     close: () => view.destroy(),
   };
+}
+
+// What is typed over a selection would get the colour of what was there, as an inline style by the browser itself: the page's policy refuses
+// that with a complaint. So the editor takes it before the browser does.
+function typeOver(event, view) {
+  const { from, to, empty } = view.state.selection.main;
+  const text = event.data;
+  if (event.inputType !== "insertText" || !text || empty || view.composing || view.state.readOnly) return false;
+  const insert = () => view.state.update(view.state.replaceSelection(text), { userEvent: "input.type", scrollIntoView: true });
+  if (!view.state.facet(EditorView.inputHandler).some((handle) => handle(view, from, to, text, insert))) view.dispatch(insert());
+  event.preventDefault();
+  return true;
 }
 
 function modeOf(id) {

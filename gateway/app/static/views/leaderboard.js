@@ -48,7 +48,7 @@ export async function view({ parameter: slug, signal }) {
       if (!rows.has(place.name)) rows.set(place.name, h("tr"));
       const row = rows.get(place.name);
       row.className = place.name === session.name ? "is-me" : "";
-      replace(row, h("td", { class: "rank" }, place.rank), h("th", { scope: "row", class: "name" }, place.name), kind.cells(place, challenges.length).map((cell) => h("td", { class: "number" }, cell)));
+      replace(row, h("td", { class: "rank" }, place.rank), h("th", { scope: "row", class: "name" }, place.name), kind.cells(place, challenges.length).map((cell, index) => h("td", { class: `number ${index === 1 ? "roomy" : ""}` }, cell)));
     }
     body.replaceChildren(...standings.places.map((place) => rows.get(place.name)));
     total.textContent = standings.total === 1 ? "1 person" : `${standings.total} people`;
@@ -80,7 +80,7 @@ export async function view({ parameter: slug, signal }) {
 
   const table = h("table", { class: "board" },
     h("caption", { class: "hidden-words" }, kind.caption),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "rank" }, h("abbr", { title: "Place" }, "#")), h("th", { scope: "col" }, "Name"), kind.heads.map((each) => h("th", { scope: "col", class: "number" }, each)))),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "rank" }, h("abbr", { title: "Place" }, "#")), h("th", { scope: "col" }, "Name"), kind.heads.map((each, index) => h("th", { scope: "col", class: `number ${index === 1 ? "roomy" : ""}` }, each)))),
     body);
   draw(first);
   followLeaderboard(signal, (change) => {

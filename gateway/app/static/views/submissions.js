@@ -38,7 +38,7 @@ export async function view({ signal }) {
     }
     replace(place, list.children.length
       ? [h("table", { class: "board" }, h("caption", { class: "hidden-words" }, "Your submissions, the newest first"),
-          h("thead", {}, h("tr", {}, ["Challenge", "Verdict"].map((each) => h("th", { scope: "col" }, each)), ["Cases", "Language", "When"].map((each) => h("th", { scope: "col", class: "number" }, each)))), list), more]
+          h("thead", {}, h("tr", {}, ["Challenge", "Verdict"].map((each) => h("th", { scope: "col" }, each)), ["Cases", "Language"].map((each) => h("th", { scope: "col", class: "number roomy" }, each)), h("th", { scope: "col", class: "number" }, "When"))), list), more]
       : h("p", { class: "empty" }, "You have not submitted anything yet. ", h("a", { href: "#/challenges" }, "Choose a challenge.")));
   }
 
@@ -51,8 +51,8 @@ function rowOf(each, titles) {
   return h("tr", {},
     h("th", { scope: "row", class: "name" }, h("a", { href: `#/submissions/${encodeURIComponent(each.id)}` }, titles.get(each.challenge) ?? each.challenge)),
     h("td", {}, badge(each)),
-    h("td", { class: "number" }, `${each.passed} of ${each.cases}`),
-    h("td", { class: "number" }, languageName(each.language)),
+    h("td", { class: "number roomy" }, `${each.passed} of ${each.cases}`),
+    h("td", { class: "number roomy" }, languageName(each.language)),
     h("td", { class: "number" }, ago(each.submitted_at)));
 }
 
