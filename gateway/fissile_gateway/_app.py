@@ -112,7 +112,13 @@ def build(
         deprecated=deprecations(process.contracts),
         spans=request_spans(),
     )
-    gateway.forget = process.metrics.add(lambda: chain(gateway.metrics.metrics(gateway), of_protection(protection)))
+    forget_metrics = process.metrics.add(lambda: chain(gateway.metrics.metrics(gateway), of_protection(protection)))
+
+    def forget() -> None:
+        forget_metrics()
+        protection.rates.close()
+
+    gateway.forget = forget
     return gateway
 
 

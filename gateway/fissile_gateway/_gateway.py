@@ -53,7 +53,7 @@ class Gateway:
         gatekeeper: The same for the server, before it has read a request.
         draining: Set when the gateway ends; open streams end with it.
         max_body_bytes: The size that a request's body may have.
-        forget: Takes the gateway's metrics from those of the process, when it ends.
+        forget: Takes the gateway's metrics from those of the process, and leaves the store of rate limits, when it ends.
         listeners: Where the tasks run that listen to clients; each request has a group of its own where there is none.
         bus: Calls modules for who does not say who they are.
         anonymous: Who that is; None where nobody looks at who asks.

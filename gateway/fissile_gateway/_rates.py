@@ -145,13 +145,23 @@ class Rates:
         self._shared: SlidingWindowCounterRateLimiter | None = None
         self._away_until = -math.inf
         self._threads = anyio.CapacityLimiter(_STORE_THREADS)
+        self._store: Storage | None = None
         if url not in ("memory://", ""):
-            self._shared = SlidingWindowCounterRateLimiter(_open(url))
+            self._store = _open(url)
+            self._shared = SlidingWindowCounterRateLimiter(self._store)
 
     @property
     def is_shared(self) -> bool:
         """Whether replicas count together."""
         return self._shared is not None
+
+    def close(self) -> None:
+        """Close the connections to the store; what is counted afterwards would open others."""
+        # The library has no word for it; the clients of Redis, Valkey and MongoDB that it keeps here have.
+        client: object = getattr(self._store, "storage", None)
+        close: object = getattr(client, "close", None)
+        if callable(close):
+            close()
 
     async def count(self, rate: Rate, key: str) -> Verdict:
         """Count a request.

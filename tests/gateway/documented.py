@@ -1,15 +1,16 @@
-"""Serves an application so that its document can be tested against it: in one process, and split in two that share a log."""
+"""Serves an application so that its document can be tested against it: in one process, and with its modules in a second one."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
-import attrs
 
 import fissile_gateway
 from fissile import App, Bus, Contract, Ids, Lifespan, Module, Process, Settings
@@ -17,6 +18,9 @@ from fissile._settings import Source, Sources
 from fissile_gateway import Gateway, GatewaySettings
 from fissile_gateway._documents.files import openapi_of
 from fissile_gateway._server import HttpServer, ServerSettings
+from tests.gateway import back
+
+ROOT = Path(__file__).parent.parent.parent
 
 Where = Literal["one process", "two processes"]
 
@@ -54,7 +58,7 @@ async def hosting(
 
     Args:
         modules: The modules.
-        where: In which processes; two share a log in `folder`.
+        where: In which processes; two share a log in `folder`, and the second one makes its own overrides (`back.py`).
         folder: Where the log and the databases are.
         routes: The package of hand-written routes.
         overrides: Resources to use instead of the modules' own.
@@ -95,14 +99,31 @@ async def hosting(
             )
         else:
             assert folder is not None
-            bus = f"sqlite:///{folder / 'log.sqlite3'}"
-            shared = attrs.evolve(shared, bus=bus, identity_keys=("a key for tests, of 32 characters",))
-            back = App(modules, settings=shared, name="testing", process="back", overrides=overrides)
+            await stack.enter_async_context(_back(folder, modules))
             contracts = [module.contract for module in modules]
-            await stack.enter_async_context(back)
             await stack.enter_async_context(
-                App([front], contracts=contracts, settings=shared, name="testing", process="front")
+                App([front], contracts=contracts, settings=back.shared(folder), name="testing", process="front")
             )
         with anyio.fail_after(10):
             await ready.wait()
         yield hosted
+
+
+@asynccontextmanager
+async def _back(folder: Path, modules: Sequence[Module]) -> AsyncGenerator[None]:
+    """Run modules in a process of their own."""
+    places = [re.sub(r"\.contract$", ".service", module.contract.import_name) for module in modules]
+    command = [sys.executable, "-m", "tests.gateway.back", str(folder), *places]
+    async with await anyio.open_process(command, cwd=ROOT, stderr=None) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            with anyio.fail_after(30):
+                assert await process.stdout.receive() == b"ready\n"
+            yield
+            await process.stdin.aclose()
+            with anyio.fail_after(30):
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()

@@ -110,7 +110,10 @@ async def building(
         app = fissile_gateway.create_app(
             through(bus), process, GatewaySettings(**gateway), protection=protection, clock=clock
         )
-        yield app, watch
+        try:
+            yield app, watch
+        finally:
+            app.forget()
 
 
 @asynccontextmanager

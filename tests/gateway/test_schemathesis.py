@@ -15,7 +15,7 @@ from modules.challenges.service import module as challenges
 from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import module as code_executor
 from tests.gateway import everything, guarded
-from tests.gateway.documented import hosting
+from tests.gateway.documented import Where, hosting
 from tests.modules.code_executor.fake_sandbox import FakeSandbox
 
 ROOT = Path(__file__).parent.parent.parent
@@ -79,10 +79,11 @@ async def test_every_answer_is_as_the_document_says_where_the_module_is_in_anoth
 
 
 @pytest.mark.timeout(300)
-async def test_every_answer_of_this_application_is_as_its_document_says(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize("where", ["one process", "two processes"])
+async def test_every_answer_of_this_application_is_as_its_document_says(tmp_path: Path, key: str, where: Where) -> None:
     modules = [code_executor, challenges]
     fakes = {Sandbox: FakeSandbox()}
     async with hosting(
-        modules, folder=tmp_path, routes="gateway.app", overrides=fakes, api_keys_file=str(tmp_path / KEYS)
+        modules, where, folder=tmp_path, routes="gateway.app", overrides=fakes, api_keys_file=str(tmp_path / KEYS)
     ) as hosted:
         await check(hosted.url, tmp_path, key, phases="examples,fuzzing", examples=10)
