@@ -95,6 +95,7 @@ def level(name: str, mother: Mother, *, landlock_abi: int, disk_bytes: int = Lim
         "devices": devices,
         "etc": _ETC_MADE,
         "disk_bytes": disk_bytes,
+        "has_network": strong,
     }
     bubblewrap = _bubblewrap(spec) if name == "bubblewrap" else ()
     rules = [(path, "rx") for path in (*shown, *_FOLDERS_OF_PROGRAMS)]
