@@ -12,10 +12,12 @@ from ._engine import Engine, close_stream
 from ._jail import message
 from ._model import Limits, SandboxError
 from ._mother import BOOT_FROM_STREAM, sources
+from ._walls import OPTIONS_OF_SHM, options_of_tmp
 
 START_WITHIN_S = 10.0
 GONE_WITHIN_S = 5.0
 _LAUNCHER_BYTES = 16 << 20
+_FLAGS_OF_FOLDERS = "rw,nosuid,nodev,noexec"
 _COMMAND = ["python3", "-I", "-S", "-B", "-c", BOOT_FROM_STREAM, "0", "_in_container", "main", "0"]
 
 
@@ -58,8 +60,10 @@ def options(shape: Shape, image: str, user: int, labels: dict[str, str]) -> dict
             "NetworkMode": "none",
             "ReadonlyRootfs": True,
             # Without `mode` the folder takes the image's permissions, and may not be writable at all.
-            "Tmpfs": {"/tmp": f"rw,nosuid,nodev,noexec,size={shape.disk_bytes},nr_inodes=1k,mode=1777"},  # noqa: S108
-            "ShmSize": 4 << 20,
+            "Tmpfs": {
+                "/tmp": f"{_FLAGS_OF_FOLDERS},{options_of_tmp(shape.disk_bytes)}",  # noqa: S108
+                "/dev/shm": f"{_FLAGS_OF_FOLDERS},{OPTIONS_OF_SHM}",  # noqa: S108 - its usual one has no limit on files
+            },
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true"],
             "PidsLimit": shape.processes + 3,

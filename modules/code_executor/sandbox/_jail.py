@@ -56,6 +56,7 @@ class Jail:
         stderr: The same for the other stream.
         control: The socket to warden and launcher. It ends when nothing of the jail is left.
         uid: The user that its processes are, 0 where that is ours.
+        has_network: It has a network of its own.
         launcher: The process whose descendants are the program's processes, once `wait_ready` has returned.
         gone: After `close`: nothing is left. If not, its user must not be given to another jail.
     """
@@ -65,6 +66,7 @@ class Jail:
     stderr: int
     control: socket.socket
     uid: int
+    has_network: bool
     launcher: int = 0
     gone: bool = False
     _warden: int = 0
@@ -79,7 +81,7 @@ class Jail:
         """
         control, theirs = socket.socketpair()
         (stdin_read, stdin), (stdout, stdout_write), (stderr, stderr_write) = (os.pipe() for _ in range(3))
-        jail = cls(stdin, stdout, stderr, control, uid)
+        jail = cls(stdin, stdout, stderr, control, uid, walls.spec["has_network"])
         try:
             with theirs:
                 walls.mother.fork({**walls.spec, "uid": uid}, [theirs.fileno(), stdin_read, stdout_write, stderr_write])

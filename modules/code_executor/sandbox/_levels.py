@@ -12,6 +12,7 @@ from ._jail import Walls, walls
 from ._model import Limits
 from ._mother import Mother
 from ._syscalls import allow_list
+from ._walls import STAGING
 from .languages import LANGUAGES, SEARCH_PATH
 
 STRONG_LEVELS = ("bubblewrap", "unshare")
@@ -93,8 +94,10 @@ def level(name: str, mother: Mother, *, landlock_abi: int, disk_bytes: int = Lim
         "shown": shown + etc,
         "devices": devices,
         "etc": _ETC_MADE,
+        "disk_bytes": disk_bytes,
+        "has_network": strong,
     }
-    bubblewrap = _bubblewrap(spec, disk_bytes) if name == "bubblewrap" else ()
+    bubblewrap = _bubblewrap(spec) if name == "bubblewrap" else ()
     rules = [(path, "rx") for path in (*shown, *_FOLDERS_OF_PROGRAMS)]
     # In a root of its own all of these show the jail; elsewhere they would show the host.
     rules += [(path, "r") for path in (["/etc", "/proc"] if strong else [*etc, *_ETC_READ])]
@@ -108,15 +111,15 @@ def level(name: str, mother: Mother, *, landlock_abi: int, disk_bytes: int = Lim
     )
 
 
-def _bubblewrap(spec: dict[str, Any], disk_bytes: int) -> tuple[str, ...]:
+def _bubblewrap(spec: dict[str, Any]) -> tuple[str, ...]:
     """The command of bubblewrap up to the program. Its arguments are the security of it."""
     command = [shutil.which("bwrap", path=os.pathsep.join(SEARCH_PATH)) or "bwrap"]
     command += ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
     command += ["--as-pid-1", "--uid", "65534", "--gid", "65534", "--hostname", "jail", "--cap-drop", "ALL"]
     for path, target in spec["links"]:
         command += ["--symlink", target, path]
-    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(4 << 20), "--tmpfs", "/dev/shm"]  # noqa: S108
-    command += ["--remount-ro", "/dev", "--size", str(disk_bytes), "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108
+    command += ["--proc", "/proc", "--dev", "/dev", "--bind", f"{STAGING}/shm", "/dev/shm"]  # noqa: S108
+    command += ["--remount-ro", "/dev", "--bind", f"{STAGING}/tmp", "/tmp"]  # noqa: S108
     for path in spec["shown"]:
         command += ["--ro-bind", path, path]
     return (*command, "--remount-ro", "/", "--clearenv", "--chdir", "/tmp", "--")  # noqa: S108 - the jail's own

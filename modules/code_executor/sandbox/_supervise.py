@@ -19,7 +19,7 @@ from ._builds import ARTIFACT_BYTES
 from ._jail import GONE_WITHIN_S, READY_WITHIN_S, Jail
 from ._model import Built, JailGoneError, Outcome, SandboxError, Stream, Work
 from ._output import Capture
-from ._watch import proportional_bytes, usage
+from ._watch import Watch
 
 LOOK_EVERY_S = 0.03
 
@@ -90,10 +90,12 @@ class Supervisor:
     _over: bool = False
     _stdin: memoryview = memoryview(b"")
     _captures: dict[Stream, Capture] = field(init=False)
+    _watch: Watch = field(init=False)
     _selector: selectors.BaseSelector = field(factory=selectors.DefaultSelector)
 
     def __attrs_post_init__(self) -> None:
         self._captures = captures(self.work)
+        self._watch = Watch(self.jail.launcher, self.jail.has_network)
         self._stdin = memoryview(self.work.stdin.encode("utf-8", "surrogatepass"))
 
     def run(self) -> Ending:
@@ -196,10 +198,10 @@ class Supervisor:
     def _look(self) -> None:
         if not self._started_s or self._killed:
             return
-        seen = usage(self.jail.launcher)
+        seen = self._watch.look()
         self._cpu_s = max(self._cpu_s, seen.cpu_s)
-        if seen.resident_bytes > self.work.limits.memory_bytes:
-            exact = proportional_bytes(self.jail.launcher)
+        if seen.memory_bytes > self.work.limits.memory_bytes:
+            exact = self._watch.exact_bytes()
             if exact is None or exact > self.work.limits.memory_bytes:
                 self._end(Outcome.MEMORY_LIMIT)
         if seen.cpu_s > self.work.limits.cpu_s:

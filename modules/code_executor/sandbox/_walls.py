@@ -1,6 +1,6 @@
 """The walls that we build ourselves: namespaces, a root of its own, the way down from root. Sent, like `_inside`."""
 
-# ruff: noqa: PTH103, PTH112, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
+# ruff: noqa: PTH102, PTH103, PTH112, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
 
 import ctypes
 import os
@@ -20,8 +20,8 @@ from ._inside import (
     read_order,
 )
 
-CLONE_NEWUSER = 0x10000000
-CLONE_WALLS = 0x20000000 | 0x00020000 | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000
+CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
+CLONE_WALLS = 0x20000000 | CLONE_NEWNS | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000
 """New PID, mount, network, IPC, host name and cgroup namespaces."""
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
     1,
@@ -38,6 +38,14 @@ SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
 OVERFLOW_ID = 65534
 STAGING = "/tmp"  # noqa: S108 - covered by a mount of the jail's own before anything is written there
+FLAGS_OF_FOLDERS = MS_NOSUID | MS_NODEV | MS_NOEXEC
+OPTIONS_OF_SHM = "size=4m,nr_inodes=256,mode=1777"
+"""A limit on bytes alone would let in files without end: empty ones take memory of the kernel, which nobody sees."""
+
+
+def options_of_tmp(disk_bytes: int) -> str:
+    """What the run's folder may hold."""
+    return f"size={disk_bytes},nr_inodes=1024,mode=1777"
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
@@ -82,7 +90,7 @@ def build_root(spec: dict[str, Any]) -> None:
         with open(f"{STAGING}/etc/{name}", "w") as file:
             file.write(text)
     mount_proc(f"{STAGING}/proc")
-    mount("shm", f"{STAGING}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4m,nr_inodes=256,mode=1777")  # noqa: S108
+    mount("shm", f"{STAGING}/dev/shm", "tmpfs", FLAGS_OF_FOLDERS, OPTIONS_OF_SHM)  # noqa: S108
     os.chdir(STAGING)
     # The old root is stacked onto the new one, and taken off again: no folder for it is needed.
     check(libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
@@ -111,10 +119,10 @@ def become(uid: int) -> None:
     prctl(PR_SET_DUMPABLE, 1, "dumpable")  # or /proc/self/uid_map would belong to root
 
 
-def enter_namespaces() -> None:
-    """Make the namespaces, and be nobody in them."""
+def enter_namespaces(walls: int = CLONE_WALLS) -> None:
+    """Make a user namespace and others, and be nobody in them."""
     uid, gid = os.geteuid(), os.getegid()
-    check(libc.unshare(ctypes.c_int(CLONE_NEWUSER | CLONE_WALLS)), "unshare")
+    check(libc.unshare(ctypes.c_int(CLONE_NEWUSER | walls)), "unshare")
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{OVERFLOW_ID} {uid} 1"),
@@ -122,9 +130,22 @@ def enter_namespaces() -> None:
     ):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
-    # No further user namespaces in this one, filter or not: in one, a program would be root over much of the kernel.
+
+
+def forbid_namespaces() -> None:
+    """Have no further user namespaces in this one, filter or not: in one, a program would be root over much of the kernel."""
     with suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
         file.write("0")
+
+
+def make_folders(disk_bytes: int) -> None:
+    """Make the folders that bubblewrap is to show: its own know neither a limit on files nor one on execution."""
+    enter_namespaces(CLONE_NEWNS)
+    mount("", "/", "", MS_REC | MS_PRIVATE)
+    mount("jail", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,nr_inodes=8,mode=755")
+    for name, options in (("tmp", options_of_tmp(disk_bytes)), ("shm", OPTIONS_OF_SHM)):
+        os.mkdir(f"{STAGING}/{name}")
+        mount(name, f"{STAGING}/{name}", "tmpfs", FLAGS_OF_FOLDERS, options)
 
 
 def launch(control: int, spec: dict[str, Any]) -> None:
@@ -148,8 +169,7 @@ def launch(control: int, spec: dict[str, Any]) -> None:
         tell("ready")
         order = read_order(control)
         if spec["kind"] == "unshare":
-            flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-            mount("tmp", "/tmp", "tmpfs", flags, f"size={order['disk_bytes']},nr_inodes=1024,mode=1777")  # noqa: S108
+            mount("tmp", "/tmp", "tmpfs", FLAGS_OF_FOLDERS, options_of_tmp(order["disk_bytes"]))  # noqa: S108
         drop_capabilities()
         # What is in our memory and our descriptors, the program must not reach through /proc.
         prctl(PR_SET_DUMPABLE, 0, "dumpable")

@@ -23,7 +23,7 @@ import time
 from typing import Any
 
 from ._inside import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, SIGKILL, libc, prctl
-from ._walls import become, enter_namespaces, launch
+from ._walls import become, enter_namespaces, forbid_namespaces, launch, make_folders
 
 SIGCHLD = 17
 HANDLES = 4
@@ -63,10 +63,11 @@ def warden(spec: dict[str, Any], handles: list[int]) -> None:
             become(spec["uid"])
         if spec["kind"] == "unshare":
             enter_namespaces()
+            forbid_namespaces()
         nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         launcher = os.fork()
         if launcher == 0 and spec["kind"] == "bubblewrap":
-            execute_bubblewrap(control, spec["bubblewrap"])
+            execute_bubblewrap(control, spec)
         elif launcher == 0:
             launch(control, spec)
     except BaseException as error:  # noqa: BLE001 - whatever it is must be told, and must end here
@@ -78,8 +79,10 @@ def warden(spec: dict[str, Any], handles: list[int]) -> None:
     guard(control, launcher, spec["uid"])
 
 
-def execute_bubblewrap(control: int, command: list[str]) -> None:
+def execute_bubblewrap(control: int, spec: dict[str, Any]) -> None:
     """Become bubblewrap, and in its walls a launcher, with our code compiled already. Does not return."""
+    make_folders(spec["disk_bytes"])
+    command = spec["bubblewrap"]
     prctl(PR_SET_PDEATHSIG, SIGKILL, "parent-death signal")
     code = os.memfd_create("jail", 0)
     os.write(code, sys.modules["jail"].compiled)
