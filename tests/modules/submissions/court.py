@@ -141,11 +141,13 @@ class Court:
         bus: Its bus, for nobody.
         executor: What runs the programs.
         patience_s: How long a submission is waited for, in seconds.
+        look_s: How often it is looked for, in seconds.
     """
 
     bus: Bus
     executor: Executor
     patience_s: float = 60.0
+    look_s: float = 0.02
 
     def as_(self, name: str) -> Bus:
         """Return the bus of an author."""
@@ -163,7 +165,7 @@ class Court:
         """Wait for a condition of a submission."""
         with anyio.fail_after(self.patience_s):
             while not condition(found := await self.as_(author).ask(GetSubmission(submission_id))):
-                await anyio.sleep(0.02)
+                await anyio.sleep(self.look_s)
             return found
         raise AssertionError
 
