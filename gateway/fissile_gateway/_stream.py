@@ -411,7 +411,6 @@ class EventStream(ResponseBody):
         if not self._wish.follows:
             self._is_ending = True
             return _end(last_of(self._last_id))
-        self._seen = offsets
         has_joined = self._join_after(offsets)
         await self._close_own()
         if not has_joined:

@@ -322,5 +322,11 @@ progress: Topic[CaseJudged | JudgingEnded] = Topic(
 )
 """How judging goes on, for who watches one submission. The gateway shows it to the author only."""
 
-verdicts = Topic("submissions.verdicts", SubmissionJudged, key=lambda event: event.submission_id, public=False)
+verdicts = Topic(
+    "submissions.verdicts",
+    SubmissionJudged,
+    key=lambda event: event.submission_id,
+    retention_s=100 * 365 * 86_400.0,
+    public=False,
+)
 """Each verdict once, kept for ever: what the leaderboard is made of."""

@@ -125,7 +125,7 @@ export async function follow(id, verdict, signal) {
     } else if (event === "judging-ended") {
       verdict.judged(data);
       return data.verdict;
-    } else if (event === "reset" || event === "lost") {
+    } else if (event === "reset" || event === "lost" || event === "end") {
       const stored = await ask("submissions/get-submission", { id }, { signal });
       if (showStored(verdict, stored)) return stored.summary.verdict;
     }
