@@ -170,7 +170,7 @@ class Exchange:
         self.is_gone = False
         self.is_done = False
         self.is_read = True
-        self.scope = anyio.CancelScope()
+        self.scope = gateway.new_scope()
         self.listeners: TaskGroup
         self.close: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.address = ""

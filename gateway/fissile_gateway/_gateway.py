@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from fissile import Bus, DeclaredError, Identity
+from fissile._cancellation import loop_clock
 from fissile._trace import ambient, begin_trace
 from fissile_gateway._access_log import AccessLog, status_of
 from fissile_gateway._auth import Authenticator, OnFailedAuthentication, made_private
@@ -58,6 +59,7 @@ class Gateway:
         bus: Calls modules for who does not say who they are.
         anonymous: Who that is; None where nobody looks at who asks.
         authenticator: Tells who asks; None likewise.
+        new_scope: Makes a scope of the event loop that runs; `anyio.CancelScope` looks for that each time.
         on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, or that a module answered with a declared
             error of status 401, such as a wrong password; it may return another answer. Unless told, it counts them, and locks addresses
             out that guess.
@@ -107,6 +109,8 @@ class Gateway:
         self.forget: Callable[[], None] = lambda: None
         self.max_body_bytes = settings.max_body_bytes
         self._new_id = new_id
+        self._now = loop_clock()
+        self.new_scope: Callable[[], anyio.CancelScope] = type(anyio.CancelScope())
         self.finish = finish
         self._finish_s = settings.finish_s
         self._streams: dict[Endless, None] = {}
@@ -268,7 +272,7 @@ class Gateway:
         exchange.asgi = scope
         problem: Problem | None = None
         try:
-            exchange.scope.deadline = anyio.current_time() + rule.timeout_s
+            exchange.scope.deadline = self._now() + rule.timeout_s
             with exchange.scope:
                 # A mounted application and /metrics have credentials of their own, and a probe has none.
                 if exchange.credentials is not None and app is self.routes and path not in OWN_CREDENTIALS:

@@ -86,7 +86,8 @@ class Connection:
         self._tickets: list[Ticket] = []  # of requests that were let in, and whose application has not begun
         self._next_ticket: Ticket | None = None  # of them, that of the request whose head is about to be read
         self._kept_at = monotonic()
-        self._reading = anyio.CancelScope(deadline=anyio.current_time() + self._settings.head_timeout_s)
+        self._now = server.context.time
+        self._reading = anyio.CancelScope(deadline=self._now() + self._settings.head_timeout_s)
         self._writing: anyio.Lock | None = None  # made for the first client that does not take at once what is written
         self._pings: anyio.CancelScope | None = None
         self._head_began = False
@@ -124,12 +125,12 @@ class Connection:
         spoken: str | None = None
         if isinstance(self._stream, TlsStream):
             is_secure = False
-            with anyio.CancelScope(deadline=anyio.current_time() + self._settings.tls_handshake_s) as self._handshake:
+            with anyio.CancelScope(deadline=self._now() + self._settings.tls_handshake_s) as self._handshake:
                 is_secure = await self._stream.handshake()
             if not is_secure or self._ended:
                 return False
             spoken = self._stream.protocol
-            self._reading.deadline = anyio.current_time() + self._settings.head_timeout_s
+            self._reading.deadline = self._now() + self._settings.head_timeout_s
         client, bound = self._stream.addresses()
         self._peer = client[0] if client else ""
         server, app = self._server, cast("AppWrapper", self._server.app)
@@ -197,7 +198,7 @@ class Connection:
         """Note that a request was answered and the next one may come."""
         self.busy = self._head_began = False
         self._body_mark = -1
-        self._reading.deadline = anyio.current_time() + self._settings.keep_alive_s
+        self._reading.deadline = self._now() + self._settings.keep_alive_s
         self._kept_at = monotonic()
 
     def stalled(self) -> None:
@@ -357,9 +358,9 @@ class Connection:
                     else:
                         # The time until the application takes it is not the client's.
                         self._reading.deadline = math.inf
-                        began = anyio.current_time()
+                        began = self._now()
                         await self._protocol.feed(data)
-                        self._body_deadline += anyio.current_time() - began
+                        self._body_deadline += self._now() - began
                     self._set_deadline()
                 return
         except Refusal as error:
@@ -401,14 +402,14 @@ class Connection:
             mark = self._protocol.body_bytes // _CHUNK_BYTES
             if mark != self._body_mark:
                 self._body_mark = mark
-                self._body_deadline = anyio.current_time() + self._settings.read_timeout_s
+                self._body_deadline = self._now() + self._settings.read_timeout_s
             self._reading.deadline = self._body_deadline
         elif self._protocol.head_pending:
             if not self._head_began:
                 self._head_began = True
-                self._reading.deadline = anyio.current_time() + self._settings.head_timeout_s
+                self._reading.deadline = self._now() + self._settings.head_timeout_s
         elif self._head_began and isinstance(self._stream, TlsStream):
             # Of HTTP/2, where a frame need not be the head of a request.
             self._head_began = False
-            idle = anyio.current_time() + self._settings.keep_alive_s
+            idle = self._now() + self._settings.keep_alive_s
             self._reading.deadline = math.inf if self.busy else min(idle, self._reading.deadline)

@@ -19,6 +19,7 @@ from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, TaskGroup, WorkerContext
 from hypercorn.typing import Event as WaitableEvent
 
+from fissile._cancellation import loop_clock
 from fissile_gateway._http_guard import Refusal, ServerSettings, check_head, check_request, problem_answer
 
 _READ_AHEAD_BYTES = 64 * 1024
@@ -287,9 +288,9 @@ class Context:
 
     event_class = Flag
     sleep = staticmethod(anyio.sleep)
-    time = staticmethod(anyio.current_time)
 
     def __init__(self, draining: anyio.Event) -> None:
+        self.time = loop_clock()
         self.terminated = Flag(draining)
 
     async def mark_request(self) -> None:
