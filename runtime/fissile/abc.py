@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 from typing import Literal, Self
 
 import msgspec
@@ -56,10 +57,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 
     def size_bytes(self) -> int:
         """Return what its key, its value and its headers take."""
-        size = len(self.value or b"") + len(self.key or b"")
-        for name, value in self.headers:
-            size += len(name) + len(value)
-        return size
+        return len(self.value or b"") + len(self.key or b"") + sum(map(len, chain.from_iterable(self.headers)))
 
     def headers_by_name(self) -> dict[str, bytes]:
         """Return the headers as a dictionary; the last of a name wins."""
