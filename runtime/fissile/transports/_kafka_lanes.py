@@ -177,7 +177,10 @@ class Lanes:
             self._put(append)
             return
         assert isinstance(append, Several), append
-        parts, append.parts = append.parts, []  # each knows its append: no circle of them is left to the garbage collector
+        parts, append.parts = (
+            append.parts,
+            [],
+        )  # each knows its append: no circle of them is left to the garbage collector
         if not parts:
             append.result = ()
             self._bridge.loop.call_soon(self._bridge.to_home, self._finish, [append])
