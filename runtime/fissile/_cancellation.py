@@ -152,9 +152,8 @@ def _asyncio_test() -> Callable[[], bool]:
 # Any: what follows is private to AnyIO and asyncio.
 def _lookups(asyncio: Any, backend: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """Return what gives the task that runs in a loop, and what gives AnyIO's state of a task, by a weak reference to it."""
-    states: Any = vars(backend)["_task_states"]
     task_of: Callable[[Any], Any] = asyncio.current_task
     if sys.version_info < (3, 12):
         # There `current_task` is written in Python, and takes three times as long as what it looks into.
         task_of = asyncio.tasks._current_tasks.get
-    return task_of, states.data.get
+    return task_of, backend._task_states.data.get

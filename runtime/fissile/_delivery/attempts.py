@@ -219,7 +219,10 @@ class Attempts:
             if self.held is not None or delivery.is_orphan:
                 error = await self._refusal(delivery)
             error = error or await self._attempt(delivery)
-            if delivery.state is not State.ABANDONED:
+            if error is None and delivery.retried is None and delivery.state is State.HANDLING:
+                self.handled += 1
+                self._finish(delivery, Step.SUCCEEDED)
+            elif delivery.state is not State.ABANDONED:
                 await self._conclude(delivery, error)
         except anyio.get_cancelled_exc_class():
             self._stopped(delivery)
@@ -228,7 +231,7 @@ class Attempts:
             self._settle(delivery.owner)
 
     async def _conclude(self, delivery: Delivery, error: BaseException | None) -> None:
-        """Do what follows from the outcome of an attempt."""
+        """Do what follows from the outcome of an attempt that did not just succeed."""
         if error is None:
             if delivery.retried is not None and not await self._resolve(delivery, delivery.retried.id):
                 return
