@@ -21,7 +21,7 @@ from fissile._cancellation import cancellation_test, deadline_test
 from fissile._check import Catalog, ModulePlan
 from fissile._check.contracts import order_key
 from fissile._check.identities import requiring
-from fissile._clock import Clock, Environment, Ids
+from fissile._clock import Clock, Environment, Ids, milliseconds_of
 from fissile._codec import Codec, ErrorCodec, RawCodec
 from fissile._contract import Contract, Topic
 from fissile._delivery.consumer import Consumer, ConsumerSettings
@@ -199,7 +199,7 @@ class Builder:
         self.transport = transport
         self.middleware = middleware
         self.signatures = signatures_of(catalog, settings, environment.clock, is_shared=transport.shared)
-        self.encoder = Encoder(application, settings.wire, environment.clock.now, self.signatures)
+        self.encoder = Encoder(application, settings.wire, milliseconds_of(environment.clock), self.signatures)
         self.spans = _spans(settings)
         if self.spans is not None:
             self.encoder.carried = self.spans.carried

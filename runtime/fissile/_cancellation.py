@@ -89,18 +89,19 @@ def _asyncio_deadline() -> Callable[[], float]:
     from anyio._backends import _asyncio
 
     loop = asyncio.get_running_loop()
-    states: Any = vars(_asyncio)["_task_states"]  # Any: private to AnyIO
-    current_task = asyncio.current_task
+    task_of, state_of = _lookups(asyncio, _asyncio)
 
     def deadline() -> float:
-        found = inf
-        task = current_task(loop)
-        state = None if task is None else states.get(task)
+        task = task_of(loop)
+        # Not `WeakKeyDictionary.get`, which is written in Python. A task's weak reference is made once, and knows its hash.
+        state = None if task is None else state_of(ref(task))
         scope = None if state is None else state.cancel_scope
+        found = inf
         while scope is not None:
             if scope._cancel_called:
                 return -inf
-            found = min(found, scope._deadline)
+            if scope._deadline < found:
+                found = scope._deadline
             if scope._shield:
                 break
             scope = scope._parent_scope
@@ -135,14 +136,7 @@ def _asyncio_test() -> Callable[[], bool]:
     from anyio._backends import _asyncio
 
     loop = asyncio.get_running_loop()
-    # Any: what follows is private to AnyIO and asyncio.
-    states: Any = vars(_asyncio)["_task_states"]
-    state_of = states.data.get  # by a weak reference to the task
-    task_of: Callable[[Any], Any] = asyncio.current_task
-    if sys.version_info < (3, 12):
-        # There `current_task` is written in Python, and takes three times as long as what it looks into.
-        tasks: Any = asyncio.tasks
-        task_of = tasks._current_tasks.get
+    task_of, state_of = _lookups(asyncio, _asyncio)
     # A task often makes several calls in a row: remembering it, weakly, saves half of the time.
     last_task: Callable[[], object] = str
     last_state: Any = None
@@ -166,3 +160,13 @@ def _asyncio_test() -> Callable[[], bool]:
         return False
 
     return is_cancelled
+
+
+# Any: what follows is private to AnyIO and asyncio.
+def _lookups(asyncio: Any, backend: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return what gives the task that runs in a loop, and what gives AnyIO's state of a task, by a weak reference to it."""
+    task_of: Callable[[Any], Any] = asyncio.current_task
+    if sys.version_info < (3, 12):
+        # There `current_task` is written in Python, and takes three times as long as what it looks into.
+        task_of = asyncio.tasks._current_tasks.get
+    return task_of, backend._task_states.data.get

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from random import Random, SystemRandom
 from typing import Protocol
 
@@ -42,6 +43,17 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait for the given number of seconds."""
         await anyio.sleep(seconds)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def milliseconds_of(clock: Clock) -> Callable[[], int]:
+    """Return what tells a clock's time of day in milliseconds since 1970; of the machine's clock without a `datetime` in between."""
+    if type(clock) is SystemClock:
+        return lambda: time.time_ns() // 1_000_000
+    return lambda: (clock.now() - _EPOCH) // _MILLISECOND
 
 
 class Ids:

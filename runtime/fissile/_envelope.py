@@ -7,7 +7,7 @@ headers. What CloudEvents has no name for is called `fissile-*`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fissile._bus import Queries
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from fissile._signatures import Signatures
 
 _SPECVERSION = ("ce_specversion", b"1.0")
-_MILLISECOND = timedelta(milliseconds=1)
 CONTENT_TYPES: dict[WireFormat, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
 
 
@@ -31,18 +30,18 @@ class Encoder:
     Args:
         application: The application's name, the source of its messages.
         wire: The format of bodies.
-        now: The time of day.
+        now_ms: The time of day, in milliseconds since 1970.
         signatures: Signs for whom a message is sent; None where that cannot be told.
     """
 
     def __init__(
-        self, application: str, wire: WireFormat, now: Callable[[], datetime], signatures: Signatures | None = None
+        self, application: str, wire: WireFormat, now_ms: Callable[[], int], signatures: Signatures | None = None
     ) -> None:
         self._signatures = signatures
         self._source = f"/{application}"
         self._content_type = CONTENT_TYPES[wire]
-        self._now = now
-        self._since = self._until = datetime.min.replace(tzinfo=UTC)
+        self._now_ms = now_ms
+        self._at_ms = -1
         self._time = ("ce_time", b"")
         # Those of a message and a caller that are the same each time: made once, since they cost as much as the rest of a call.
         self.carried: Callable[[Queries, str, str], Trace | None] = carried
@@ -66,12 +65,11 @@ class Encoder:
         if same is None:
             same = self._same[name, caller] = self._make_same(name, caller)
         typed, described = same
-        now = self._now()
-        if not self._since <= now < self._until:
-            self._since = now.replace(microsecond=now.microsecond // 1000 * 1000)
-            self._until = self._since + _MILLISECOND
-            time = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            self._time = ("ce_time", time.encode())
+        at_ms = self._now_ms()
+        if at_ms != self._at_ms:
+            self._at_ms = at_ms
+            time = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+            self._time = ("ce_time", time.replace("+00:00", "Z").encode())
         headers: Headers = (_SPECVERSION, ("ce_id", message_id.encode()), *typed, self._time, *described)
         signatures = self._signatures
         if signatures is not None:

@@ -83,8 +83,13 @@ class Handler:
         self.bus_type = Queries if self.kind == "query" else Bus
         self.call_alone = self.call.function if isinstance(self.call, WithoutBus) else None
 
-    async def run(self, message: Any, bus: Queries) -> bytes:
+    async def run(self, message: Any, bus: Queries, *, has_slot: bool) -> bytes:
         """Handle a message on the given bus, and store what the handler published.
+
+        Args:
+            message: The message.
+            bus: Its bus, which has ended after that.
+            has_slot: Whether one of `slots` was taken for it, to be given back here.
 
         Returns:
             The reply, encoded. It is also decoded once: a handler whose reply its caller could not read has failed, and publishes nothing.
@@ -92,20 +97,26 @@ class Handler:
         Raises:
             Exception: Whatever the handler raises.
         """
-        # As `run_isolated` has it, without a coroutine in between.
-        run = self.context.copy().run
-        run(current_bus.set, bus)
-        handling = self.call(message, bus) if self.call_alone is None else self.call_alone(message)
         try:
-            yielded = run(handling.send, None)
-        except StopIteration as stop:
-            reply = stop.value
-        else:
-            reply = await drive(run, handling, yielded)
-        data = b"" if reply is None and self.kind == "event" else self.cross(reply)  # nobody waits for an event's
-        if bus._outgoing:
-            await self.flush(bus)
-        return data
+            # As `run_isolated` has it, without a coroutine in between.
+            run = self.context.copy().run
+            run(current_bus.set, bus)
+            handling = self.call(message, bus) if self.call_alone is None else self.call_alone(message)
+            try:
+                yielded = run(handling.send, None)
+            except StopIteration as stop:
+                reply = stop.value
+            else:
+                reply = await drive(run, handling, yielded)
+            data = b"" if reply is None and self.kind == "event" else self.cross(reply)  # nobody waits for an event's
+            if bus._outgoing:
+                await self.flush(bus)
+            self.handled += 1
+            return data
+        finally:
+            bus._ended = True
+            if has_slot:
+                self.slots.release()
 
     def cross(self, reply: Any) -> bytes:
         """Return the bytes of a reply, having decoded them once; what is wrong with it is raised as it is.

@@ -7,7 +7,7 @@ backoff, and at last becomes a dead letter.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, cast
 
@@ -39,7 +39,7 @@ from fissile._errors import (
     Unavailable,
     UnknownMessage,
 )
-from fissile._handler import only_leaf
+from fissile._handler import Handler, only_leaf
 from fissile._identity import NotAllowed
 from fissile._messages import DeclaredError
 from fissile._parking import loop_time
@@ -102,32 +102,27 @@ class Attempts:
             self.settling.append(settled)
             await settled.wait()
 
-    async def handle(self, delivery: Delivery) -> None:
-        """Handle a delivery in a worker, whatever it is: an event, a command that nobody waits for, a request."""
-        state = delivery.owner
+    def handle(self, delivery: Delivery) -> Coroutine[Any, Any, None]:  # Any: its other two types, which nobody uses
+        """Return what handles a delivery in a worker, whatever it is: an event, a command that nobody waits for, a request."""
+        # No coroutine around these, and few in them: one in another takes as long as a small message to decode.
+        return self._serve(delivery) if delivery.request is not None else self._deliver(delivery)
+
+    def _begins(self, delivery: Delivery) -> bool:
+        """Take a delivery; return False where that is all, because nobody waits for it any longer."""
         delivery.step(Step.TAKEN)
-        state.handling += 1
-        settles_later = False
-        try:
-            if delivery.is_given_up or delivery.deadline <= self.time():
-                self.expired += 1
-                self._finish(delivery, Step.SUCCEEDED)
-            elif delivery.request is not None:
-                reply = await self._answer(delivery, delivery.request)
-                if reply is None:
-                    self._finish(delivery, Step.SUCCEEDED)
-                else:
-                    settles_later = self._send_answer(delivery, reply)
-            else:
-                await self._deliver(delivery)
-        except anyio.get_cancelled_exc_class():
-            if delivery.is_given_up and delivery.state is State.HANDLING:
-                self.cancelled += 1
-                self._finish(delivery, Step.SUCCEEDED)
-            raise
-        finally:
-            if not settles_later:
-                self._settle(state)
+        delivery.owner.handling += 1
+        if not delivery.is_given_up and delivery.deadline > self.time():
+            return True
+        self.expired += 1
+        self._finish(delivery, Step.SUCCEEDED)
+        self._settle(delivery.owner)
+        return False
+
+    def _stopped(self, delivery: Delivery) -> None:
+        """Learn that the handler of a delivery was cancelled: because nobody waits for it any longer, or with its worker."""
+        if delivery.is_given_up and delivery.state is State.HANDLING:
+            self.cancelled += 1
+            self._finish(delivery, Step.SUCCEEDED)
 
     def _settle(self, state: PartitionState) -> None:
         state.handling -= 1
@@ -137,29 +132,52 @@ class Attempts:
 
     # A request: its caller waits, and decides what a failure means. So it is tried once.
 
-    async def _answer(self, delivery: Delivery, request: Request) -> Outgoing | None:
-        """Run the handler; return the answer, or None where another process gives it."""
-        handler = delivery.subscription.handler
-        if self.repeats and delivery.subscription.bears_repeats:
-            await self._rehearse(delivery)
-        bus = bus_of(delivery)
+    async def _serve(self, delivery: Delivery) -> None:
+        if not self._begins(delivery):
+            return
+        request, handler = delivery.request, delivery.subscription.handler
+        assert request is not None, delivery
+        settles_later = False
         try:
-            message = handler.message.decode(delivery.record.value)
-        except InvalidMessage as error:
-            return answer_invalid(request, error)
-        try:
-            reply = await self._run(delivery, message, bus)
-        except BaseException as error:
-            if isinstance(error, PartitionLost):
-                self._log(logging.WARNING, delivery, "is handled by another process", error)
-                return None
-            failure = await handler.failure(error, bus)
-            if failure is None:
-                raise
-            if isinstance(failure, InvalidMessage):
-                return answer_invalid(request, failure)
-            return answer_failure(request, delivery, failure, trace_of_answer(bus))
-        return answer_reply(request, reply, trace_of_answer(bus))
+            if self.repeats and delivery.subscription.bears_repeats:
+                await self._rehearse(delivery)
+            bus = bus_of(delivery)
+            answer: Outgoing | None
+            try:
+                message = handler.message.decode(delivery.record.value)
+            except InvalidMessage as error:
+                answer = answer_invalid(request, error)
+            else:
+                try:
+                    reply = await self._run(delivery, message, bus)
+                except BaseException as error:  # noqa: BLE001 -- what goes on is raised in there
+                    answer = await self._answer_to(delivery, request, bus, error)
+                else:
+                    answer = answer_reply(request, reply, trace_of_answer(bus))
+            if answer is None:
+                self._finish(delivery, Step.SUCCEEDED)
+            else:
+                settles_later = self._send_answer(delivery, answer)
+        except anyio.get_cancelled_exc_class():
+            self._stopped(delivery)
+            raise
+        finally:
+            if not settles_later:
+                self._settle(delivery.owner)
+
+    async def _answer_to(
+        self, delivery: Delivery, request: Request, bus: Queries, error: BaseException
+    ) -> Outgoing | None:
+        """Return the answer of a request whose handler raised, or None where another process gives it; raise a cancellation on."""
+        if isinstance(error, PartitionLost):
+            self._log(logging.WARNING, delivery, "is handled by another process", error)
+            return None
+        failure = await delivery.subscription.handler.failure(error, bus)
+        if failure is None:
+            raise error
+        if isinstance(failure, InvalidMessage):
+            return answer_invalid(request, failure)
+        return answer_failure(request, delivery, failure, trace_of_answer(bus))
 
     def _send_answer(self, delivery: Delivery, reply: Outgoing) -> bool:
         """Store a reply; the request is done when it is stored, or when it turns out that it cannot be.
@@ -194,12 +212,26 @@ class Attempts:
     # An event, or a command that nobody waits for: it is tried again, and given up to the dead letters.
 
     async def _deliver(self, delivery: Delivery) -> None:
-        error = None
-        if self.held is not None or delivery.is_orphan:
-            error = await self._refusal(delivery)
-        error = error or await self._attempt(delivery)
-        if delivery.state is State.ABANDONED:
+        if not self._begins(delivery):
             return
+        try:
+            error = None
+            if self.held is not None or delivery.is_orphan:
+                error = await self._refusal(delivery)
+            error = error or await self._attempt(delivery)
+            if error is None and delivery.retried is None and delivery.state is State.HANDLING:
+                self.handled += 1
+                self._finish(delivery, Step.SUCCEEDED)
+            elif delivery.state is not State.ABANDONED:
+                await self._conclude(delivery, error)
+        except anyio.get_cancelled_exc_class():
+            self._stopped(delivery)
+            raise
+        finally:
+            self._settle(delivery.owner)
+
+    async def _conclude(self, delivery: Delivery, error: BaseException | None) -> None:
+        """Do what follows from the outcome of an attempt that did not just succeed."""
         if error is None:
             if delivery.retried is not None and not await self._resolve(delivery, delivery.retried.id):
                 return
@@ -241,30 +273,26 @@ class Attempts:
         except BaseException as error:  # noqa: BLE001 -- likewise
             await _failure_in(error)
 
-    async def _run(self, delivery: Delivery, message: Any, bus: Queries) -> bytes:
-        """Run the handler within its bounds; raises whatever it raises."""
+    def _run(self, delivery: Delivery, message: Any, bus: Queries) -> Coroutine[Any, Any, bytes]:
+        """Return what runs the handler within its bounds, to be awaited at once; it raises whatever the handler raises."""
         handler = delivery.subscription.handler
         slots = handler.slots
+        if handler.order_key is not None:
+            return self._run_in_turn(handler, str(handler.order_key(message)), message, bus)
+        if slots.free > 0:
+            slots.free -= 1
+            return handler.run(message, bus, has_slot=True)
+        return self._run_in_slot(handler, message, bus)
+
+    async def _run_in_turn(self, handler: Handler, key: str, message: Any, bus: Queries) -> bytes:
         try:
-            if handler.order_key is None and slots.free > 0:
-                slots.free -= 1
-                try:
-                    reply = await handler.run(message, bus)
-                finally:
-                    slots.release()
-            elif handler.order_key is None:
-                reply = await self._run_in_slot(delivery, message, bus)
-            else:
-                # First the turn, then the slot, as a local call has it: the other way round the two could wait for each other.
-                async with handler.turns.turn(handler, str(handler.order_key(message)), bus._parent):
-                    reply = await self._run_in_slot(delivery, message, bus)
+            # First the turn, then the slot, as a local call has it: the other way round the two could wait for each other.
+            async with handler.turns.turn(handler, key, bus._parent):
+                return await self._run_in_slot(handler, message, bus)
         finally:
             bus._ended = True
-        handler.handled += 1
-        return reply
 
-    async def _run_in_slot(self, delivery: Delivery, message: Any, bus: Queries) -> bytes:
-        handler = delivery.subscription.handler
+    async def _run_in_slot(self, handler: Handler, message: Any, bus: Queries) -> bytes:
         slots = handler.slots
         has_slot = True
         if slots.free > 0:
@@ -272,12 +300,12 @@ class Attempts:
         elif holds_slot(bus._parent, handler.module):
             has_slot = False
         else:
-            await slots.wait()
-        try:
-            return await handler.run(message, bus)
-        finally:
-            if has_slot:
-                slots.release()
+            try:
+                await slots.wait()
+            except BaseException:
+                bus._ended = True
+                raise
+        return await handler.run(message, bus, has_slot=has_slot)
 
     def _is_permanent(self, delivery: Delivery, error: BaseException) -> bool:
         """Tell whether there is no further attempt. A declared error is a command's answer, and would be the same the next time."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 import msgspec
 
@@ -29,30 +30,55 @@ class Append(msgspec.Struct, eq=False):
     """One call of `append_nowait`.
 
     Attributes:
-        records: What to store.
-        partitions: The partition of each.
         done: Who is told.
         size_bytes: What the records take in the buffer.
-        left: Of how many it is not known yet what became of them.
         at: When it reached the loop, on its clock; None before.
+        result: What `done` is told, once that is known.
+    """
+
+    done: Callable[[Stored | CallError], None]
+    size_bytes: int
+    at: float | None
+    result: Stored | CallError | None
+
+
+class Single(Append):
+    """An append of one record, as most are. It stands in its lane itself: there is one per request and one per reply.
+
+    Attributes:
+        record: The record.
+        partition: Its partition.
+    """
+
+    record: Outgoing
+    partition: int
+
+    whole: ClassVar[None] = None
+
+    def since(self) -> float:
+        """Return since when it is in its lane."""
+        return self.at or 0.0
+
+
+class Several(Append):
+    """An append of several records, or of none.
+
+    Attributes:
+        parts: Its records, until they are in their lanes.
+        places: The partition of each, and its offset once that is known.
+        left: Of how many it is not known yet what became of them.
         failure: Why a record of it is not stored, or may not be: then none that follows it in its partition is to be.
     """
 
-    records: Sequence[Outgoing]
-    partitions: Sequence[int]
-    done: Callable[[Stored | CallError], None]
-    size_bytes: int
+    parts: list[Part]
+    places: list[tuple[int, int]]
     left: int
-    at: float | None = None
     failure: CallError | None = None
-    _places: list[tuple[int, int]] | None = None  # most appends have one record, and need no such list
     _is_unknown: bool = False
 
-    def stored(self, index: int, offset: int) -> bool:
+    def stored(self, number: int, offset: int) -> bool:
         """Note where a record is; tell whether that was the last to be known of."""
-        if self._places is None:
-            self._places = [(0, 0)] * len(self.records)
-        self._places[index] = (self.partitions[index], offset)
+        self.places[number] = (self.places[number][0], offset)
         self._is_unknown = True  # if another of them fails
         self.left -= 1
         return not self.left
@@ -67,17 +93,34 @@ class Append(msgspec.Struct, eq=False):
     def outcome(self) -> Stored | CallError:
         """Return what `done` is told: "not stored" only if none is."""
         if self.failure is None:
-            return self._places or []
+            return self.places
         if self._is_unknown and not isinstance(self.failure, DeadlineExceeded):
             return DeadlineExceeded(f"Some of the records may be stored. {self.failure}")
         return self.failure
 
 
-Entry = tuple[Append, int]
-"""A record: its append, and its place there."""
+class Part(msgspec.Struct, eq=False):
+    """One record of several.
 
-Told = tuple[Append, Stored | CallError]
-"""What became of an append."""
+    Attributes:
+        record: The record.
+        partition: Its partition.
+        whole: The append that it is of.
+        number: Its place there.
+    """
+
+    record: Outgoing
+    partition: int
+    whole: Several
+    number: int
+
+    def since(self) -> float:
+        """Return since when it is in its lane."""
+        return self.whole.at or 0.0
+
+
+Entry = Single | Part
+"""A record in a lane."""
 
 
 class Lane:
@@ -108,7 +151,7 @@ class Lanes:
         bridge: To home.
         producers: Who sends.
         options: Bounds.
-        finish: Called at home with appends and their outcomes.
+        finish: Called at home with appends whose results are known.
     """
 
     def __init__(
@@ -116,7 +159,7 @@ class Lanes:
         bridge: Bridge,
         producers: Producers,
         options: Options,
-        finish: Callable[[Sequence[Told]], None],
+        finish: Callable[[Sequence[Append]], None],
     ) -> None:
         self._trouble: tuple[str, float] | None = None
         self._bridge = bridge
@@ -130,23 +173,34 @@ class Lanes:
     def submit(self, append: Append) -> None:
         """Put the records of an append into their lanes."""
         append.at = self._bridge.loop.time()
-        if not append.records:
-            self._bridge.loop.call_soon(self._bridge.to_home, self._finish, [(append, append.outcome())])
-        for index, record in enumerate(append.records):
-            place = (record.topic, append.partitions[index])
-            lane = self._lanes.get(place)
-            if lane is None:
-                lane = self._lanes[place] = Lane(self._options.prefix + record.topic, place[1])
-            lane.queue.append((append, index))
-            if self._is_stopped:
-                self._bridge.loop.call_soon(
-                    self._fail, [lane.queue.popleft()], Unavailable("Kafka is being disconnected.")
-                )
-            elif not lane.is_running:
-                lane.is_running = True
-                task = self._bridge.create_task(self._run(lane))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+        if isinstance(append, Single):
+            self._put(append)
+            return
+        assert isinstance(append, Several), append
+        parts, append.parts = (
+            append.parts,
+            [],
+        )  # each knows its append: no circle of them is left to the garbage collector
+        if not parts:
+            append.result = ()
+            self._bridge.loop.call_soon(self._bridge.to_home, self._finish, [append])
+        for part in parts:
+            self._put(part)
+
+    def _put(self, entry: Entry) -> None:
+        place = (entry.record.topic, entry.partition)
+        lane = self._lanes.get(place)
+        if lane is None:
+            lane = self._lanes[place] = Lane(self._options.prefix + place[0], place[1])
+        if self._is_stopped:
+            self._bridge.loop.call_soon(self._fail, [entry], Unavailable("Kafka is being disconnected."))
+            return
+        lane.queue.append(entry)
+        if not lane.is_running:
+            lane.is_running = True
+            task = self._bridge.create_task(self._run(lane))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def trouble(self) -> str | None:
         """Return what went wrong last, if it was a short while ago and nothing was stored since; from home.
@@ -183,8 +237,7 @@ class Lanes:
     async def _settle_doubt(self, lane: Lane) -> None:
         """Wait for news of the last batch; what waits too long meanwhile is certainly not stored."""
         assert lane.doubtful is not None
-        at = lane.queue[0][0].at or 0.0
-        remaining_s = at + self._options.append_s - self._bridge.loop.time()
+        remaining_s = lane.queue[0].since() + self._options.append_s - self._bridge.loop.time()
         if remaining_s > 0:
             await asyncio.wait((lane.doubtful,), timeout=remaining_s)
         if lane.doubtful.done():
@@ -192,7 +245,7 @@ class Lanes:
             return
         limit = self._bridge.loop.time() - self._options.append_s
         expired: list[Entry] = []
-        while lane.queue and (lane.queue[0][0].at or 0.0) <= limit:
+        while lane.queue and lane.queue[0].since() <= limit:
             expired.append(lane.queue.popleft())
         self._fail(expired, Unavailable(f"Kafka has not answered for {self._options.append_s:g} s."))
 
@@ -246,11 +299,11 @@ class Lanes:
             time.time() * 1000
         )  # of the machine, whatever clock a test owns: Kafka expires records by it, and refuses future ones
         while queue:
-            append, index = queue[0]
-            if append.failure is not None:
+            entry = queue[0]
+            whole, record = entry.whole, entry.record
+            if whole is not None and whole.failure is not None:
                 skipped.append(queue.popleft())
                 continue
-            record = append.records[index]
             if add(len(entries), now_ms, record.key, record.value, list(record.headers)) is None:
                 break
             entries.append(queue.popleft())
@@ -259,22 +312,30 @@ class Lanes:
 
     def _stored(self, entries: list[Entry], first: int) -> None:
         self._trouble = None
-        told: list[Told] = []
-        for number, (append, index) in enumerate(entries):
-            # -1: the broker knows that it has stored the batch before, and no longer where (DuplicateSequenceNumber).
-            offset = first + number if first >= 0 else -1
-            if len(append.records) == 1:
-                told.append((append, ((append.partitions[0], offset),)))
-            elif append.stored(index, offset):
-                told.append((append, append.outcome()))
+        told: list[Append] = []
+        # -1: the broker knows that it has stored the batch before, and no longer where (DuplicateSequenceNumber).
+        offset, step = (first, 1) if first >= 0 else (-1, 0)
+        for entry in entries:
+            if isinstance(entry, Single):
+                entry.result = ((entry.partition, offset),)
+                told.append(entry)
+            elif entry.whole.stored(entry.number, offset):
+                entry.whole.result = entry.whole.outcome()
+                told.append(entry.whole)
+            offset += step
         self._bridge.to_home(self._finish, told)
 
-    def _fail(self, entries: list[Entry], error: CallError) -> None:
-        if entries:
+    def _fail(self, entries: Iterable[Entry], error: CallError) -> None:
+        told: list[Append] = []
+        for entry in entries:
             self._trouble = (str(error), time.monotonic())
-        self._bridge.to_home(
-            self._finish, [(append, append.outcome()) for append, _ in entries if append.failed(error)]
-        )
+            if isinstance(entry, Single):
+                entry.result = error
+                told.append(entry)
+            elif entry.whole.failed(error):
+                entry.whole.result = entry.whole.outcome()
+                told.append(entry.whole)
+        self._bridge.to_home(self._finish, told)
 
 
 async def _settled(future: asyncio.Future[Place], seconds: float) -> None:
@@ -306,8 +367,7 @@ def _answered(producer: Producer, future: asyncio.Future[Place]) -> None:
 def _told(failure: BaseException, entries: list[Entry], options: Options) -> CallError:
     """Return what is told of a batch that the broker or the producer has failed."""
     if is_too_large(failure) and len(entries) == 1:
-        append, index = entries[0]
-        record = append.records[index]
+        record = entries[0].record
         return MessageTooLarge(record.topic, len(record.value or b""), options.max_record_bytes)
     if is_refusal(failure):
         return Unavailable(f"Kafka refuses the records: {failure!r}.")

@@ -35,9 +35,9 @@ _value = itemgetter(1)
 
 def _headers(headers: Sequence[tuple[str, bytes | None]]) -> Headers:
     """Return the headers of a record. In Kafka a header may have no value, which other programs make use of; here it is empty then."""
-    if None in map(_value, headers):
-        return tuple((name, value or b"") for name, value in headers)
-    return tuple(headers)  # type: ignore[arg-type]  # the loop has seen that none is None
+    if all(map(_value, headers)):  # asked so, because comparing each with None takes twice as long
+        return tuple(headers)  # type: ignore[arg-type]  # it has been seen that none is None
+    return tuple((name, value or b"") for name, value in headers)
 
 
 class Source:

@@ -28,7 +28,7 @@ from fissile.transports._kafka_bridge import Bridge, open_bridge
 from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_direct import DirectSource, KafkaReader
 from fissile.transports._kafka_group import GroupSource, KafkaMember
-from fissile.transports._kafka_lanes import Append, Lanes, Told
+from fissile.transports._kafka_lanes import Append, Lanes, Part, Several, Single
 from fissile.transports._kafka_library import Clients, library, security_context, within
 from fissile.transports._kafka_options import Options, options_of
 from fissile.transports._kafka_probe import Probe
@@ -116,7 +116,7 @@ class KafkaTransport(Transport):
                     await self._until_told()  # what was given up is on its way home
             await self._bridge.stop()
             for append in tuple(self._open):
-                self._finish([(append, _lost(append))])
+                self._finish_as_lost(append)
 
     async def _until_told(self) -> None:
         if self._open:
@@ -132,7 +132,7 @@ class KafkaTransport(Transport):
     def _died(self) -> None:
         """The thread has ended: nobody may wait for it any longer."""
         for append in tuple(self._open):
-            self._finish([(append, _lost(append))])
+            self._finish_as_lost(append)
         for inbox in tuple(self._inboxes):
             inbox.fail(Unavailable(f"{inbox.name} has failed: the Kafka thread has ended."), at_once=True)
 
@@ -185,33 +185,45 @@ class KafkaTransport(Transport):
     def append_nowait(self, records: Sequence[Outgoing], done: Callable[[Stored | CallError], None]) -> None:
         if self._is_closed or self._bridge.is_dead:
             self._refuse_if_closed()
-        partitions: list[int] = []
-        size_bytes = 0
-        anywhere, topics = -1, self._topics
-        for record in records:
-            size_bytes += self._size_of(record)
-            partition, counted = record.partition, topics.get(record.topic) or self._partitions_of(record.topic)
-            if partition is None:
-                if record.key is not None:
-                    partition = partition_of(record.key, counted)
-                elif record.topic in self._compacted:
-                    # Kafka would refuse the whole batch, with the records of others in it.
-                    raise no_key(record.topic)
-                else:
-                    # One partition for all of a call: fewer batches.
-                    anywhere = self._next() if anywhere < 0 else anywhere
-                    partition = anywhere % counted
-            elif not 0 <= partition < counted:
-                raise Unavailable(f"The topic {record.topic} has no partition {partition}.")
-            partitions.append(partition)
-        if self._open_bytes + size_bytes > self.options.buffer_bytes and self._open:
+        append: Append
+        if len(records) == 1:
+            record = records[0]
+            partition = record.partition
+            if partition is None or not 0 <= partition < self._topics.get(record.topic, 0):
+                partition = self._partition_for(record)
+            append = Single(done, self._size_of(record), None, None, record, partition)
+        else:
+            append = self._several(records, done)
+        if self._open_bytes + append.size_bytes > self.options.buffer_bytes and self._open:
             raise Overloaded(
                 f"{self._open_bytes} bytes wait to be stored in Kafka (setting FISSILE_KAFKA_BUFFER_BYTES)."
             )
-        append = Append(records, partitions, done, size_bytes, len(records))
         self._open.add(append)
-        self._open_bytes += size_bytes
+        self._open_bytes += append.size_bytes
         self._submit(append)
+
+    def _several(self, records: Sequence[Outgoing], done: Callable[[Stored | CallError], None]) -> Several:
+        append = Several(done, 0, None, None, [], [], len(records))
+        anywhere = self._next()  # one partition for all of a call that may be in any: fewer batches
+        for number, record in enumerate(records):
+            append.size_bytes += self._size_of(record)
+            partition = self._partition_for(record, anywhere)
+            append.places.append((partition, 0))
+            append.parts.append(Part(record, partition, append, number))
+        return append
+
+    def _partition_for(self, record: Outgoing, anywhere: int | None = None) -> int:
+        partition, counted = record.partition, self._topics.get(record.topic) or self._partitions_of(record.topic)
+        if partition is not None:
+            if not 0 <= partition < counted:
+                raise Unavailable(f"The topic {record.topic} has no partition {partition}.")
+            return partition
+        if record.key is not None:
+            return partition_of(record.key, counted)
+        if record.topic in self._compacted:
+            # Kafka would refuse the whole batch, with the records of others in it.
+            raise no_key(record.topic)
+        return (self._next() if anywhere is None else anywhere) % counted
 
     def _size_of(self, record: Outgoing) -> int:
         size = record.size_bytes()
@@ -225,18 +237,23 @@ class KafkaTransport(Transport):
         except KeyError:
             raise Unavailable(f"The log has no topic {topic}. Topics are made when the application starts.") from None
 
-    def _finish(self, told: Sequence[Told]) -> None:
-        for append, outcome in told:
+    def _finish(self, told: Sequence[Append]) -> None:
+        for append in told:
             if append not in self._open:
                 continue
             self._open.discard(append)
             self._open_bytes -= append.size_bytes
+            assert append.result is not None, append
             try:
-                append.done(outcome)
+                append.done(append.result)
             except Exception:
                 _logger.exception("what was to be told of a stored message has failed")
         if not self._open and self._all_told is not None:
             self._all_told.set()
+
+    def _finish_as_lost(self, append: Append) -> None:
+        append.result = _lost(append)
+        self._finish([append])
 
     async def append(self, records: Sequence[Outgoing]) -> Stored:
         self._refuse_if_closed()
