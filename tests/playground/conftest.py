@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 IS_SOAK = os.environ.get("FISSILE_TEST_SOAK", "0") not in ("", "0")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser."""
+    """The browser, for one file: while it is open a loop runs in this thread, which tests with loops of their own could not bear."""
     with open_chromium() as browser:
         yield browser
 

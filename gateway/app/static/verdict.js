@@ -115,7 +115,7 @@ export function showStored(verdict, submission) {
   return isOver;
 }
 
-/** Follow a submission until it has its verdict, and return that; null if the signal ended it. Raises a Problem. */
+/** Show what becomes of a submission until it has its verdict, or the signal ends it. Raises a Problem. */
 export async function follow(id, verdict, signal) {
   for await (const { event, data } of events(`/submissions/${encodeURIComponent(id)}/events`, { signal })) {
     if (event === "case-judged") {
@@ -124,11 +124,11 @@ export async function follow(id, verdict, signal) {
       verdict.case(data.result);
     } else if (event === "judging-ended") {
       verdict.judged(data);
-      return data.verdict;
+      return;
     } else if (event === "reset" || event === "lost" || event === "end") {
-      const stored = await ask("submissions/get-submission", { id }, { signal });
-      if (showStored(verdict, stored)) return stored.summary.verdict;
+      if (showStored(verdict, await ask("submissions/get-submission", { id }, { signal }))) return;
     }
   }
-  return null;
+  // It has ended without a verdict: what is stored is all there is.
+  if (!signal.aborted) showStored(verdict, await ask("submissions/get-submission", { id }, { signal }));
 }
