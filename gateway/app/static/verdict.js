@@ -61,11 +61,13 @@ export function makeVerdict() {
     cell.title = words;
     replace(cell, icon(ICONS[result.verdict] ?? "cross", 14), h("span", { class: "case-number" }, result.number + 1), h("span", { class: "hidden-words" }, words));
     if (!good && (result.detail || !details.children.length)) {
-      details.append(
-        h("section", { class: "case-detail" },
+      const later = [...details.children].find((each) => Number(each.dataset.case) > result.number) ?? null;
+      details.insertBefore(
+        h("section", { class: "case-detail", "data-case": result.number },
           h("h2", {}, words),
           result.detail ? h("pre", { tabindex: "0", "aria-label": "Details" }, result.detail) : h("p", {}, result.is_hidden ? "Its input and output are hidden." : "There is nothing more to tell."),
         ),
+        later,
       );
     }
   }
