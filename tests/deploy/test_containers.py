@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -133,6 +134,13 @@ def test_containers_answer_the_curl_of_the_first_day_and_drain_on_sigterm(system
     # What a module has stored in PostgreSQL is asked for through Kafka.
     with urlopen(f"http://127.0.0.1:{system.port}/api/challenges/list-challenges?limit=1", timeout=60) as answer:
         assert [each["difficulty"] for each in json.load(answer)["challenges"]] == [1]
+
+    # The playground and its files are in the image.
+    with urlopen(f"http://127.0.0.1:{system.port}/", timeout=60) as answer:
+        path = re.search(r'<script type="module" src="([^"]+)"', answer.read().decode())
+    assert path is not None
+    with urlopen(f"http://127.0.0.1:{system.port}{path[1]}", timeout=60) as answer:
+        assert answer.headers["content-type"] == "text/javascript; charset=utf-8"
 
     # Kafka's other listener is for this machine.
     variables = {

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from random import randrange
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -17,6 +16,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 
 PATIENCE_MS = 45_000
 """How long a test waits for a condition; machines under load are slow."""
+
+IS_SOAK = os.environ.get("FISSILE_TEST_SOAK", "0") not in ("", "0")
 
 PASSWORD = "correct horse battery staple 7"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -38,10 +39,10 @@ def find_chromium() -> str | None:
     return given or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def skip_or_fail(reason: str) -> None:
-    """Skip the test, or fail it where a browser is required."""
-    if "chromium" in os.environ.get("FISSILE_REQUIRE", "").replace(",", " ").split():
-        pytest.fail(f"chromium is required by FISSILE_REQUIRE, but {reason}")
+def skip_or_fail(reason: str, part: str = "chromium") -> None:
+    """Skip the test, or fail it where a part of the machine is required."""
+    if part in os.environ.get("FISSILE_REQUIRE", "").replace(",", " ").split():
+        pytest.fail(f"{part} is required by FISSILE_REQUIRE, but {reason}")
     pytest.skip(reason)
 
 
@@ -178,6 +179,3 @@ def fill(dialog: Locator, name: str, password: str) -> None:
 def new_name() -> str:
     """Return a name that nobody has."""
     return f"ada-{uuid4().hex[:10]}"
-
-
-SCRIPTS = Path(__file__).parent

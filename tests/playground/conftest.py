@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Browser
 
+from modules.code_executor.sandbox._engine import IMAGE
 from tests.brokers.fixtures import apache_kafka as apache_kafka
 from tests.brokers.postgres import postgres as postgres
 from tests.cli.example import port_of, running
-from tests.playground.browsing import Visitor, open_chromium
+from tests.modules.code_executor.engine import NoEngine, open_engine
+from tests.playground.browsing import IS_SOAK, Visitor, open_chromium, skip_or_fail
 
 ROOT = Path(__file__).parents[2]
-IS_SOAK = os.environ.get("FISSILE_TEST_SOAK", "0") not in ("", "0")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser."""
+    """The browser, for one file: while it is open a loop runs in this thread, which tests with loops of their own could not bear."""
     with open_chromium() as browser:
         yield browser
 
@@ -53,21 +54,45 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="package")
-def production(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+def docker_engine() -> Iterator[None]:
+    """A Docker engine with the image of the sandbox; the environment names it while it is open."""
+    try:
+        with open_engine() as engine:
+            is_there = bool(engine.api.images(name=IMAGE, quiet=True))
+            if not is_there:
+                engine.api.tag(engine.image, IMAGE)
+            yield
+            if not is_there:
+                engine.api.remove_image(IMAGE)  # the name only: the image has another
+    except NoEngine as error:
+        skip_or_fail(str(error), "docker")
+
+
+@pytest.fixture(scope="package")
+def own_database(postgres: str) -> Iterator[str]:
+    """The URL of a database of PostgreSQL that is empty."""
+    import psycopg
+
+    name = f"test_{uuid4().hex[:12]}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield f"{postgres.rpartition('/')[0]}/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(scope="package")
+def production(
+    tmp_path_factory: pytest.TempPathFactory, apache_kafka: str, own_database: str, docker_engine: None
+) -> Iterator[str]:
     """The application in three processes, on Apache Kafka, PostgreSQL and Docker."""
-    kafka = request.getfixturevalue("apache_kafka")
-    database = request.getfixturevalue("own_database")
-    engine = request.getfixturevalue("docker_sandbox")
-    yield from _started(
-        tmp_path_factory.mktemp("production"),
-        "dev",
-        "--split",
-        "--no-reload",
-        ready="Ready in",
-        FISSILE_BUS=f"kafka://{kafka}",
-        FISSILE_DATABASE=database,
-        **engine,
-    )
+    settings = {
+        "FISSILE_BUS": f"kafka://{apache_kafka}",
+        "FISSILE_KAFKA_PREFIX": f"test-{uuid4().hex[:8]}-",
+        "FISSILE_DATABASE": own_database,
+        "FISSILE_CODE_EXECUTOR_SANDBOX": "docker",
+    }
+    folder = tmp_path_factory.mktemp("production")
+    yield from _started(folder, "dev", "--split", "--no-reload", ready="Ready in", **settings)
 
 
 @pytest.fixture(

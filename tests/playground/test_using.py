@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.playground.browsing import PASSWORD, Visitor, fill, new_name
+from tests.playground.browsing import IS_SOAK, PASSWORD, Visitor, fill, new_name
 
 Come = Callable[..., Visitor]
 
+COMPILED_SLOWLY = {"typescript", "cpp", "rust", "go", "java"}
 SUM = "a, b = map(int, input().split())\nprint(a + b)\n"
 DIFFERENCE = "a, b = map(int, input().split())\nprint(a - b)\n"
 
@@ -229,3 +230,20 @@ def test_errors_are_words_that_say_what_to_do(
     page.route("**/start-run", lambda route: route.fulfill(status=status, headers=headers, body="<h1>no</h1>"))
     page.get_by_role("button", name="Run").click()
     expect(visitor.run_status).to_contain_text(told)
+
+
+def test_the_first_program_of_each_language_greets_who_is_named_in_the_input(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    page = visitor.go()
+    page.get_by_label("Input").fill("Bo")
+    offered = page.get_by_label("Language").locator("option")
+    assert offered.count() >= 2
+    for language in offered.all():
+        value, name = language.get_attribute("value"), language.inner_text()
+        assert name != value, f"{value} has no name for people, and no first program"
+        if not IS_SOAK and value in COMPILED_SLOWLY:
+            continue
+        page.get_by_label("Language").select_option(value)
+        page.get_by_role("button", name="Run").click()
+        expect(visitor.output).to_contain_text("Hello, Bo!")
+        expect(visitor.run_status).to_contain_text("Finished")

@@ -1,12 +1,13 @@
 // The editor: CodeMirror, with the page's colours. Loaded when a view needs it.
 
 import {
-  Compartment, EditorState, EditorView, HighlightStyle, StreamLanguage, bracketMatching, c, closeBrackets, closeBracketsKeymap, defaultKeymap,
+  Compartment, EditorState, EditorView, HighlightStyle, StreamLanguage, bracketMatching, c, closeBrackets, closeBracketsKeymap, cpp, defaultKeymap, go,
   highlightActiveLine, highlightActiveLineGutter, highlightSpecialChars, history, historyKeymap, indentOnInput, indentUnit, indentWithTab,
-  javascript, keymap, lineNumbers, python, shell, syntaxHighlighting, tags,
+  java, javascript, keymap, lineNumbers, python, ruby, rust, shell, syntaxHighlighting, tags, typescript,
 } from "./vendor/codemirror.js";
 
-const LANGUAGES = { python, javascript, bash: shell, c };
+const LANGUAGES = { python, javascript, typescript, bash: shell, ruby, c, cpp, rust, go, java };
+const INDENTS = { javascript: "  ", typescript: "  ", ruby: "  ", go: "\t" };
 
 // The editor writes style sheets of its own; the page's policy allows those with this number.
 const nonce = document.querySelector("link[nonce]")?.nonce ?? "";
@@ -24,7 +25,7 @@ const colours = HighlightStyle.define([
 const theme = EditorView.theme({
   "&": { height: "100%", color: "var(--text)", backgroundColor: "transparent" },
   "&.cm-focused": { outline: "none" }, // the frame around it shows the focus
-  ".cm-scroller": { fontFamily: "var(--mono)", fontSize: "var(--code-size)", lineHeight: "1.6", overscrollBehavior: "auto" },
+  ".cm-scroller": { fontFamily: "var(--mono)", fontVariantLigatures: "none", fontSize: "var(--code-size)", lineHeight: "1.6", overscrollBehavior: "auto" },
   ".cm-content": { padding: "12px 0", caretColor: "var(--accent)" },
   ".cm-line": { padding: "0 16px 0 6px" },
   ".cm-gutters": { backgroundColor: "transparent", color: "var(--muted)", border: "none", paddingLeft: "6px" },
@@ -106,6 +107,6 @@ function typeOver(event, view) {
 }
 
 function modeOf(id) {
-  const width = indentUnit.of(id === "javascript" ? "  " : "    ");
+  const width = indentUnit.of(INDENTS[id] ?? "    ");
   return LANGUAGES[id] ? [StreamLanguage.define(LANGUAGES[id]), width] : [width];
 }

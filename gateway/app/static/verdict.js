@@ -61,11 +61,13 @@ export function makeVerdict() {
     cell.title = words;
     replace(cell, icon(ICONS[result.verdict] ?? "cross", 14), h("span", { class: "case-number" }, result.number + 1), h("span", { class: "hidden-words" }, words));
     if (!good && (result.detail || !details.children.length)) {
-      details.append(
-        h("section", { class: "case-detail" },
+      const later = [...details.children].find((each) => Number(each.dataset.case) > result.number) ?? null;
+      details.insertBefore(
+        h("section", { class: "case-detail", "data-case": result.number },
           h("h2", {}, words),
           result.detail ? h("pre", { tabindex: "0", "aria-label": "Details" }, result.detail) : h("p", {}, result.is_hidden ? "Its input and output are hidden." : "There is nothing more to tell."),
         ),
+        later,
       );
     }
   }
@@ -115,7 +117,7 @@ export function showStored(verdict, submission) {
   return isOver;
 }
 
-/** Follow a submission until it has its verdict, and return that; null if the signal ended it. Raises a Problem. */
+/** Show what becomes of a submission until it has its verdict, or the signal ends it. Raises a Problem. */
 export async function follow(id, verdict, signal) {
   for await (const { event, data } of events(`/submissions/${encodeURIComponent(id)}/events`, { signal })) {
     if (event === "case-judged") {
@@ -124,11 +126,11 @@ export async function follow(id, verdict, signal) {
       verdict.case(data.result);
     } else if (event === "judging-ended") {
       verdict.judged(data);
-      return data.verdict;
+      return;
     } else if (event === "reset" || event === "lost" || event === "end") {
-      const stored = await ask("submissions/get-submission", { id }, { signal });
-      if (showStored(verdict, stored)) return stored.summary.verdict;
+      if (showStored(verdict, await ask("submissions/get-submission", { id }, { signal }))) return;
     }
   }
-  return null;
+  // It has ended without a verdict: what is stored is all there is.
+  if (!signal.aborted) showStored(verdict, await ask("submissions/get-submission", { id }, { signal }));
 }

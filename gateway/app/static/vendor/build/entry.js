@@ -3,16 +3,19 @@
 import { closeBrackets, closeBracketsKeymap } from "@codemirror/autocomplete";
 import { defaultKeymap, history, historyKeymap, indentWithTab } from "@codemirror/commands";
 import { HighlightStyle, StreamLanguage, bracketMatching, indentOnInput, indentUnit, syntaxHighlighting } from "@codemirror/language";
-import { c } from "@codemirror/legacy-modes/mode/clike";
-import { javascript } from "@codemirror/legacy-modes/mode/javascript";
+import { c, cpp, java } from "@codemirror/legacy-modes/mode/clike";
+import { go } from "@codemirror/legacy-modes/mode/go";
+import { javascript, typescript } from "@codemirror/legacy-modes/mode/javascript";
 import { python } from "@codemirror/legacy-modes/mode/python";
+import { ruby } from "@codemirror/legacy-modes/mode/ruby";
+import { rust } from "@codemirror/legacy-modes/mode/rust";
 import { shell } from "@codemirror/legacy-modes/mode/shell";
 import { Compartment, EditorState } from "@codemirror/state";
 import { EditorView, highlightActiveLine, highlightActiveLineGutter, highlightSpecialChars, keymap, lineNumbers } from "@codemirror/view";
 import { tags } from "@lezer/highlight";
 
 export {
-  Compartment, EditorState, EditorView, HighlightStyle, StreamLanguage, bracketMatching, c, closeBrackets, closeBracketsKeymap,
-  defaultKeymap, highlightActiveLine, highlightActiveLineGutter, highlightSpecialChars, history, historyKeymap, indentOnInput,
-  indentUnit, indentWithTab, javascript, keymap, lineNumbers, python, shell, syntaxHighlighting, tags,
+  Compartment, EditorState, EditorView, HighlightStyle, StreamLanguage, bracketMatching, c, closeBrackets, closeBracketsKeymap, cpp,
+  defaultKeymap, go, highlightActiveLine, highlightActiveLineGutter, highlightSpecialChars, history, historyKeymap, indentOnInput,
+  indentUnit, indentWithTab, java, javascript, keymap, lineNumbers, python, ruby, rust, shell, syntaxHighlighting, tags, typescript,
 };
