@@ -1,8 +1,9 @@
 """`python -m benchmarks`: measure, print a table, write it to `benchmarks/results/`; exit code 1 if a bound is missed.
 A group that is measured alone has a file of its own.
 
-`python -m benchmarks kafka` measures the rows over Kafka, which need brokers and minutes, `python -m benchmarks sse` ten thousand open event
-streams, and `python -m benchmarks flood` what is left of the gateway under a flood; the rest is measured unless told.
+`python -m benchmarks kafka` measures the rows over Kafka, which need brokers and minutes; `executor` programs in each sandbox, which needs a
+Docker engine, or root to start one; `sse` ten thousand open event streams; and `flood` what is left of the gateway under a flood. The rest is
+measured unless told.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ GROUPS = {
 """By name: what measures the rows, and in how many rounds."""
 SSE = "sse"
 FLOOD = "flood"
+EXECUTOR = "executor"
 KAFKA = "kafka"
 KAFKA_ROUNDS = 9
+EXECUTOR_ROUNDS = 30
 
 
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    names = (*GROUPS, SSE, FLOOD, KAFKA)
+    names = (*GROUPS, SSE, FLOOD, EXECUTOR, KAFKA)
     parser.add_argument(
-        "groups", nargs="*", help=f"which to measure, of {', '.join(names)}; all but sse, flood and kafka unless told"
+        "groups",
+        nargs="*",
+        help=f"which to measure, of {', '.join(names)}; all but sse, flood, executor and kafka unless told",
     )
     parser.add_argument("--quick", action="store_true", help="a fifth of the rounds, and nothing is written")
     parser.add_argument("--broker", action="append", help="of kafka: on which broker; on all unless told")
@@ -62,6 +67,10 @@ def _group(
 ) -> tuple[Callable[[int], list[Row]], int]:
     if name == KAFKA:
         return _kafka(parser, arguments)
+    if name == EXECUTOR:
+        from benchmarks import sandboxes  # needs the client of Docker and the engine of the tests
+
+        return sandboxes.rows, EXECUTOR_ROUNDS
     return (GROUPS | {SSE: (sse.rows, 1), FLOOD: (flood.rows, 5)})[name]
 
 

@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from ._container import GONE_WITHIN_S, START_WITHIN_S, Container
 from ._jail import order
-from ._model import Outcome, SandboxError, Stream, Work
+from ._model import JailGoneError, Outcome, SandboxError, Stream, Work
 from ._output import Capture
 from ._reports import Reports
 from ._supervise import Ending, captures, parts
@@ -90,7 +90,7 @@ class ContainerRun:
         if self._stop is None and not self._started_s:
             self.container.check_engine()
             text = ending.stderr.text().strip()[-300:] or "it ended without a word"
-            raise SandboxError(f"The container's launcher did not start: {text}.")
+            raise JailGoneError(f"The container's launcher did not start: {text}.")
         return self._with_verdict(ending)
 
     def _all_input(self, mark: bytes) -> Iterator[bytes]:

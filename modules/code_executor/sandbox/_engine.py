@@ -46,6 +46,7 @@ def _check_socket() -> None:
 def _blamed(what: str) -> Generator[None]:
     """Raise what goes wrong in a call as ours."""
     try:
+        _check_socket()
         yield
     except SandboxError:
         raise
@@ -145,6 +146,7 @@ class Engine:
     def remove(self, container: str) -> bool:
         """Kill and remove a container, by id or name; return whether it is gone."""
         try:
+            _check_socket()
             self.slow.remove_container(container, force=True, v=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller decides
             return type(error).__name__ == "NotFound"

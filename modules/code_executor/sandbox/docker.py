@@ -1,6 +1,5 @@
 """The sandbox of Docker containers: the strongest one, where an engine runs."""
 
-import functools
 import logging
 import os
 import time
@@ -15,7 +14,7 @@ from ._container import Shape
 from ._container_run import ContainerRun
 from ._engine import Engine
 from ._leases import Owner
-from ._model import EngineGone, Limits, NoSandbox, Outcome, SandboxError, Work
+from ._model import EngineGone, JailGoneError, Limits, NoSandbox, Outcome, SandboxError, Work
 from ._orders import JAIL_FOLDER, content_for
 from ._pool import ContainerPool
 from ._supervise import Ending
@@ -170,7 +169,15 @@ class DockerSandbox(Sandbox):
         await self.probe()  # it may have gone away while this run waited
         pool = self._pool
         assert pool is not None
-        do = functools.partial(self._carry_out, pool, work, emit, self._tools)
+
+        def do(poke: int) -> Ending:
+            for _ in range(self._spare):
+                try:
+                    return self._carry_out(pool, work, emit, self._tools, poke)
+                except JailGoneError:
+                    continue  # nothing was started; the next container may be in a better state
+            return self._carry_out(pool, work, emit, self._tools, poke)
+
         try:
             return await run_poked(do, self._threads)
         except EngineGone as error:

@@ -1,11 +1,15 @@
-"""A Docker engine for the tests: the one that is there, else one of our own that ends with the tests."""
+"""A Docker engine for the tests: the one that is there, else one of our own that ends with the tests.
 
+`FISSILE_TEST_IMAGE` names an image that it has, such as the one of `.docker/sandbox`; else one is made of the tools of this machine.
+"""
+
+import fcntl
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +52,16 @@ def open_engine() -> Iterator[Engine]:
     before = os.environ.get("DOCKER_HOST")
     process: subprocess.Popen[bytes] | None = None
     api = _client()
+    stack = ExitStack()
     try:
         if api is None:
-            process, address = _start()
-            os.environ["DOCKER_HOST"] = address
-            api = _wait_for_client(process)
+            folder = stack.enter_context(_own_folder())
+            process = _start(folder)
+            os.environ["DOCKER_HOST"] = _address(folder)
+            api = _wait_for_client(process, folder)
+        if given := os.environ.get("FISSILE_TEST_IMAGE"):
+            yield Engine(api, given, process)
+            return
         tar = image_tar()
         image = f"fissile-sandbox-of-tests:{tar.stem.rsplit('-', 1)[1]}"
         if not api.images(name=image, quiet=True):
@@ -70,6 +79,34 @@ def open_engine() -> Iterator[Engine]:
                 os.environ.pop("DOCKER_HOST", None)
             else:
                 os.environ["DOCKER_HOST"] = before
+        stack.close()
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """A folder for an engine that no other test run of this machine uses now: two engines in one would take each other's socket."""
+    for number in range(1, 9):
+        folder = cache_folder() / (f"engine-{number}" if number > 1 else "engine")
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if not _is_alive(folder / "pid"):
+                (folder / "pid").unlink(missing_ok=True)
+                yield folder
+                return
+    raise NoEngine(f"every folder for an engine below {cache_folder()} is taken")
+
+
+def _is_alive(pid_file: Path) -> bool:
+    """Whether an engine runs still whose tests were killed."""
+    return pid_file.exists() and Path(f"/proc/{pid_file.read_text().strip()}/comm").exists()
+
+
+def _address(folder: Path) -> str:
+    return f"unix://{folder}/docker.sock"
 
 
 def _client() -> Any:
@@ -79,24 +116,17 @@ def _client() -> Any:
         return None
 
 
-def _start() -> tuple[subprocess.Popen[bytes], str]:
+def _start(folder: Path) -> subprocess.Popen[bytes]:
     program = shutil.which("dockerd")
     if program is None or os.geteuid() != 0:
         raise NoEngine("no Docker engine answers, and to start one takes root and an installed dockerd")
-    folder = cache_folder() / "engine"
-    folder.mkdir(exist_ok=True)
-    pid_file = folder / "pid"
-    if pid_file.exists() and not Path(f"/proc/{pid_file.read_text().strip()}/comm").exists():
-        pid_file.unlink()  # of an engine that was killed
-    address = f"unix://{folder}/docker.sock"
-    command = [program, "--bridge=none", "--iptables=false", f"--host={address}", f"--pidfile={pid_file}"]
+    command = [program, "--bridge=none", "--iptables=false", f"--host={_address(folder)}", f"--pidfile={folder}/pid"]
     command += [f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    return process, address
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
-def _wait_for_client(process: subprocess.Popen[bytes]) -> Any:
+def _wait_for_client(process: subprocess.Popen[bytes], folder: Path) -> Any:
     until = time.monotonic() + ANSWERS_WITHIN_S
     while time.monotonic() < until:
         if process.poll() is not None:
@@ -104,7 +134,7 @@ def _wait_for_client(process: subprocess.Popen[bytes]) -> Any:
         if (api := _client()) is not None:
             return api
         time.sleep(0.1)
-    log = (cache_folder() / "engine" / "log").read_text(errors="replace").strip().splitlines()
+    log = (folder / "log").read_text(errors="replace").strip().splitlines()
     process.terminate()
     process.wait()
     raise NoEngine(f"dockerd could not be started: {log[-1] if log else 'no message'}")

@@ -58,7 +58,10 @@ async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -
 
 
 async def _main(path: str, target: str) -> None:
+    tasks: set[asyncio.Task[None] | None] = set()  # the loop itself holds them but weakly
+
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())
         inner_reader, inner_writer = await asyncio.open_unix_connection(target)
         await asyncio.gather(_pass_on(reader, inner_writer), _pass_on(inner_reader, writer))
         for end in (writer, inner_writer):
