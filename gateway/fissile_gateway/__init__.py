@@ -3,12 +3,14 @@
 Importing it is light: Quart and Hypercorn are imported when the gateway starts.
 """
 
+from fissile_gateway._body import read_body as read_body
 from fissile_gateway._composition import missing_notes as missing_notes
 from fissile_gateway._context import current_bus as current_bus
 from fissile_gateway._context import current_identity as current_identity
 from fissile_gateway._context import current_process as current_process
 from fissile_gateway._context import current_routes as current_routes
 from fissile_gateway._context import requires as requires
+from fissile_gateway._context import stream as stream
 from fissile_gateway._gateway import Gateway as Gateway
 from fissile_gateway._module import create_app as create_app
 from fissile_gateway._module import module as module

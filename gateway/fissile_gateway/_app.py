@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from http import HTTPStatus
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import sniffio
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from fissile import Bus, Clock, Ids, Process
+from fissile import Bus, Clock, Ids, Process, Topic
 from fissile_gateway._auth import authenticator_of
 from fissile_gateway._breaker import Breaker
 from fissile_gateway._commands import Commands, operations_routes
 from fissile_gateway._connection import Connection
 from fissile_gateway._context import EXTENSION, Context
 from fissile_gateway._deprecation import deprecations
+from fissile_gateway._derived import Derived
 from fissile_gateway._documents.routes import documents
+from fissile_gateway._exchange import Scope
 from fissile_gateway._gateway import Gateway
 from fissile_gateway._health import health
 from fissile_gateway._metrics_page import metrics_page
@@ -29,13 +31,13 @@ from fissile_gateway._protection import Protection
 from fissile_gateway._protection_metrics import of_protection
 from fissile_gateway._protection_settings import ProtectionSettings
 from fissile_gateway._repeats import Repeats
-from fissile_gateway._responses import exchange
+from fissile_gateway._responses import exchange, in_quart
 from fissile_gateway._routes import derive, nearby
 from fissile_gateway._settings import GatewaySettings
 from fissile_gateway._spans import request_spans
 from fissile_gateway._stream import Streams
 from fissile_gateway._twin import Twins
-from fissile_gateway._views import make_view
+from fissile_gateway._views import message_view, topic_view
 
 
 def build(
@@ -76,23 +78,30 @@ def build(
     quart.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     quart.config["BODY_TIMEOUT"] = None  # the time of the whole request is bounded
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
-    quart.extensions[EXTENSION] = Context(bus, process, routes)
     twins = Twins(protection_settings.max_json_depth)
     streams = Streams(bus, settings)
+    quart.extensions[EXTENSION] = Context(bus, process, routes, twins, streams)
     operations = Operations(settings, clock.monotonic)
     commands = Commands(None if authenticator else bus, Repeats(settings, clock.monotonic), operations, twins)
+    derived = Derived(quart)
     for route in routes:
         endpoint = route.name.replace(".", "/")  # a dot would mean a blueprint
-        quart.add_url_rule(
-            route.path,
-            endpoint,
-            make_view(route, None if authenticator else bus, commands, streams, twins),
-            methods=[route.method],
-        )
+        if isinstance(route.target, Topic):
+            quart.add_url_rule(route.path, endpoint, topic_view(route.target, streams), methods=[route.method])
+            continue
+        view = message_view(route, None if authenticator else bus, commands, twins)
+        quart.add_url_rule(route.path, endpoint, in_quart(view), methods=[route.method])
+        derived.add(route, view, endpoint)
     add_other_routes(quart, process, settings, pages, operations, protection.breakers.values())
 
+    protection.check_paths({rule.rule for rule in quart.url_map.iter_rules()})
+
     async def on_error(error: Exception) -> Response:
-        exchange().failure = error
+        this = exchange()
+        this.failure = error
+        other = this.gateway.on_failure(cast("Scope", request.scope), error)
+        if other is not None:
+            return _answer(other)
         if isinstance(error, HTTPException):
             if isinstance(error.response, Response):
                 return error.response
@@ -101,7 +110,7 @@ def build(
 
     quart.register_error_handler(Exception, on_error)
     gateway = Gateway(
-        quart,
+        derived,
         pages.mounts,
         settings,
         ids.new,

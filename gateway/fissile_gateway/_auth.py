@@ -7,21 +7,21 @@ client whose token has ended is to learn it. What exactly was wrong goes to the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from fissile import Bus, CallRefused, Contract, Fault, Identity, StartupFailed
 from fissile._api_keys import PREFIX
+from fissile_gateway._auth_bus import BUS, api_keys_query, keys_query
+from fissile_gateway._auth_places import place_problem
 from fissile_gateway._problems import RETRY_AFTER_S, Problem, challenge
 from fissile_gateway._settings import GatewaySettings
 
 if TYPE_CHECKING:
     from fissile import Clock
-    from fissile_gateway._auth_jwt import Tokens
-    from fissile_gateway._auth_keys import ApiKeys
     from fissile_gateway._exchange import Exchange
 
 AUTHORIZATION = b"authorization"
@@ -39,17 +39,32 @@ class KeysUnavailable(Exception):
     """Raised when nothing can be said of a credential, because the keys to check it with are not to be had."""
 
 
-@frozen
+@define(eq=False)
 class Proof:
     """What a credential has proved.
 
     Attributes:
         identity: Who asks.
         expires: Until when, in seconds since 1970.
+        bus: Calls modules for who asks; made for the first request, since a proof is remembered.
     """
 
     identity: Identity
     expires: float = inf
+    bus: Bus | None = field(default=None, init=False)
+
+
+class Prover(Protocol):
+    """Checks credentials of one kind."""
+
+    async def prove(self, text: str) -> Proof:
+        """Return what a credential proves.
+
+        Raises:
+            CredentialRefused: Nothing.
+            KeysUnavailable: Nothing can be said of it.
+        """
+        ...
 
 
 @define(eq=False)
@@ -61,7 +76,7 @@ class Authenticator:
         anonymous: Who asks without a credential.
         clock: The time of day.
         tokens: Checks JSON Web Tokens; None where none are taken.
-        api_keys: Checks API keys; None where none are taken.
+        api_keys: Check API keys, one after the other; none where none are taken.
 
     Attributes:
         refused: How many credentials were refused.
@@ -70,8 +85,8 @@ class Authenticator:
     bus: Bus
     anonymous: Identity
     clock: Clock
-    tokens: Tokens | None = None
-    api_keys: ApiKeys | None = None
+    tokens: Prover | None = None
+    api_keys: tuple[Prover, ...] = ()
     refused: int = field(default=0, init=False)
     anonymous_bus: Bus = field(init=False)
 
@@ -96,7 +111,9 @@ class Authenticator:
         if proof is None:
             return _TWO_WAYS
         exchange.identity, exchange.expires = proof.identity, proof.expires
-        exchange.bus = self.bus.acting_as(proof.identity)
+        if proof.bus is None:
+            proof.bus = self.bus.acting_as(proof.identity)
+        exchange.bus = proof.bus
         return None
 
     async def _prove(self, credentials: tuple[tuple[bytes, bytes], ...]) -> Proof | None:
@@ -121,12 +138,19 @@ class Authenticator:
                 raise CredentialRefused("its scheme is not Bearer")
             text = text.strip()
         if name == API_KEY or text.startswith(PREFIX):
-            if self.api_keys is None:
-                raise CredentialRefused("no API keys are taken (FISSILE_API_KEYS_FILE)")
-            return await self.api_keys.prove(text)
+            return await self._prove_key(text)
         if self.tokens is None:
             raise CredentialRefused("no tokens are taken (FISSILE_JWT_JWKS, FISSILE_JWT_SECRET)")
         return await self.tokens.prove(text)
+
+    async def _prove_key(self, text: str) -> Proof:
+        refusal = "no API keys are taken (FISSILE_API_KEYS_FILE, FISSILE_API_KEYS_QUERY)"
+        for keys in self.api_keys:
+            try:
+                return await keys.prove(text)
+            except CredentialRefused as error:
+                refusal = str(error)
+        raise CredentialRefused(refusal)
 
 
 _NO_STORE = ("cache-control", "no-store")
@@ -156,23 +180,42 @@ def authenticator_of(
     """Return what tells who asks; None where nothing is configured and no contract requires anything.
 
     Raises:
-        StartupFailed: A file with keys cannot be read, or identities cannot go to other processes.
+        StartupFailed: Keys cannot come from where they are said to be, or identities cannot go to other processes.
     """
     takes_tokens = bool(settings.jwt_jwks or settings.jwt_secret)
-    if not (takes_tokens or settings.api_keys_file or settings.anonymous_scopes or _require(contracts)):
+    takes_keys = bool(settings.api_keys_file or settings.api_keys_query)
+    contracts = tuple(contracts)
+    if not (takes_tokens or takes_keys or settings.anonymous_scopes or _require(contracts)):
         return None
     anonymous = Identity("", frozenset(settings.anonymous_scopes), kind="anonymous")
-    tokens: Tokens | None = None
-    api_keys: ApiKeys | None = None
-    if takes_tokens:
-        from fissile_gateway._auth_jwt import Tokens  # it brings a library for cryptography
+    tokens = _tokens(bus, contracts, settings, clock) if takes_tokens else None
+    return Authenticator(bus, anonymous, clock, tokens, tuple(_api_keys(bus, contracts, settings, clock)))
 
-        tokens = Tokens.of(settings, clock)
+
+def _tokens(bus: Bus, contracts: Iterable[Contract], settings: GatewaySettings, clock: Clock) -> Prover:
+    from fissile_gateway._auth_late import LateTokens
+
+    place = settings.jwt_jwks
+    if place.startswith(BUS):
+        return LateTokens(settings, clock, keys_query(bus, contracts, place.removeprefix(BUS)))
+    problem = place_problem(place) if place else None
+    if problem is not None:
+        cure = (
+            "Name the file with the issuer's JWK set, its https:// URL, or a query of a module: bus:<module>.<query>."
+        )
+        raise StartupFailed((Fault(f"The keys of tokens cannot be had: {problem}.", "FISSILE_JWT_JWKS", cure),))
+    return LateTokens(settings, clock)
+
+
+def _api_keys(bus: Bus, contracts: Iterable[Contract], settings: GatewaySettings, clock: Clock) -> Iterator[Prover]:
     if settings.api_keys_file:
         from fissile_gateway._auth_keys import ApiKeys
 
-        api_keys = ApiKeys.of(settings.api_keys_file, clock)
-    return Authenticator(bus, anonymous, clock, tokens, api_keys)
+        yield ApiKeys.of(settings.api_keys_file, clock)
+    if settings.api_keys_query:
+        from fissile_gateway._auth_asked import AskedKeys
+
+        yield AskedKeys(api_keys_query(bus, contracts, settings.api_keys_query), clock)
 
 
 def _require(contracts: Iterable[Contract]) -> bool:
@@ -189,6 +232,9 @@ OnFailedAuthentication = Callable[[Any], Problem | None]
 
 def made_private(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the fields of an answer to somebody, such that only their own cache may keep it."""
+    headers = [*headers]
+    if (b"cache-control", b"no-store") in headers:
+        return headers
     made: list[tuple[bytes, bytes]] = []
     rules: list[bytes] = []
     for name, value in headers:

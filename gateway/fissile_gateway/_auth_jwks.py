@@ -1,4 +1,4 @@
-"""The keys that an issuer of tokens signs with: a file, or a URL that is asked seldom and never held against a client.
+"""The keys that an issuer of tokens signs with: a file, a URL, or a query of a module; asked seldom, and never held against a client.
 
 Keys are kept for a while. A token with a key that is not known lets them be fetched again, since an issuer may have new ones, but not more often
 than every few seconds, whatever clients send; all who wait meanwhile wait for the same fetch. Where the issuer cannot be reached, the keys
@@ -10,11 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -24,6 +22,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from fissile_gateway._auth import KeysUnavailable
+from fissile_gateway._auth_bus import Asked, AskedInVain
 
 if TYPE_CHECKING:
     from fissile import Clock
@@ -89,10 +88,11 @@ class Jwks:
     """The keys of one issuer.
 
     Args:
-        place: The file, or the URL.
+        place: The file, the URL, or `bus:` and the name of the query.
         clock: Tells when to fetch them again.
         max_age_s: How long they are used before they are fetched again, in seconds.
         pause_s: How long no fetch follows another, whatever clients send, in seconds.
+        query: What to ask for them, where they are a module's.
 
     Attributes:
         generation: Rises with each fetch that has brought keys.
@@ -103,6 +103,7 @@ class Jwks:
     clock: Clock
     max_age_s: float
     pause_s: float
+    query: Asked | None = None
     generation: int = field(default=0, init=False)
     fetches: int = field(default=0, init=False)
     _keys: dict[str | None, Key] = field(factory=dict[str | None, Key], init=False)
@@ -147,8 +148,8 @@ class Jwks:
             try:
                 # Others may wait for the same fetch: it goes on when this client goes away.
                 with anyio.CancelScope(shield=True):
-                    self._keys = read_keys(await anyio.to_thread.run_sync(_read, self.place))
-            except (OSError, ValueError) as error:
+                    self._keys = read_keys(await self._document())
+            except (OSError, ValueError, AskedInVain) as error:
                 self._problem = str(error) or type(error).__name__
                 what = "those that are known are used" if self._keys else "no token can be checked"
                 _logger.warning("the keys at %s cannot be fetched, %s: %s", self.place, what, self._problem)
@@ -156,24 +157,11 @@ class Jwks:
                 self._fetched = self._tried
                 self.generation += 1
 
-
-def place_problem(place: str) -> str | None:
-    """Return what is wrong with where keys are to come from, as a sentence."""
-    if "://" not in place:
-        return None if Path(place).is_file() else f"there is no file {place}"
-    url = urlsplit(place)
-    if url.scheme == "https" or (url.scheme == "http" and _is_this_machine(url.hostname or "")):
-        return None
-    return f"{place} is neither a file nor an https:// URL"
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    async def _document(self) -> bytes:
+        if self.query is None:
+            return await anyio.to_thread.run_sync(_read, self.place)
+        document: str = await self.query.ask()
+        return _checked(document.encode())
 
 
 def _read(place: str) -> bytes:

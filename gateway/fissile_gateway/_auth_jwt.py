@@ -16,9 +16,10 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import OctKey
 from joserfc.jwt import JWTClaimsRegistry
 
-from fissile import Fault, Identity, StartupFailed
+from fissile import Identity
 from fissile_gateway._auth import CREDENTIAL_LIMIT_BYTES, CredentialRefused, Proof
-from fissile_gateway._auth_jwks import Jwks, Key, place_problem
+from fissile_gateway._auth_bus import Asked
+from fissile_gateway._auth_jwks import Jwks, Key
 from fissile_gateway._settings import GatewaySettings
 
 if TYPE_CHECKING:
@@ -73,19 +74,17 @@ class Tokens:
         self._registry.max_header_length = self._registry.max_payload_length = CREDENTIAL_LIMIT_BYTES
 
     @classmethod
-    def of(cls, settings: GatewaySettings, clock: Clock) -> Tokens:
+    def of(cls, settings: GatewaySettings, clock: Clock, query: Asked | None = None) -> Tokens:
         """Make what the settings describe.
 
-        Raises:
-            StartupFailed: The keys cannot come from where they are said to be.
+        Args:
+            settings: The settings, which were checked.
+            clock: The time.
+            query: What to ask for the keys, where they are a module's.
         """
         jwks: Jwks | None = None
         if settings.jwt_jwks:
-            problem = place_problem(settings.jwt_jwks)
-            if problem is not None:
-                cure = "Name the file with the issuer's JWK set, or its https:// URL."
-                raise StartupFailed((Fault(f"The keys of tokens cannot be had: {problem}.", "FISSILE_JWT_JWKS", cure),))
-            jwks = Jwks(settings.jwt_jwks, clock, settings.jwks_max_age_s, settings.jwks_pause_s)
+            jwks = Jwks(settings.jwt_jwks, clock, settings.jwks_max_age_s, settings.jwks_pause_s, query)
         return cls(
             clock,
             jwks,

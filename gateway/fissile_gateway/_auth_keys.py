@@ -118,7 +118,7 @@ class ApiKeys:
             raise CredentialRefused(
                 "it is no API key" if match is None else f"the API key {match['id']} is none of {self.path}"
             )
-        if known.proof.expires <= self.clock.now().timestamp():
+        if known.proof.expires != inf and known.proof.expires <= self.clock.now().timestamp():
             raise CredentialRefused(f"the API key {match and match['id']} has expired")
         return known.proof
 

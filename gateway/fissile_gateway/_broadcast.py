@@ -39,6 +39,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
         key: Its key.
         partition: Where it is in the log.
         offset: Its place in there.
+        event: The event itself, for streams that end with one.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     key: str
     partition: int
     offset: int
+    event: Event
 
 
 class Listener(Protocol):
@@ -142,6 +144,12 @@ class Broadcast:
 
     def leave(self, stream: Listener, key: str | None) -> None:
         """Let go of a stream that has claimed it, whether or not it has joined."""
+        self.part(stream, key)
+        self._claims -= 1
+        self._change()
+
+    def part(self, stream: Listener, key: str | None) -> None:
+        """Send a stream nothing more for now; it may join again."""
         if key is None:
             self._of_all.pop(stream, None)
         elif key in self._of_key:
@@ -150,8 +158,6 @@ class Broadcast:
                 del self._of_key[key]
         for beat in self._beats:
             beat.pop(stream, None)
-        self._claims -= 1
-        self._change()
 
     def since(self, offsets: Mapping[int, int], key: str | None) -> list[Frame] | None:
         """Return the events after a position that are among the latest ones, or None where some are not."""
@@ -179,7 +185,7 @@ class Broadcast:
         present = _presenters.get(event) or _presenters.setdefault(event, presenter(event))
         # JSON has no line ends outside of strings, and inside they are escaped: one line is all.
         data = b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), name.encode(), present(tapped.event))
-        return Frame(event_id, data, tapped.key, tapped.partition, tapped.offset)
+        return Frame(event_id, data, tapped.key, tapped.partition, tapped.offset, tapped.event)
 
     # --- its life ----------------------------------------------------------------------------------------------------
 

@@ -7,20 +7,22 @@ from functools import partial
 from typing import Any
 
 import anyio
-from quart import Blueprint, Response, request
+from attrs import evolve
+from quart import Blueprint, Response
 
 from fissile import Bus, Command
 from fissile._messages import reply_type
+from fissile_gateway._answers import JSON, Answer, View, check_media_type
 from fissile_gateway._documents.operation_routes import CANCEL, SHOW
-from fissile_gateway._exchange import Exchange
+from fissile_gateway._exchange import Exchange, Scope
 from fissile_gateway._operation import operation
 from fissile_gateway._operations import PATH, Operation, Operations, headers_of
 from fissile_gateway._preferences import Preferences, key_missing, parse_key, parse_prefer
 from fissile_gateway._present import presenter
 from fissile_gateway._principal import principal_of
 from fissile_gateway._problems import ProblemError
-from fissile_gateway._repeats import Answer, Repeatable, Repeats, answer_of, repeatable, still_running
-from fissile_gateway._responses import JSON, check_media_type, exchange, nothing
+from fissile_gateway._repeats import Repeatable, Repeats, answer_of, repeatable, still_running
+from fissile_gateway._responses import exchange
 from fissile_gateway._strict import StrictDecoder
 from fissile_gateway._twin import Twins
 
@@ -45,7 +47,7 @@ class Commands:
         self._operations = operations
         self._twins = twins
 
-    def view(self, command: type[Command[Any]], name: str) -> Callable[[], Awaitable[Response]]:
+    def view(self, command: type[Command[Any]], name: str) -> View:
         """Make the view of a command.
 
         Args:
@@ -58,35 +60,38 @@ class Commands:
         present = presenter(reply_type(command))
         needs_key = command.needs_idempotency_key
 
-        async def act(caller: Bus, message: Command[Any], command_id: str | None, request_id: str) -> Answer:
+        async def act(
+            caller: Bus, message: Command[Any], command_id: str | None, this: Exchange, scope: Scope
+        ) -> Answer:
             try:
                 reply = await caller.execute(message, id=command_id)
                 return Answer(200, present(reply), JSON) if answers else Answer(204)
             except Exception as error:  # noqa: BLE001 -- every error has an answer
-                return answer_of(error, command_id, request_id)
+                other = this.gateway.on_failure(scope, error)
+                return answer_of(error if other is None else ProblemError(other), command_id, this.request_id)
 
-        async def view() -> Response:
-            this = exchange()
+        async def view(this: Exchange) -> Answer:
             if this.media_type != _JSON or this.encoding is not None:
                 check_media_type(this.media_type or b"", this.encoding or b"")
             key = this.idempotency_key
             if key is None and needs_key:
                 raise key_missing(name)
             body = this.body
-            message = decode(await request.body if body is None else body)
+            message = decode(body if isinstance(body, bytes) else await body)
             if key is None and this.prefer is None:
                 reply = await (bus or this.bus).execute(message)
-                return Response(present(reply), 200, content_type=JSON) if answers else nothing()
+                return Answer(200, present(reply), JSON) if answers else Answer(204)
             principal = principal_of(this)
             known = None if key is None else repeatable(principal, name, parse_key(key), message)
-            do = partial(act, bus or this.bus, message, None if known is None else known.id, this.request_id)
+            command_id = None if known is None else known.id
+            do = partial(act, bus or this.bus, message, command_id, this, this.asgi)
             return await self._answer(this, name, principal, known, do)
 
         return view
 
     async def _answer(
         self, this: Exchange, name: str, principal: str, known: Repeatable | None, act: Callable[[], Awaitable[Answer]]
-    ) -> Response:
+    ) -> Answer:
         """Answer a command that has a key, or whose client does not wait."""
         prefers = _NOBODY_WAITS if this.prefer is None else parse_prefer(this.prefer)
         tasks = this.gateway.listeners
@@ -104,7 +109,7 @@ class Commands:
                     return await _accepted(running, prefers)
                 raise still_running(running.path) from None
             if before is not None:
-                return _response(before, _REPLAYED)
+                return evolve(before, headers=(*before.headers, _REPLAYED))
             act = partial(self._repeats.run, known, act)
         if is_async and tasks is not None:
             try:
@@ -114,7 +119,7 @@ class Commands:
                     self._repeats.forget(known)
                 raise
             return await _accepted(operation, prefers)
-        return _response(await act())
+        return await act()
 
 
 def operations_routes(operations: Operations) -> Blueprint:
@@ -139,7 +144,7 @@ def operations_routes(operations: Operations) -> Blueprint:
     return blueprint
 
 
-async def _accepted(operation: Operation, prefers: Preferences) -> Response:
+async def _accepted(operation: Operation, prefers: Preferences) -> Answer:
     """Say that a command is in progress; or its outcome, where it comes within the time that the client waits."""
     applied = "respond-async"
     if prefers.wait_s is not None:
@@ -147,15 +152,6 @@ async def _accepted(operation: Operation, prefers: Preferences) -> Response:
         with anyio.move_on_after(prefers.wait_s):
             await operation.ended.wait()
         if operation.answer is not None:
-            return _response(operation.answer)
+            return operation.answer
     headers = headers_of(operation) | {"location": operation.path, "preference-applied": applied}
-    return Response(operation.document(), 202, headers, content_type=JSON)
-
-
-def _response(answer: Answer, *more: tuple[str, str]) -> Response:
-    response = (
-        nothing() if answer.media_type is None else Response(answer.body, answer.status, content_type=answer.media_type)
-    )
-    for name, value in (*answer.headers, *more):
-        response.headers[name] = value
-    return response
+    return Answer(202, operation.document(), JSON, tuple(headers.items()))

@@ -35,27 +35,19 @@ class Connection(ASGIHTTPConnection):
         """Read the request and answer it."""
         exchange: Exchange = cast("Scope", self.scope)[EXCHANGE]
         request = self._create_request_from_scope(send)
-        exchange.is_read = False
         limit = exchange.max_body_bytes
         if exchange.length is None and limit < exchange.gateway.max_body_bytes:
             request.max_content_length = limit
             request.body = request.body_class(None, limit)
-        if exchange.length is None or exchange.length > min(_READ_FIRST_BYTES, limit):
+        if not is_small(exchange):
+            exchange.body, exchange.is_read = request.body, False
             exchange.listen(_read, request, receive, exchange)
             await self._respond(request, send, exchange)
-        elif await _read_whole(request, receive, exchange):
-            extensions: Scope = cast("Scope", self.scope).get("extensions") or {}
-            when_gone: Callable[[Callable[[], None]], None] | None = extensions.get(GONE)
-
-            def attend() -> None:
-                if when_gone is not None:
-                    when_gone(exchange.leave)
-                else:  # another server than ours
-                    exchange.listen(_listen, receive)
-
+        elif await read_whole(receive, exchange):
+            request.body.set_result(cast("bytes", exchange.body))
             responding = self._respond(request, send, exchange)
             del request  # a stream would hold it open, with all that Quart knows of it
-            await _step(responding, attend)
+            await attend(responding, cast("Scope", self.scope), receive, exchange)
 
     async def _respond(self, request: Request, send: Send, exchange: Exchange) -> None:
         try:
@@ -94,9 +86,15 @@ async def _send_stream(send: Send, start: dict[str, Any], body: EventStream) -> 
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _read_whole(request: Request, receive: Receive, exchange: Exchange) -> bool:
+def is_small(exchange: Exchange) -> bool:
+    """Tell whether a body is so small that it is read before the view is called."""
+    return exchange.length is not None and exchange.length <= min(_READ_FIRST_BYTES, exchange.max_body_bytes)
+
+
+async def read_whole(receive: Receive, exchange: Exchange) -> bool:
     """Read a small body; return False if the client went away."""
     data = b""
+    exchange.is_read = False
     while True:
         message = await receive()
         if message["type"] != "http.request":
@@ -106,8 +104,28 @@ async def _read_whole(request: Request, receive: Receive, exchange: Exchange) ->
         if not message.get("more_body", False):
             exchange.body = data
             exchange.is_read = True
-            request.body.set_result(data)
             return True
+
+
+async def attend(responding: Coroutine[Any, Any, None], scope: Scope, receive: Receive, exchange: Exchange) -> None:
+    """Run what answers a request that was read; once it waits for anything, cancel it when the client goes away.
+
+    Args:
+        responding: Answers it.
+        scope: The request.
+        receive: Tells of the client.
+        exchange: The request.
+    """
+
+    def listen() -> None:
+        extensions: Scope = scope.get("extensions") or {}
+        when_gone: Callable[[Callable[[], None]], None] | None = extensions.get(GONE)
+        if when_gone is not None:
+            when_gone(exchange.leave)
+        else:  # another server than ours
+            exchange.listen(_listen, receive)
+
+    await _step(responding, listen)
 
 
 async def _read(request: Request, receive: Receive, exchange: Exchange) -> None:

@@ -2,6 +2,7 @@
 
 An id is `<mark>-<position>`. The position counts offsets, which mean the same to every process that reads the log. The mark is made of the
 topic and of the log's own name, so that the position of another topic, or of a log that has been made anew, is not taken for one of this.
+The id of an event after which a stream has ended has `-end` behind it: who brings that back has had everything.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from hashlib import blake2b
 LIMIT_CHARACTERS = 4096
 """No id that was given out is longer: a topic has hundreds of partitions at most."""
 
-_ID = re.compile(r"(?P<mark>[0-9a-f]{8})-(?P<position>[0-9]{1,9}:[0-9]{1,18}(?:\.[0-9]{1,9}:[0-9]{1,18})*)")
+_ID = re.compile(r"(?P<mark>[0-9a-f]{8})-(?P<position>[0-9]{1,9}:[0-9]{1,18}(?:\.[0-9]{1,9}:[0-9]{1,18})*)(?:-end)?")
+_END = "-end"
 
 
 def mark_of(topic: str, log: str) -> str:
@@ -29,6 +31,21 @@ def mark_of(topic: str, log: str) -> str:
 def is_event_id(text: str) -> bool:
     """Tell whether a text is the id of an event, of any topic and log."""
     return len(text) <= LIMIT_CHARACTERS and _ID.fullmatch(text) is not None
+
+
+def last_of(event_id: str) -> str:
+    """Return the id of an event as that of the last one of a stream."""
+    return f"{event_id}{_END}"
+
+
+def is_last(text: str) -> bool:
+    """Tell whether a text is the id of the last event of a stream."""
+    return text.endswith(_END) and is_event_id(text)
+
+
+def place_of(event_id: str) -> str:
+    """Return the position that an id tells, as a tap takes it."""
+    return event_id.removesuffix(_END).partition("-")[2]
 
 
 def position_in(text: str, mark: str) -> Mapping[int, int] | None:

@@ -33,6 +33,7 @@ Fields = tuple[tuple[bytes, bytes], ...]
 EXCHANGE = "fissile.exchange"
 """Where a scope has its `Exchange`."""
 
+_NO_SCOPE: Scope = {}
 _CREDENTIALS = frozenset({AUTHORIZATION, API_KEY})
 _FIELDS = _CREDENTIALS | {
     b"content-type",
@@ -59,7 +60,10 @@ class Exchange:
     """One request and its answer.
 
     Attributes:
+        path: Its path, below the point where the gateway is mounted.
+        query: Its query string.
         request_id: Its id, which the client may have chosen.
+        asgi: Its ASGI scope, until it is answered.
         credentials: The fields that say who asks; None where there are none.
         identity: Who asks; None where nobody looks at that.
         expires: Until when that is so, in seconds since 1970.
@@ -76,7 +80,7 @@ class Exchange:
         prefer: The field Prefer.
         length: The size of the body, or None if it is not told in advance.
         is_read: Whether all of the body has come.
-        body: The body, where it was small enough to be read before the view was called.
+        body: The body; what waits for it, where it is not small enough to be read before the view is called.
         status: The status of the answer, 0 as long as none was sent.
         is_gone: Whether the client went away.
         is_done: Whether the application has returned.
@@ -100,6 +104,7 @@ class Exchange:
         "_listening",
         "_network",
         "address",
+        "asgi",
         "body",
         "breaker",
         "bus",
@@ -127,7 +132,9 @@ class Exchange:
         "max_body_bytes",
         "media_type",
         "origin",
+        "path",
         "prefer",
+        "query",
         "request_id",
         "route",
         "scope",
@@ -137,9 +144,12 @@ class Exchange:
         "trace",
     )
 
-    def __init__(self, gateway: Gateway, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def __init__(self, gateway: Gateway, scope: Scope, path: str) -> None:
         self.gateway = gateway
+        self.path = path
+        self.query: bytes = scope["query_string"]
         self.request_id = ""
+        self.asgi: Scope = _NO_SCOPE
         self.credentials: tuple[tuple[bytes, bytes], ...] | None = None
         self.identity = gateway.anonymous
         self.expires = math.inf
@@ -155,7 +165,7 @@ class Exchange:
         self.idempotency_key: bytes | None = None
         self.prefer: bytes | None = None
         self.length: int | None = 0
-        self.body: bytes | None = None
+        self.body: bytes | Awaitable[bytes] = b""
         self.status = 0
         self.is_gone = False
         self.is_done = False
@@ -176,7 +186,7 @@ class Exchange:
         self.is_refused = False
         self._network = ""
         self._listening: anyio.CancelScope | None = None
-        self._read(headers)
+        self._read(scope["headers"])
 
     def _read(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Note what the fields say."""
@@ -267,5 +277,6 @@ class Exchange:
     def done(self) -> None:
         """Note that the application has returned, and stop listening."""
         self.is_done = True
+        self.asgi = _NO_SCOPE  # which holds the exchange: a ring that nobody would have to take apart is gone sooner
         if self._listening is not None:
             self._listening.cancel()

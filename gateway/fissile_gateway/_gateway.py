@@ -1,7 +1,7 @@
 """The gateway as an ASGI application: what is done around every request, whoever answers it.
 
 It gives the request an id, bounds requests at once and the time of each, adds fields to the answer, and writes the access log. Inside of it
-stands Quart with all routes, and whatever other ASGI applications are mounted.
+stand all routes (`_derived.py`, Quart), and whatever other ASGI applications are mounted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from fissile import Bus, Identity
+from fissile import Bus, DeclaredError, Identity
 from fissile._trace import ambient, begin_trace
 from fissile_gateway._access_log import AccessLog, status_of
 from fissile_gateway._auth import Authenticator, OnFailedAuthentication, made_private
@@ -58,11 +58,12 @@ class Gateway:
         bus: Calls modules for who does not say who they are.
         anonymous: Who that is; None where nobody looks at who asks.
         authenticator: Tells who asks; None likewise.
-        on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, and may return another answer; unless
-            told, it counts them, and locks addresses out that guess.
+        on_failed_authentication: Is told the ASGI scope of each request whose credential was wrong, or that a module answered with a declared
+            error of status 401, such as a wrong password; it may return another answer. Unless told, it counts them, and locks addresses
+            out that guess.
 
     Args:
-        quart: The routes.
+        routes: The gateway's own routes.
         mounts: Other ASGI applications, by the path below which they answer.
         settings: The bounds.
         new_id: Makes the ids of requests.
@@ -76,7 +77,7 @@ class Gateway:
 
     def __init__(
         self,
-        quart: ASGIApp,
+        routes: ASGIApp,
         mounts: Mapping[str, ASGIApp],
         settings: GatewaySettings,
         new_id: Callable[[], str],
@@ -88,7 +89,7 @@ class Gateway:
         deprecated: Mapping[str, Fields] | None = None,
         spans: RequestSpans | None = None,
     ) -> None:
-        self.quart = quart
+        self.routes = routes
         self.protection = protection
         self.gatekeeper = Gatekeeper(protection)
         self.authenticator = authenticator
@@ -99,7 +100,7 @@ class Gateway:
         self.listeners: TaskGroup | None = None
         self.accepts_traces = settings.accept_traces
         self.metrics = RequestMetrics()
-        self._mounts = Mounts(quart, mounts)
+        self._mounts = Mounts(routes, mounts)
         self._deprecated = deprecated or {}
         self._spans = spans
         self._log = AccessLog(settings).write
@@ -143,10 +144,10 @@ class Gateway:
         else:
             path = _path(scope)
             app, scope, _ = self._mounts.choose(path, scope)
-            exchange = scope[EXCHANGE] = Exchange(self, scope["headers"])
+            exchange = scope[EXCHANGE] = Exchange(self, scope, path)
             exchange.request_id = exchange.request_id or self._new_id()
             try:
-                if await self._admit(exchange, scope, own=app is self.quart):
+                if await self._admit(exchange, scope, own=app is self.routes):
                     await app(scope, receive, send)
                 else:
                     await send({"type": "websocket.close", "code": 1008})  # before it is accepted: an HTTP answer, 403
@@ -181,7 +182,7 @@ class Gateway:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
         path = _path(scope)
-        exchange = Exchange(self, scope["headers"])
+        exchange = Exchange(self, scope, path)
         exchange.request_id = exchange.request_id or self._new_id()
         self.protection.see(scope, exchange, path)
         rule = self.protection.rule(path)
@@ -249,24 +250,30 @@ class Gateway:
             return None
         return self.protection.failed(exchange.failure)
 
+    def on_failure(self, scope: Scope, error: Exception) -> Problem | None:
+        """Note that a module has refused what somebody proves who they are with, such as a password; return another answer, if there is one."""
+        refused = isinstance(error, DeclaredError) and error.status == CREDENTIAL_REFUSED
+        return self.on_failed_authentication(scope) if refused and self.on_failed_authentication is not None else None
+
     def _slow_down(self, scope: Scope) -> Problem | None:
         exchange: Exchange = scope[EXCHANGE]
         self.protection.on_failed_authentication(exchange.address)
         return None
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, path: str, rule: Rule) -> None:
-        app = self.quart
+        app = self.routes
         if self._mounts:
             app, scope, exchange.route = self._mounts.choose(path, scope)
         scope[EXCHANGE] = exchange
+        exchange.asgi = scope
         problem: Problem | None = None
         try:
             exchange.scope.deadline = anyio.current_time() + rule.timeout_s
             with exchange.scope:
                 # A mounted application and /metrics have credentials of their own, and a probe has none.
-                if exchange.credentials is not None and app is self.quart and path not in OWN_CREDENTIALS:
+                if exchange.credentials is not None and app is self.routes and path not in OWN_CREDENTIALS:
                     problem = await self._authenticate(exchange, scope)
-                if problem is None and (rule.rates or self.protection.counts_clients) and path not in PROBES:
+                if problem is None and rule.rates and path not in PROBES:
                     problem = await self.protection.count_client(exchange, rule)
                 exchange.is_refused = problem is not None
                 if problem is None:

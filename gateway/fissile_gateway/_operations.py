@@ -16,9 +16,9 @@ import msgspec
 from anyio.abc import TaskGroup
 from attrs import define, field
 
+from fissile_gateway._answers import Answer
 from fissile_gateway._kept import Kept
 from fissile_gateway._problems import RETRY_AFTER_S, Problem, ProblemError, deadline_exceeded, overloaded
-from fissile_gateway._repeats import Answer
 from fissile_gateway._routes import PREFIX
 from fissile_gateway._settings import GatewaySettings
 

@@ -6,6 +6,7 @@ The table at the end is the whole mapping. Nothing of a failure's inside is told
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -34,6 +35,7 @@ _logger = logging.getLogger("fissile.gateway")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+_HAS_RETRY_AFTER = (429, 503)
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _REASON = re.compile(r"(?P<path>\w+(?:: \w+)*): (?P<what>.*)", re.DOTALL)
@@ -184,7 +186,9 @@ def _of_declared(error: DeclaredError) -> Problem:
     fields = {one.name: getattr(error, one.name) for one in attributes}
     described = (type(error).__doc__ or "").strip().partition("\n\n")[0]
     detail = " ".join(described.split()) if _is_prose(described) else f"{name.replace('-', ' ').capitalize()}."
-    return Problem(error.status, name, detail, members={"error": fields})
+    wait_s = fields.get("retry_after_s") if error.status in _HAS_RETRY_AFTER else None
+    headers = (("retry-after", str(max(1, math.ceil(wait_s)))),) if isinstance(wait_s, (int, float)) else ()
+    return Problem(error.status, name, detail, members={"error": fields}, headers=headers)
 
 
 def _is_prose(docstring: str) -> bool:

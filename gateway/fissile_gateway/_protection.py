@@ -7,7 +7,7 @@ does the framework see it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from time import thread_time
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from fissile_gateway._cors import Cors
 from fissile_gateway._gatekeeper import PROBES
 from fissile_gateway._problems import Problem, overloaded
 from fissile_gateway._protection_settings import ProtectionSettings, RouteLimits
-from fissile_gateway._rates import Fields, Rate, Rates, client_key
+from fissile_gateway._rates import Fields, Rate, Rates, address_key, client_key
 from fissile_gateway._routes import Route
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Rule:
         timeout_s: How long a request may take, in seconds.
         max_body_bytes: The size of its body.
         gates: Bounds of requests in progress: of all, of the module, of the route.
-        rates: Limits per client, beside that for all routes.
+        rates: Limits per client or address: of the route, of the module, of all.
         breaker: The circuit of the module; none for what calls no module.
     """
 
@@ -122,7 +122,8 @@ class Protection:
         self.proxies = Proxies(settings.networks(), settings.trusted_hops, settings.forwarded)
         self._cors = Cors(settings)
         self._hosts = Hosts(settings.allowed_hosts)
-        self._default = Rule(request_timeout_s, max_body_bytes, (self.requests,))
+        self._by_client = (Rate("client", settings.rate_limit),) if settings.rate_limit else ()
+        self._default = Rule(request_timeout_s, max_body_bytes, (self.requests,), self._by_client)
         self._rules = self._make_rules(tuple(routes))
         # What an answer says depends on who asks, also where it says so to everybody by now.
         vary = _VARY if tells_who_asks else ()
@@ -132,7 +133,6 @@ class Protection:
         self._page: Fields = (*_PAGE, *csp, *vary)
         hsts = f"max-age={settings.hsts_s}".encode()
         self._hsts: Fields = ((b"strict-transport-security", hsts),) if settings.hsts_s else ()
-        self._by_client = Rate("client", settings.rate_limit) if settings.rate_limit else None
         self._by_address = Rate("address", settings.rate_limit_address) if settings.rate_limit_address else None
         self._failures = Rate("failures", settings.rate_limit_failures) if settings.rate_limit_failures else None
         self._suspects: dict[
@@ -213,11 +213,6 @@ class Protection:
         """Whether `count` has anything to do."""
         return self._by_address is not None or bool(self._suspects)
 
-    @property
-    def counts_clients(self) -> bool:
-        """Whether `count_client` has anything to do on every route."""
-        return self._by_client is not None
-
     async def count(self, exchange: Exchange) -> Problem | None:
         """Count a request for its address, and return why it is refused. What is counted comes before any authentication."""
         wait_s = self._locked_out_s(exchange.network)
@@ -257,11 +252,12 @@ class Protection:
 
     async def count_client(self, exchange: Exchange, rule: Rule) -> Problem | None:
         """Count a request for its client, and return why it is refused. To be called when the identity is known."""
-        if self._by_client is None and not rule.rates:
+        if not rule.rates:
             return None
-        key = client_key(exchange)
-        for rate in (*rule.rates, self._by_client):
-            if rate is not None and (problem := await self._count(exchange, rate, key)) is not None:
+        client = client_key(exchange)
+        for rate in rule.rates:
+            problem = await self._count(exchange, rate, address_key(exchange) if rate.is_of_address else client)
+            if problem is not None:
                 return problem
         return None
 
@@ -301,6 +297,8 @@ class Protection:
 
     def failed(self, error: BaseException | None) -> bool:
         """Tell whether an error says that a module does not work."""
+        if error is None:
+            return False
         kinds = (Unavailable, DeadlineExceeded, *((HandlerFailed,) if self.settings.breaker_counts_failed else ()))
         return isinstance(error, kinds)
 
@@ -344,7 +342,7 @@ class Protection:
                 f"Name one of: {', '.join(sorted(known)) or 'none'}.",
             )
             for name in settings.route_limits
-            if name not in known
+            if name not in known and not name.startswith("/")
         ]
         if faults:
             raise StartupFailed(tuple(faults))
@@ -373,14 +371,43 @@ class Protection:
                 own.timeout_s or module.timeout_s or contract_s or self._default.timeout_s,
                 min(size for size in sizes if size is not None),
                 tuple(gates),
-                tuple(
-                    Rate(name, limits.rate_limit)
-                    for name, limits in ((route.name, own), (route.module, module))
-                    if limits.rate_limit
-                ),
+                (*_rates(route.name, own), *_rates(route.module, module), *self._by_client),
                 breaker,
             )
+        for path, own in settings.route_limits.items():
+            if path.startswith("/"):
+                rules[path] = self._rule_of_path(path, own)
         return rules
+
+    def _rule_of_path(self, path: str, limits: RouteLimits) -> Rule:
+        gates = [self.requests]
+        if limits.requests_at_once is not None:
+            gates.append(self._gate(f" to {path}", limits.requests_at_once))
+        size = min(self._default.max_body_bytes, limits.max_body_bytes or self._default.max_body_bytes)
+        rates = (*_rates(path, limits), *self._by_client)
+        return Rule(limits.timeout_s or self._default.timeout_s, size, tuple(gates), rates)
+
+    def check_paths(self, paths: Collection[str]) -> None:
+        """Check that the hand-written routes are there that have limits.
+
+        Args:
+            paths: The paths that there are.
+
+        Raises:
+            StartupFailed: One is not.
+        """
+        missing = [name for name in self.settings.route_limits if name.startswith("/") and name not in paths]
+        where, cure = "[tool.fissile.gateway.routes]", "Write the whole path of a route that has no parameters."
+        faults = [Fault(f"There are limits for {name!r}, where no route is.", where, cure) for name in missing]
+        if faults:
+            raise StartupFailed(tuple(faults))
+
+
+def _rates(name: str, limits: RouteLimits) -> tuple[Rate, ...]:
+    per_client = (Rate(name, limits.rate_limit),) if limits.rate_limit else ()
+    if not limits.rate_limit_address:
+        return per_client
+    return (*per_client, Rate(f"{name} by address", limits.rate_limit_address, is_of_address=True))
 
 
 def _locked_out(wait_s: float) -> Problem:

@@ -20,19 +20,22 @@ _MAY_BE_ZERO = {"requests_waiting", "trusted_hops", "hsts_s", "cors_max_age_s", 
 
 
 class RouteLimits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What differs for one message, or for all messages of a module.
+    """What differs for one message, for all messages of a module, or for the path of a hand-written route.
 
-    In `[tool.fissile.gateway.routes."orders.place-order"]`, or `[tool.fissile.gateway.routes.orders]`.
+    In `[tool.fissile.gateway.routes."orders.place-order"]`, `[tool.fissile.gateway.routes.orders]`, or
+    `[tool.fissile.gateway.routes."/session"]`.
 
     Attributes:
         timeout_s: How long a request may take, in seconds; before the contract's own, and the setting for all.
         rate_limit: Requests per client, such as `10/minute`; beside the limit for all routes.
+        rate_limit_address: Requests per address, whoever it is, such as `10/minute`: for what people do before it is known who they are.
         requests_at_once: How many requests may be in progress.
         max_body_bytes: The size of a body, in bytes; below the limit for all routes.
     """
 
     timeout_s: float | None = None
     rate_limit: str = ""
+    rate_limit_address: str = ""
     requests_at_once: int | None = None
     max_body_bytes: int | None = None
 
@@ -129,7 +132,9 @@ class ProtectionSettings(ModuleSettings):
                 if value < 0 or (lowest is None and value == 0):
                     raise ValueError(f"{name} is {value}; it has to be {'positive' if lowest is None else '0 or more'}")
         rates = {name: getattr(self, name) for name in ("rate_limit", "rate_limit_address", "rate_limit_failures")}
-        rates |= {f"route_limits of {name}": limits.rate_limit for name, limits in self.route_limits.items()}
+        for name, limits in self.route_limits.items():
+            rates |= {f"rate_limit of the route {name}": limits.rate_limit}
+            rates |= {f"rate_limit_address of the route {name}": limits.rate_limit_address}
         for name, rate in rates.items():
             if rate and not _RATE.fullmatch(rate):
                 raise ValueError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from attrs import frozen
+import msgspec
 from limits import RateLimitItem, parse
 from limits.storage import Storage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
@@ -48,7 +48,8 @@ class Windows:
     def __init__(self, keys: int, clock: Callable[[], float]) -> None:
         self._keys = keys
         self._clock = clock
-        self._windows: OrderedDict[str, list[int]] = OrderedDict()  # number of the window, count before it, count in it
+        # By the name of the limit, and whose it is: the number of the window, the count before it, the count in it.
+        self._windows: OrderedDict[tuple[str, str], list[int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -61,15 +62,15 @@ class Windows:
             key: Whose.
             amount: How much; 0 looks only.
         """
-        length, key = rate.window_s, f"{rate.name}/{key}"
+        length, place = rate.window_s, (rate.name, key)
         number, elapsed = divmod(self._clock(), length)
-        window = self._windows.get(key)
+        window = self._windows.get(place)
         if window is None:
-            window = self._windows[key] = [int(number), 0, 0]
+            window = self._windows[place] = [int(number), 0, 0]
             if len(self._windows) > self._keys:
                 self._windows.popitem(last=False)
         else:
-            self._windows.move_to_end(key)
+            self._windows.move_to_end(place)
             if window[0] != number:
                 window[1] = window[2] if window[0] == number - 1 else 0
                 window[0], window[2] = int(number), 0
@@ -79,8 +80,7 @@ class Windows:
         return _verdict(rate, window[1], length - elapsed, window[2], length - elapsed, is_allowed=is_allowed)
 
 
-@frozen
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What was counted.
 
     Attributes:
@@ -99,23 +99,27 @@ class Rate:
 
     Attributes:
         name: What it is called in `RateLimit-Policy`.
+        is_of_address: Whether an address has it, whoever asks from there.
 
     Args:
         name: The same.
         text: The limit, as `limits` reads it.
+        is_of_address: The same.
     """
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, *, is_of_address: bool = False) -> None:
         self.name = name
+        self.is_of_address = is_of_address
         self.item: RateLimitItem = parse(text)
         self.amount = self.item.amount
         self.window_s = self.item.get_expiry()
-        self._policy = f'"{name}";q={self.amount};w={self.window_s}'.encode()
+        self._policy = (b"ratelimit-policy", f'"{name}";q={self.amount};w={self.window_s}'.encode())
+        self._name = name.encode()
 
     def fields(self, verdict: Verdict) -> Fields:
         """Tell a client where it stands (draft-ietf-httpapi-ratelimit-headers-10)."""
-        told = f'"{self.name}";r={verdict.remaining};t={math.ceil(verdict.wait_s)}'.encode()
-        return ((b"ratelimit-policy", self._policy), (b"ratelimit", told))
+        told = b'"%b";r=%d;t=%d' % (self._name, verdict.remaining, math.ceil(verdict.wait_s))
+        return (self._policy, (b"ratelimit", told))
 
     def problem(self, verdict: Verdict) -> Problem:
         """Refuse a request."""
@@ -191,6 +195,11 @@ class Rates:
         return verdict
 
 
+def address_key(exchange: Exchange) -> str:
+    """Return what stands for the address of a request, whoever it is from."""
+    return f"address:{exchange.network}"
+
+
 def client_key(exchange: Exchange) -> str:
     """Return whom a request is counted for: the identity where there is one, else the address.
 
@@ -198,7 +207,7 @@ def client_key(exchange: Exchange) -> str:
     """
     identity = exchange.identity
     if identity is None or not identity.is_authenticated:
-        return f"address:{exchange.network}"
+        return address_key(exchange)
     return "\0".join(("id", identity.kind, identity.tenant or "", identity.subject))
 
 

@@ -15,30 +15,12 @@ import msgspec
 from attrs import frozen
 
 from fissile import Command, DeclaredError, InvalidMessage
+from fissile_gateway._answers import Answer
 from fissile_gateway._kept import Kept
 from fissile_gateway._problems import MEDIA_TYPE, RETRY_AFTER_S, Problem, ProblemError, problem_of
 from fissile_gateway._settings import GatewaySettings
 
 _canonical = msgspec.json.Encoder(order="deterministic").encode
-
-
-@frozen
-class Answer:
-    """An answer to a command.
-
-    Attributes:
-        status: Its status.
-        body: Its body.
-        media_type: What the body is; None if there is none.
-        headers: Fields besides.
-        is_final: Whether a repeat gets it again: a reply or an error of the contract, not a failure of which a repeat may make something else.
-    """
-
-    status: int
-    body: bytes = b""
-    media_type: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    is_final: bool = True
 
 
 @frozen

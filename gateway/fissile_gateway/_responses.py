@@ -1,16 +1,14 @@
-"""What the views of derived routes share: the request in hand, the type of its body, and an answer without one."""
+"""What Quart's views share: the request in hand, and answers as Quart has them."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from quart import Response, request
 
+from fissile_gateway._answers import Answer, View
 from fissile_gateway._exchange import EXCHANGE, Exchange, Scope
-from fissile_gateway._problems import Problem, ProblemError
-
-JSON = "application/json"
-_JSON = JSON.encode()
 
 
 def exchange() -> Exchange:
@@ -19,29 +17,23 @@ def exchange() -> Exchange:
     return this
 
 
-def nothing(status: int = 204) -> Response:
-    """Return an answer that has no body."""
-    response = Response(b"", status)
-    del response.headers["content-type"]  # of nothing; and a length must not be told (RFC 9110, 8.6)
-    del response.headers["content-length"]
+def in_quart(view: View) -> Callable[[], Awaitable[Response]]:
+    """Return the view of a command or query as a view of Quart."""
+
+    async def quart_view() -> Response:
+        return response_of(await view(exchange()))
+
+    return quart_view
+
+
+def response_of(answer: Answer) -> Response:
+    """Return an answer as a response of Quart."""
+    if answer.media_type is None:
+        response = Response(b"", answer.status)
+        del response.headers["content-type"]  # of nothing; and a length must not be told (RFC 9110, 8.6)
+        del response.headers["content-length"]
+    else:
+        response = Response(answer.body, answer.status, content_type=answer.media_type)
+    for name, value in answer.headers:
+        response.headers[name] = value
     return response
-
-
-def check_media_type(media_type: bytes, encoding: bytes) -> None:
-    """Refuse a body that is not plain JSON.
-
-    Raises:
-        ProblemError: 415.
-    """
-    if encoding.strip().lower() not in (b"", b"identity"):
-        shown = encoding.decode("latin-1")
-        detail = f"The body is encoded as {shown!r}; send it without Content-Encoding."
-        raise ProblemError(Problem(415, "unsupported-media-type", detail))
-    kind, _, parameters = media_type.partition(b";")
-    parameter = parameters.strip().lower().replace(b'"', b"")
-    if kind.strip().lower() == _JSON and parameter in (b"", b"charset=utf-8"):
-        return
-    shown = media_type.decode("latin-1")
-    said = f"The body is {shown!r}" if media_type else "The request has no Content-Type"
-    detail = f"{said}; send JSON with Content-Type: {JSON}."
-    raise ProblemError(Problem(415, "unsupported-media-type", detail, headers=(("accept-post", JSON),)))

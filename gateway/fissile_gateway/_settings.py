@@ -83,7 +83,9 @@ class GatewaySettings(ModuleSettings):
         8.0, "How long requests in progress may take when the process drains, in seconds; below FISSILE_DRAIN_S."
     )
     jwt_jwks: str = setting(
-        "", "Where the keys are that tokens (JWT) are signed with: the file of a JWK set, or its https:// URL."
+        "",
+        "Where the keys are that tokens (JWT) are signed with: the file of a JWK set, its https:// URL, or a query of a module that tells "
+        "it, such as bus:accounts.get-signing-keys.",
     )
     jwt_issuer: str = setting("", "Who has to have issued a token (iss).")
     jwt_audience: tuple[str, ...] = setting((), "For whom a token has to be (aud), one of these.")
@@ -101,6 +103,9 @@ class GatewaySettings(ModuleSettings):
     jwks_pause_s: float = setting(30.0, "How long they are not fetched again, whatever clients send, in seconds.")
     api_keys_file: str = setting(
         "", "The file with the API keys, as TOML or JSON; `fissile api-key new` makes a key and tells its lines."
+    )
+    api_keys_query: str = setting(
+        "", "The query that tells whose an API key is by its SHA-256, such as accounts.find-api-token; beside the file."
     )
     anonymous_scopes: tuple[str, ...] = setting((), "What who does not say who they are may do.")
 

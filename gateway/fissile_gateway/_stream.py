@@ -3,31 +3,42 @@
 Events come from the broadcast of the topic into a queue, and from there to the client as it takes them. The queue is bounded: a client that
 is too slow holds nobody back, loses the oldest events, and is told how many (`event: lost`). A client that comes back with the id of the event
 it had last gets what it has missed, from a tap of its own where that is long ago; what the log no longer has, nobody can count (`event: reset`).
+
+The route of an application may want more (`Wish`): all that is kept first, from a replay of its own, and an end (`event: end`), after some
+event or after what is kept. The id of the last event says that it was the last.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from math import inf
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import anyio
 import msgspec
+from attrs import frozen
+from quart import Response
 from quart.wrappers.response import ResponseBody
 
 from fissile import Bus, Clock, Event, FissileError, PositionLost, Tap, Topic
 from fissile._parking import Parked, parking
 from fissile_gateway._broadcast import Broadcast, Broadcasts, Frame
-from fissile_gateway._event_ids import position_in
+from fissile_gateway._event_ids import is_last, last_of, place_of, position_in
 from fissile_gateway._exchange import Exchange
+from fissile_gateway._problems import ProblemError, overloaded
 from fissile_gateway._settings import GatewaySettings
 
 RETRY_MS = 2000
 """After which time a browser connects again, in milliseconds."""
 
+STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
+"""The fields of an answer that is a stream."""
+
 _ALIVE = b": alive\n\n"
+_BEGIN = b"retry: %d\n\n" % RETRY_MS
 _PIECE_BYTES = 16 * 1024
 """How much is written at a time. It is copied, for each client: ten thousand that do not read hold no more than that besides what they share."""
 _LAST_WORDS_S = 1.0
@@ -57,13 +68,58 @@ class Streams:
         self.catching_up = anyio.Semaphore(_CATCHING_UP)
 
 
+@frozen
+class Wish:
+    """What a stream is to give.
+
+    Attributes:
+        key: Only events of this key.
+        start: Where a client that has had nothing yet begins: at the earliest event kept, or now.
+        until: Tells of an event whether it is the last one.
+        follows: Whether the stream goes on when all that is kept has been given.
+    """
+
+    key: str | None = None
+    start: Literal["earliest", "latest"] = "latest"
+    until: Callable[[Any], bool] | None = None  # Any: an event of the topic
+    follows: bool = True
+
+
+async def open_stream(
+    streams: Streams, exchange: Exchange, topic: Topic[Any], wish: Wish, method: str, after: str | None
+) -> Response:
+    """Answer a request with a stream.
+
+    Args:
+        streams: What it shares with the others.
+        exchange: The request.
+        topic: What to read.
+        wish: What of it.
+        method: The method of the request; HEAD gets the head only.
+        after: The id of the event that the client had last.
+
+    Raises:
+        ProblemError: Too many streams are open.
+        Unavailable: The log cannot be reached.
+    """
+    if after is not None and is_last(after) and (wish.until is not None or not wish.follows):
+        return Response(b"", 204, {"cache-control": "no-store"})  # and a browser connects no more
+    if exchange.gateway.streams >= streams.settings.streams_at_once:
+        raise ProblemError(overloaded(f"{exchange.gateway.streams} event streams are open."))
+    if method == "HEAD":
+        return Response(b"", 200, STREAM)
+    stream = EventStream(streams, topic, wish)
+    await stream.open(exchange, after)
+    return Response(stream, 200, STREAM)
+
+
 class EventStream(ResponseBody):
-    """The body of an answer that has no end.
+    """The body of an answer that has no end, unless one is wished for.
 
     Args:
         streams: What it shares with the others.
         topic: What to read.
-        key: Only events of this key.
+        wish: What of it.
     """
 
     __slots__ = (
@@ -72,7 +128,7 @@ class EventStream(ResponseBody):
         "_bytes",
         "_exchange",
         "_expiring",
-        "_has_joined",
+        "_is_at_start",
         "_is_ending",
         "_key",
         "_last_id",
@@ -84,12 +140,14 @@ class EventStream(ResponseBody):
         "_source",
         "_streams",
         "_topic",
+        "_wish",
     )
 
-    def __init__(self, streams: Streams, topic: Topic[Any], key: str | None) -> None:
+    def __init__(self, streams: Streams, topic: Topic[Any], wish: Wish) -> None:
         self._streams = streams
         self._topic = topic
-        self._key = key
+        self._wish = wish
+        self._key = wish.key
         self._source: Broadcast
         self._exchange: Exchange
         self._expiring: anyio.CancelScope | None = None
@@ -100,7 +158,7 @@ class EventStream(ResponseBody):
         self._ahead = b""
         self._arrived: Parked | None = None
         self._is_ending = False
-        self._has_joined = False
+        self._is_at_start = False
         self._seen: dict[int, int] | None = None
         self._own: AsyncExitStack | None = None
         self._own_tap: Tap[Event] | None = None
@@ -110,7 +168,7 @@ class EventStream(ResponseBody):
 
         Args:
             exchange: The request that asks for it.
-            after: The id of the event to go on after; from now on unless told.
+            after: The id of the event to go on after; where a client begins that has had nothing, unless told.
 
         Raises:
             Unavailable: The log cannot be reached.
@@ -126,8 +184,10 @@ class EventStream(ResponseBody):
         if after is not None:
             self._go_on(after)
         else:
-            self._join()
-        if not self._ahead:
+            self._begin()
+        if self._is_at_start:
+            self._ahead = self._ahead or _BEGIN  # without an id: a client that has had nothing is to begin anew
+        elif not self._ahead:
             # An id without data moves the client's position and is no event to it.
             self._ahead = b"retry: %d\nid: %s\n\n" % (RETRY_MS, self._last_id.encode())
         if exchange.expires != inf and gateway.authenticator is not None:
@@ -151,21 +211,38 @@ class EventStream(ResponseBody):
             or not set(offsets) <= set(source.offsets)
             or (self._key is None and len(offsets) != len(source.offsets))
         ):
-            self.reset(f"{after[:100]!r} is no position of {self._topic.name} in this log.", source.event_id)
-            self._join()
+            self._lose(f"{after[:100]!r} is no position of {self._topic.name} in this log.")
             return
-        self._last_id = after
-        missed = source.since(offsets, self._key)
-        if missed is None:
+        self._last_id = source.make_id(offsets)
+        if not (self._wish.follows and self._join_after(offsets)):
             self._own = AsyncExitStack()  # the tap is opened when the client has its head, and there is room
-            return
+
+    def _begin(self) -> None:
+        """Begin where a client begins that has had nothing."""
+        if self._wish.start == "earliest":
+            self._is_at_start = True
+            self._own = AsyncExitStack()
+        else:
+            self._join()
+
+    def _join(self) -> None:
+        self._source.join(self, self._key)
+
+    def _join_after(self, offsets: Mapping[int, int]) -> bool:
+        """Join the others with what has come after a position; return False where that is not at hand."""
+        missed = self._source.since(offsets, self._key)
+        if missed is None:
+            return False
         self._join()
         for frame in missed:
             self.deliver(frame)
+        return True
 
-    def _join(self) -> None:
-        self._has_joined = True
-        self._source.join(self, self._key)
+    def _lose(self, reason: str) -> None:
+        """Begin anew, and tell the client so."""
+        self.reset(reason, self._source.event_id)
+        if not self._is_at_start:
+            self._join()
 
     # --- what the broadcast says ---------------------------------------------------------------------------------------
 
@@ -173,6 +250,10 @@ class EventStream(ResponseBody):
         """Take an event; the oldest ones that are still here make room for it."""
         if self._seen is not None and frame.offset < self._seen.get(frame.partition, 0):
             return  # it came through the stream's own tap
+        if self._wish.until is not None:
+            if self._is_ending:
+                return
+            frame = self._looked_at(frame, self._wish.until)
         queue = self._queue
         if queue is None:
             queue = self._queue = deque()
@@ -194,10 +275,17 @@ class EventStream(ResponseBody):
 
     def reset(self, reason: str, event_id: str) -> None:
         """Tell the client that events are lost, of which nobody knows how many."""
+        if self._is_ending:
+            return  # what it is still to have is at hand
         data = _encode({"reason": reason})
         self._queue = None
         self._bytes = self._lost = 0
         self._last_id = event_id
+        if self._wish.start == "earliest":
+            # Not from now on: it might wait for an event that has come already. And it forgets which one it had last.
+            self._source.part(self, self._key)
+            self._seen, event_id = None, ""
+            self._begin()
         self._ahead = b"retry: %d\nid: %s\nevent: reset\ndata: %s\n\n" % (RETRY_MS, event_id.encode(), data)
         self._wake()
 
@@ -210,6 +298,22 @@ class EventStream(ResponseBody):
         """End the stream now; the client may take what it is being sent."""
         self.fail()
         self._exchange.scope.deadline = anyio.current_time() + _LAST_WORDS_S
+
+    def _looked_at(self, frame: Frame, until: Callable[[Any], bool]) -> Frame:  # Any: an event of the topic
+        """Return the frame of an event; if it is the last one, with what ends the stream behind it."""
+        try:
+            if not until(frame.event):
+                return frame
+        except Exception:
+            _logger.exception(
+                "a stream of %s ends: its route cannot tell whether an event is the last one", self._topic.name
+            )
+            self._is_ending = True
+            return frame
+        self._is_ending = True
+        event_id = last_of(frame.id)
+        data = frame.data.replace(frame.id.encode(), event_id.encode(), 1) + _end(event_id)
+        return msgspec.structs.replace(frame, id=event_id, data=data)
 
     def _wake(self) -> None:
         if self._arrived is not None:
@@ -276,7 +380,7 @@ class EventStream(ResponseBody):
                 return _ALIVE
             assert self._own_tap is not None
             while not self._is_ending:
-                if self._source.is_reached(self._own_tap.offsets):
+                if not self._is_at_start and self._wish.follows and self._source.is_reached(self._own_tap.offsets):
                     self._seen = dict(self._own_tap.offsets)
                     self._join()
                     await self._close_own()
@@ -284,26 +388,49 @@ class EventStream(ResponseBody):
                 with anyio.move_on_after(_LOOK_S):
                     tapped = await anext(self._own_tap)
                     frame = self._source.frame(tapped, {**self._source.offsets, **self._own_tap.offsets})
+                    if self._wish.until is not None:
+                        frame = self._looked_at(frame, self._wish.until)
                     self._last_id = frame.id
                     return frame.data
                 if anyio.current_time() >= until:
                     return _ALIVE
+        except StopAsyncIteration:
+            return await self._after_what_is_kept()
         except PositionLost as lost:
             await self._close_own()
-            self.reset(str(lost), self._source.event_id)
-            self._join()
+            self._lose(str(lost))
             return self._ahead
         return b""
 
+    async def _after_what_is_kept(self) -> bytes:
+        """Go on when a replay has ended, or end."""
+        assert self._own_tap is not None
+        offsets = dict(self._own_tap.offsets)
+        self._last_id = self._source.make_id({**self._source.offsets, **offsets})
+        self._is_at_start = False
+        if not self._wish.follows:
+            self._is_ending = True
+            return _end(last_of(self._last_id))
+        has_joined = self._join_after(offsets)
+        await self._close_own()
+        if not has_joined:
+            self._own = AsyncExitStack()  # a tap gives what has come since
+        return b""
+
     async def _open_own(self, own: AsyncExitStack, until: float) -> bool:
-        """Open a tap that goes on after what the client had last; return False where there is no room for it yet."""
+        """Open what goes on after what the client had last; return False where there is no room for it yet."""
         with anyio.move_on_after(until - anyio.current_time()) as waiting:
             await self._streams.catching_up.acquire()
         if waiting.cancelled_caught:
             return False
         own.callback(self._streams.catching_up.release)
-        position = self._last_id.partition("-")[2]
-        self._own_tap = await own.enter_async_context(self._streams.bus.tap(self._topic, after=position, key=self._key))
+        bus, after = self._streams.bus, None if self._is_at_start else place_of(self._last_id)
+        opening: AbstractAsyncContextManager[Tap[Event]] = (
+            bus.replay(self._topic, after=after, key=self._key)
+            if self._is_at_start or not self._wish.follows
+            else bus.tap(self._topic, after=after, key=self._key)
+        )
+        self._own_tap = await own.enter_async_context(opening)
         return True
 
     async def _close_own(self) -> None:
@@ -317,3 +444,7 @@ class EventStream(ResponseBody):
             self._expiring.cancel()
         self._source.leave(self, self._key)
         await self._close_own()
+
+
+def _end(event_id: str) -> bytes:
+    return b"id: %s\nevent: end\ndata: {}\n\n" % event_id.encode()

@@ -10,50 +10,41 @@ from quart import Response, request
 from fissile import Bus, Query, Topic
 from fissile._identity import ANONYMOUS, require
 from fissile._messages import reply_type
+from fissile_gateway._answers import JSON, Answer, View
 from fissile_gateway._caching import cache_control, entity_tag, is_none_match
 from fissile_gateway._commands import Commands
 from fissile_gateway._event_ids import is_event_id
+from fissile_gateway._exchange import Exchange
 from fissile_gateway._present import presenter
-from fissile_gateway._problems import ProblemError, invalid_input, overloaded
+from fissile_gateway._problems import ProblemError, invalid_input
 from fissile_gateway._query import QueryDecoder, parse_pairs
-from fissile_gateway._responses import JSON, exchange, nothing
+from fissile_gateway._responses import exchange
 from fissile_gateway._routes import Route
-from fissile_gateway._stream import EventStream, Streams
+from fissile_gateway._stream import Streams, Wish, open_stream
 from fissile_gateway._strict import InputError
 from fissile_gateway._twin import Twins
 
-View = Callable[[], Awaitable[Response]]
 
-_STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no"}
-
-
-def make_view(route: Route, bus: Bus | None, commands: Commands, streams: Streams, twins: Twins) -> View:
-    """Make the view of a route.
+def message_view(route: Route, bus: Bus | None, commands: Commands, twins: Twins) -> View:
+    """Make the view of the route of a command or query.
 
     Args:
         route: The route.
         bus: Calls modules; None where that is the bus of each request, which acts for who asks.
         commands: Makes the views of commands.
-        streams: What event streams share.
         twins: What has been made for other routes.
     """
-    if isinstance(route.target, Topic):
-        return _guarded(route, _topic_view(route.target, streams))
-    if route.kind == "command":
-        return _guarded(route, commands.view(route.target, route.name))
-    return _guarded(route, _query_view(route.target, bus, twins))
-
-
-def _guarded(route: Route, view: View) -> View:
-    """Refuse who lacks a scope before the input is looked at; the module checks it too, whoever calls."""
+    assert not isinstance(route.target, Topic)
+    view = commands.view(route.target, route.name) if route.kind == "command" else _query_view(route.target, bus, twins)
     required: tuple[str, ...] = route.target.required_scopes
     if not required:
         return view
-    what = f"{route.name} was not {'read' if route.kind == 'topic' else 'done'}"
+    what = f"{route.name} was not done"
 
-    async def guarded() -> Response:
-        require(exchange().identity or ANONYMOUS, required, what)
-        return await view()
+    async def guarded(this: Exchange) -> Answer:
+        # Before the input is looked at; the module checks it too, whoever calls.
+        require(this.identity or ANONYMOUS, required, what)
+        return await view(this)
 
     return guarded
 
@@ -62,42 +53,38 @@ def _query_view(query: type[Query[Any]], bus: Bus | None, twins: Twins) -> View:
     decode = QueryDecoder[Query[Any]](query, twins).decode
     answers = reply_type(query) not in (None, type(None))
     present = presenter(reply_type(query))
-    fields = {"cache-control": cache_control(query)}
+    field = ("cache-control", cache_control(query))
 
-    async def view() -> Response:
-        this = exchange()
-        reply = await (bus or this.bus).ask(decode(request.query_string))
+    async def view(this: Exchange) -> Answer:
+        reply = await (bus or this.bus).ask(decode(this.query))
         if not answers:
-            return _with(nothing(), fields)
+            return Answer(204, headers=(field,))
         body = present(reply)
         tag = entity_tag(body)
         if this.if_none_match is not None and is_none_match(this.if_none_match, tag):
-            return _with(nothing(304), {**fields, "etag": tag})
-        return Response(body, 200, {**fields, "etag": tag}, content_type=JSON)
+            return Answer(304, headers=(field, ("etag", tag)))
+        return Answer(200, body, JSON, (field, ("etag", tag)))
 
     return view
 
 
-def _with(response: Response, fields: dict[str, str]) -> Response:
-    for name, value in fields.items():
-        response.headers[name] = value
-    return response
+def topic_view(topic: Topic[Any], streams: Streams) -> Callable[[], Awaitable[Response]]:
+    """Make the view of the route of a topic, for Quart.
 
-
-def _topic_view(topic: Topic[Any], streams: Streams) -> View:
-    limit = streams.settings.streams_at_once
+    Args:
+        topic: The topic.
+        streams: What event streams share.
+    """
+    required = topic.required_scopes
+    what = f"{topic.name} was not read"
 
     async def view() -> Response:
+        if required:
+            require(exchange().identity or ANONYMOUS, required, what)
         given = _stream_parameters(request.query_string)
-        this = exchange()
-        if this.gateway.streams >= limit:
-            raise ProblemError(overloaded(f"{this.gateway.streams} event streams are open."))
-        if request.method == "HEAD":
-            return Response(b"", 200, _STREAM)
-        stream = EventStream(streams, topic, given.get("key"))
         # A browser that connects again sends the field, beside the parameter that its page once gave.
-        await stream.open(this, request.headers.get("Last-Event-ID") or given.get("after"))
-        return Response(stream, 200, _STREAM)
+        after = request.headers.get("Last-Event-ID") or given.get("after")
+        return await open_stream(streams, exchange(), topic, Wish(given.get("key")), request.method, after)
 
     return view
 

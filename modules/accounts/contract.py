@@ -12,7 +12,7 @@ contract = Contract("accounts")
 Name = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?(?!\n)$",  # $ alone matches before a last line break, too
         max_length=30,
         description="The name of an account: small letters, digits and hyphens. Everybody sees it.",
         examples=["ada"],
@@ -31,10 +31,11 @@ class Session:
 
     Attributes:
         name: Who.
-        roles: What they are.
+        roles: What they are, besides a member.
         expires_in_s: How long the access token is valid, in seconds.
         access_token: A JSON Web Token for the field `Authorization: Bearer …`.
         refresh_token: What `RefreshSession` takes, once; a program in a browser gets it as a cookie.
+        ends_in_s: When the session ends unless it is gone on with, in seconds; None where that is not told.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Session:
     expires_in_s: float
     access_token: str = secret()
     refresh_token: str = secret()
+    ends_in_s: float | None = None
 
 
 @frozen
@@ -73,6 +75,21 @@ class ApiToken:
     created_at: float
     expires_at: float | None
     last_used_at: float | None
+
+
+@frozen
+class ApiTokenHolder:
+    """Whose an API token is, and what it may do now.
+
+    Attributes:
+        subject: The name of its owner.
+        scopes: Its scopes, as far as its owner has them now.
+        expires_at: When it ends, in seconds since 1970; None if it does not.
+    """
+
+    subject: str
+    scopes: tuple[str, ...]
+    expires_at: float | None
 
 
 @frozen
@@ -133,7 +150,7 @@ class UnknownToken(DeclaredError, status=404):
 
 @frozen
 class ScopeNotHeld(DeclaredError, status=422):
-    """Raised when an API token is to have a scope that its owner has not. Nothing was made."""
+    """Raised when an API token is to have a scope that its owner has not, or is to be made with an API token. Nothing was made."""
 
     scope: str
 
@@ -155,8 +172,12 @@ class TooManyTokens(DeclaredError, status=409):
 # --- what can be asked for -------------------------------------------------------------------------------------------
 
 
+# What has a password or a token in it has no key: commands with a key go through the log wherever the bus is shared, and no secret is
+# to be kept there.
+
+
 @frozen
-class SignUp(Command[None], raises=(NameTaken, WeakPassword), key="name"):
+class SignUp(Command[None], raises=(NameTaken, WeakPassword)):
     """Make an account."""
 
     name: Name
@@ -164,7 +185,7 @@ class SignUp(Command[None], raises=(NameTaken, WeakPassword), key="name"):
 
 
 @frozen
-class SignIn(Command[Session], raises=(SignInFailed, TooManyAttempts), key="name"):
+class SignIn(Command[Session], raises=(SignInFailed, TooManyAttempts)):
     """Begin a session."""
 
     name: Name
@@ -173,7 +194,10 @@ class SignIn(Command[Session], raises=(SignInFailed, TooManyAttempts), key="name
 
 @frozen
 class RefreshSession(Command[Session], raises=(SessionEnded,)):
-    """Go on with a session. The refresh token is spent; one that comes twice ends the session, since two have it."""
+    """Go on with a session. The refresh token is spent; one that comes again ends the session, since two have it.
+
+    Not so for a few seconds, in which it gets the same successor: two windows of one browser may send it at once.
+    """
 
     refresh_token: RefreshToken = secret()
 
@@ -231,3 +255,22 @@ class SetRoles(Command[None], raises=(UnknownAccount, UnknownRole), key="name", 
 
     name: Name
     roles: Annotated[tuple[Role, ...], Meta(max_length=8)]
+
+
+# --- what a gateway asks ---------------------------------------------------------------------------------------------
+
+
+@frozen
+class GetSigningKeys(Query[str], public=False):
+    """Show the public keys that access tokens are signed with, as a JWK set (RFC 7517)."""
+
+
+@frozen
+class FindApiToken(Query[ApiTokenHolder | None], public=False):
+    """Tell whose an API token is; None if it is nobody's, or no longer.
+
+    Attributes:
+        sha256: The SHA-256 of the token, in hexadecimal digits: the token itself goes nowhere.
+    """
+
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]

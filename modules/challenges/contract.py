@@ -122,7 +122,7 @@ class ChallengeExists(DeclaredError, status=409):
 
 @frozen
 class ChallengeChanged(DeclaredError, status=409):
-    """Raised when somebody else has changed the challenge meanwhile. Nothing was changed."""
+    """Raised when somebody has changed the challenge meanwhile, and the version that is named is no longer the current one."""
 
     slug: str
     version: int
@@ -208,16 +208,18 @@ class ListChallenges(Query[ChallengePage], raises=(UnknownChallenge,), max_age_s
 
 
 @frozen
-class GetCase(Query[Case], raises=(UnknownChallenge,), public=False):
+class GetCase(Query[Case], raises=(UnknownChallenge, ChallengeChanged), public=False):
     """Show one case to a module that judges: the examples come first, then the hidden ones.
 
     Attributes:
         slug: Which challenge.
         number: Which case, from 0.
+        version: Which version of the challenge it has to be of; any unless told.
     """
 
     slug: Slug
     number: int
+    version: int | None = None
 
 
 # --- what happens ----------------------------------------------------------------------------------------------------

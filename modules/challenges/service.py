@@ -125,4 +125,4 @@ async def list_challenges(query: ListChallenges, database: Database) -> Challeng
 @module.query(GetCase)
 async def get_case(query: GetCase, database: Database) -> Case:
     """Show one case to a module that judges."""
-    return await database.run(lambda connection: store.case(connection, query.slug, query.number))
+    return await database.run(lambda connection: store.case(connection, query.slug, query.number, query.version))

@@ -6,7 +6,7 @@ from typing import Any
 from attrs import frozen
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
-from .contract import Case, Challenge, ChallengePage, ChallengeSummary, UnknownChallenge
+from .contract import Case, Challenge, ChallengeChanged, ChallengePage, ChallengeSummary, UnknownChallenge
 from .tables import cases, challenges
 
 
@@ -67,16 +67,28 @@ def read(connection: Connection, slug: str) -> Challenge:
     )
 
 
-def case(connection: Connection, slug: str, number: int) -> Case:
+def case(connection: Connection, slug: str, number: int, version: int | None = None) -> Case:
     """Return one case of a challenge.
+
+    Args:
+        connection: The connection.
+        slug: The challenge.
+        number: The case.
+        version: Which version of the challenge it has to be of; any if None.
 
     Raises:
         UnknownChallenge: There is none, or it has no such case.
+        ChallengeChanged: It has another version by now.
     """
+    # One statement: a change between two would mix the versions.
     row = connection.execute(
-        select(cases.c.stdin, cases.c.stdout).where(cases.c.slug == slug, cases.c.number == number)
+        select(challenges.c.version, cases.c.stdin, cases.c.stdout)
+        .select_from(challenges.outerjoin(cases, and_(cases.c.slug == challenges.c.slug, cases.c.number == number)))
+        .where(challenges.c.slug == slug)
     ).one_or_none()
-    if row is None:
+    if row is not None and version not in (None, row.version):
+        raise ChallengeChanged(slug, row.version)
+    if row is None or row.stdin is None:
         raise UnknownChallenge(slug)
     return Case(row.stdin, row.stdout)
 

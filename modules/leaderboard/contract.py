@@ -81,7 +81,7 @@ class Solvers:
 
 
 @frozen
-class GetStandings(Query[Standings]):
+class GetStandings(Query[Standings], max_age_s=2.0):
     """Show who has solved the most challenges."""
 
     limit: Limit = 50
@@ -89,7 +89,7 @@ class GetStandings(Query[Standings]):
 
 
 @frozen
-class GetSolvers(Query[Solvers]):
+class GetSolvers(Query[Solvers], max_age_s=2.0):
     """Show who has solved a challenge."""
 
     challenge: Slug

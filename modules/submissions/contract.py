@@ -131,13 +131,25 @@ class TooManySubmissions(DeclaredError, status=429):
     waiting: int
 
 
+@frozen
+class NoAuthor(DeclaredError, status=403):
+    """Raised when it is not known whose submissions are meant: code outside of the modules acts as somebody, with `bus.acting_as`."""
+
+
+@frozen
+class CannotBeJudged(DeclaredError):
+    """Raised when a submission cannot be judged, now or later. Its author is not to blame."""
+
+    reason: str
+
+
 # --- what can be asked for -------------------------------------------------------------------------------------------
 
 
 @frozen
 class SubmitSolution(
     Command[str],
-    raises=(NoSuchChallenge, LanguageNotTaken, TooManySubmissions),
+    raises=(NoSuchChallenge, LanguageNotTaken, TooManySubmissions, NoAuthor),
     requires="submissions:write",
 ):
     """Submit a program to a challenge, and get the submission's id at once. It is judged later, after what its author submitted before."""
@@ -155,7 +167,7 @@ class GetSubmission(Query[Submission], raises=(UnknownSubmission,), requires="su
 
 
 @frozen
-class ListSubmissions(Query[SubmissionPage], raises=(UnknownSubmission,), requires="submissions:write"):
+class ListSubmissions(Query[SubmissionPage], raises=(UnknownSubmission, NoAuthor), requires="submissions:write"):
     """List what the caller has submitted, the newest first.
 
     Attributes:
@@ -167,6 +179,71 @@ class ListSubmissions(Query[SubmissionPage], raises=(UnknownSubmission,), requir
     challenge: Slug | None = None
     limit: Annotated[int, Meta(ge=1, le=100)] = 20
     before: SubmissionId | None = None
+
+
+# --- what the module asks itself for ---------------------------------------------------------------------------------
+
+
+@frozen
+class JudgeSubmission(Command[None], public=False):
+    """Judge a submission: what `SubmitSolution` has accepted.
+
+    Attributes:
+        submission_id: The submission.
+        at_once: How many of its cases are run at a time.
+        pause_s: How long to wait before what could not be run is tried again, in seconds; it doubles each time.
+        patience_s: How long to go on trying without any success, in seconds.
+    """
+
+    submission_id: str
+    at_once: int
+    pause_s: float
+    patience_s: float
+
+
+@frozen
+class BeginJudging(Command[int | None], raises=(CannotBeJudged,), public=False):
+    """Note by which state of its challenge a submission is judged, and get the number of cases.
+
+    None: the challenges cannot be asked now. 0: there is nothing to judge any more.
+
+    Attributes:
+        submission_id: The submission.
+        round: From 1; one more each time that its challenge was changed while it was judged.
+    """
+
+    submission_id: str
+    round: int
+
+
+@frozen
+class JudgeCase(Command[str], raises=(CannotBeJudged,), public=False):
+    """Run a submission with one case, and get its verdict; or `later`, `changed` or `over`, where there is none.
+
+    Attributes:
+        submission_id: The submission.
+        round: See `BeginJudging`.
+        number: Which case, from 0.
+    """
+
+    submission_id: str
+    round: int
+    number: int
+
+
+@frozen
+class GiveUpJudging(Command[None], public=False):
+    """Note that a submission could not be judged, if it is not judged yet."""
+
+    submission_id: str
+    reason: str
+
+
+@frozen
+class HasStopped(Query[bool], public=False):
+    """Tell whether nobody judges a submission any more, judged or not."""
+
+    submission_id: str
 
 
 # --- what happens ----------------------------------------------------------------------------------------------------
@@ -216,15 +293,40 @@ class SubmissionJudged(Event):
     judged_at: float
 
 
-progress: Topic[CaseJudged | SubmissionJudged] = Topic(
+@frozen
+class JudgingEnded(Event):
+    """Judging a submission has come to its end: what `SubmissionJudged` says, for who has watched it.
+
+    Attributes:
+        submission_id: The submission.
+        state: `judged` or `failed`.
+        verdict: The verdict; None if it could not be judged.
+        passed: How many cases were accepted.
+        cases: How many there are.
+    """
+
+    submission_id: str
+    state: str
+    verdict: str | None
+    passed: int
+    cases: int
+
+
+progress: Topic[CaseJudged | JudgingEnded] = Topic(
     "submissions.progress",
     CaseJudged,
-    SubmissionJudged,
+    JudgingEnded,
     key=lambda event: event.submission_id,
     retention_s=86_400.0,
     public=False,
 )
 """How judging goes on, for who watches one submission. The gateway shows it to the author only."""
 
-verdicts = Topic("submissions.verdicts", SubmissionJudged, key=lambda event: event.submission_id, public=False)
+verdicts = Topic(
+    "submissions.verdicts",
+    SubmissionJudged,
+    key=lambda event: event.submission_id,
+    retention_s=100 * 365 * 86_400.0,
+    public=False,
+)
 """Each verdict once, kept for ever: what the leaderboard is made of."""

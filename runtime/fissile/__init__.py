@@ -76,6 +76,7 @@ from fissile._module import Module as Module
 from fissile._process import Check as Check
 from fissile._process import Lifespan as Lifespan
 from fissile._process import Process as Process
+from fissile._replay import Replay as Replay
 from fissile._retry import Retry as Retry
 from fissile._settings import (
     ModuleSettings as ModuleSettings,

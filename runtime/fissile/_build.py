@@ -6,8 +6,8 @@ All choices are made here, once, at start. What is off is absent from the result
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from contextvars import Context
 from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from fissile._bounds import Gate, Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Route, Routes
-from fissile._cancellation import cancellation_test
+from fissile._cancellation import cancellation_test, deadline_test
 from fissile._check import Catalog, ModulePlan
 from fissile._check.contracts import order_key
 from fissile._check.identities import requiring
@@ -29,16 +29,15 @@ from fissile._delivery.letter_box import LetterBox
 from fissile._delivery.letter_check import LetterCheck
 from fissile._delivery.subscription import Subscription
 from fissile._envelope import Encoder
-from fissile._errors import PositionLost, Unavailable, UnknownMessage
+from fissile._errors import Unavailable, UnknownMessage
 from fissile._handler import Handler, Kind, bind, with_middleware
 from fissile._identity import guarded
 from fissile._identity_key import key_beside
 from fissile._isolation import run_isolated
-from fissile._local import local_route
+from fissile._local import chain_beginning, local_route
 from fissile._messages import DeclaredError
 from fissile._module import Middleware
 from fissile._opening import Opened, close_in
-from fissile._partitioner import partition_of
 from fissile._process import Process
 from fissile._remote import Remote, Target, remote_route
 from fissile._requests import REPLIES_TOPIC
@@ -47,7 +46,7 @@ from fissile._settings import Settings
 from fissile._signature import Signature
 from fissile._signatures import IN_PROCESS, IdentityReader, Signatures
 from fissile._storage import Effects, OpenStorage
-from fissile._tap import Position, Tap, parse_position
+from fissile._taps import Taps
 from fissile.abc import Start, TopicSpec, Transport
 
 if TYPE_CHECKING:
@@ -207,6 +206,7 @@ class Builder:
         self.is_loopback = is_loopback
         self.repeats = repeats
         self.is_cancelled = cancellation_test()
+        self.begin = chain_beginning(self.settings.call_timeout_s, deadline_test())
         self.remote: Remote | None = None
         if transport.shared or is_loopback:
             partition = SystemRandom().randrange(settings.reply_partitions)
@@ -337,7 +337,8 @@ class Builder:
         routes.new_id = self.environment.ids.new
         routes.outlet = self._store
         routes.now = self.environment.clock.now
-        routes.open_tap = self._open_tap
+        taps = Taps(self.transport, self.settings.partitions, self._event_codecs)
+        routes.open_tap, routes.open_replay = taps.tap, taps.replay
         if self.signatures is not None:
             routes.can_sign, routes.renew = True, self.signatures.renew
             if routes.caller is not None:
@@ -366,7 +367,7 @@ class Builder:
             return local_route(
                 handler,
                 gate,
-                default_timeout_s=timeout_s,
+                begin=self.begin,
                 depth_limit=depth_limit,
                 is_cancelled=self.is_cancelled,
             )
@@ -394,30 +395,11 @@ class Builder:
         errors: tuple[type[DeclaredError], ...] = getattr(message, "declared_errors", ())
         return {error: ErrorCodec(f"{error.__name__} of {name}", error, wire, limit) for error in errors}
 
+    def _event_codecs(self, topic: Topic[Any]) -> dict[str, Codec[Any]]:
+        return {self.catalog.name_of(event): self.codec(event) for event in topic.events}
+
     async def _store(self, records: Sequence[Any]) -> None:
         await self.transport.append(records)
-
-    @asynccontextmanager
-    async def _open_tap(
-        self, topic: Topic[Any], *, after: Position | None, key: str | None
-    ) -> AsyncGenerator[Tap[Any]]:
-        codecs = {self.catalog.name_of(event): self.codec(event) for event in topic.events}
-        count = self.settings.partitions
-        numbers = range(count) if key is None else [partition_of(key.encode(), count)]
-        partitions = [(topic.name, number) for number in numbers]
-        wanted = (
-            {} if after is None else {(topic.name, number): offset for number, offset in parse_position(after).items()}
-        )
-        # What a position does not tell of a partition would begin now, and leave a gap that nobody notices.
-        if wanted and not set(partitions) <= set(wanted) <= {(topic.name, number) for number in range(count)}:
-            raise PositionLost(f"{after} is a position of other partitions than {topic.name} is read from.")
-        wanted = {partition: wanted[partition] for partition in partitions if wanted}
-        async with self.transport.read(partitions, wanted or "latest") as reader:
-            for partition, offset in wanted.items():
-                if reader.begins.get(partition, offset) != offset:
-                    raise PositionLost(f"{topic.name} no longer holds what comes after {after}.")
-            offsets = {number: offset for (_, number), offset in reader.begins.items()}
-            yield Tap(topic, reader, codecs, offsets, key, self.transport.incarnation)
 
     # --- consumers ---------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fissile._contract import Topic
     from fissile._delivery.lifecycle import Delivery
     from fissile._handler import Handler
+    from fissile._replay import Replay
     from fissile._requests import Link
     from fissile._signatures import IdentityReader
     from fissile._tap import Position, Tap
@@ -67,6 +68,7 @@ class Routes:
         self.renew: Callable[[Outgoing, datetime], Outgoing] | None = None
         self.new_id: Callable[[], str] = str
         self.open_tap: Callable[..., AbstractAsyncContextManager[Tap[Any]]]
+        self.open_replay: Callable[..., AbstractAsyncContextManager[Replay[Any]]]
 
 
 class Scheduled(msgspec.Struct, frozen=True):
@@ -359,9 +361,32 @@ class Bus(Queries):
             Forbidden: The topic requires a scope that is missing.
             PositionLost: The log no longer has what comes after the position.
         """
+        self._require_scopes_of(topic)
+        return self._routes.open_tap(topic, after=after, key=key)
+
+    def replay(
+        self, topic: Topic[E], *, after: Position | None = None, key: str | None = None
+    ) -> AbstractAsyncContextManager[Replay[E]]:
+        """Read what a topic keeps, from the earliest event to the last one that is there when the block begins; then it ends.
+
+        Like a tap it reads without a consumer group, and commits nothing. A tap opened `after` its position goes on without a gap.
+
+        Args:
+            topic: The topic.
+            after: Read only what comes after this position, as a former tap or replay told it.
+            key: Only events of this key.
+
+        Raises:
+            Forbidden: The topic requires a scope that is missing.
+            PositionLost: The log no longer has what comes after the position.
+            Unavailable: The log cannot be reached.
+        """
+        self._require_scopes_of(topic)
+        return self._routes.open_replay(topic, after=after, key=key)
+
+    def _require_scopes_of(self, topic: Topic[Any]) -> None:
         if topic.required_scopes:
             require(identity_of(self), topic.required_scopes, f"{topic.name} is not read")
-        return self._routes.open_tap(topic, after=after, key=key)
 
 
 class Caller(msgspec.Struct, frozen=True):

@@ -27,6 +27,9 @@ from fissile._trace import chain_begins
 Call = Callable[..., Coroutine[Any, Any, Any]]
 """Takes the caller's bus, the message, its id, the deadline of the chain and the key to the reply."""
 
+Begin = Callable[[Call, Handler, Queries, Any, "str | None"], Coroutine[Any, Any, Any]]
+"""Begins a chain with a call: takes the call, its handler, the caller's bus, the message and its id."""
+
 CALLS_BETWEEN_TURNS = 128
 """After so many calls in a row the event loop gets a turn. A local call suspends nobody, so that a handler which only calls would starve
 every other task, and its own deadline would never come."""
@@ -79,7 +82,7 @@ def local_route(
     handler: Handler,
     gate: Gate,
     *,
-    default_timeout_s: float,
+    begin: Begin,
     depth_limit: int,
     is_cancelled: Callable[[], bool],
 ) -> Route:
@@ -88,7 +91,7 @@ def local_route(
     Args:
         handler: The handler.
         gate: The bound of calls that the caller has in flight to the handler's module.
-        default_timeout_s: The deadline of a chain whose caller has none, in seconds.
+        begin: Begins a chain; see `chain_beginning`.
         depth_limit: How many calls may be nested.
         is_cancelled: Tells whether the code that runs may be in a cancelled scope; see `_cancellation.py`.
     """
@@ -127,7 +130,7 @@ def local_route(
         if deadline is None:
             deadline = bus._deadline
             if deadline == inf:
-                return await _start_chain(call, handler, default_timeout_s, bus, message, message_id)
+                return await begin(call, handler, bus, message, message_id)
         if bus._depth >= depth_limit or bus._ended or (_forbidden_in and _no_calls.get() is not None):
             raise refusal(handler.name, depth_limit, bus)
         # Bytes: what the handler gets is what a handler in another process would get.
@@ -194,21 +197,28 @@ def local_route(
         # Raised out here, so that the handler's own error is neither its cause nor its context.
         raise failure
 
-    return call if handler.order_key is None else _in_turn(call, handler, gate, default_timeout_s)
+    return call if handler.order_key is None else _in_turn(call, handler, gate, begin)
 
 
-async def _start_chain(
-    call: Call, handler: Handler, timeout_s: float, bus: Queries, message: Any, message_id: str | None
-) -> Any:
-    """Begin a chain: under the deadline of the enclosing scope, or under one of its own where there is none."""
-    bus = chain_begins(bus)
-    deadline = anyio.current_effective_deadline()
-    if deadline != inf:
-        return await call(bus, message, message_id, deadline)
-    deadline = anyio.current_time() + timeout_s
-    with anyio.CancelScope(deadline=deadline):
-        return await call(bus, message, message_id, deadline)
-    raise deadline_exceeded(handler.name, timeout_s)
+def chain_beginning(timeout_s: float, scope_deadline: Callable[[], float]) -> Begin:
+    """Return what begins a chain: under the deadline of the enclosing scope, or under one of its own where there is none.
+
+    Args:
+        timeout_s: The deadline of a chain whose caller has none, in seconds.
+        scope_deadline: Tells the deadline of the code that runs; see `_cancellation.py`.
+    """
+
+    async def begin(call: Call, handler: Handler, bus: Queries, message: Any, message_id: str | None) -> Any:
+        bus = chain_begins(bus)
+        deadline = scope_deadline()
+        if deadline != inf:
+            return await call(bus, message, message_id, deadline)
+        deadline = anyio.current_time() + timeout_s
+        with anyio.CancelScope(deadline=deadline):
+            return await call(bus, message, message_id, deadline)
+        raise deadline_exceeded(handler.name, timeout_s)
+
+    return begin
 
 
 def deadline_exceeded(name: str, timeout_s: float) -> DeadlineExceeded:
@@ -219,7 +229,7 @@ def deadline_exceeded(name: str, timeout_s: float) -> DeadlineExceeded:
     )
 
 
-def _in_turn(call: Call, handler: Handler, gate: Gate, default_timeout_s: float) -> Route:
+def _in_turn(call: Call, handler: Handler, gate: Gate, begin: Begin) -> Route:
     order_key = handler.order_key
     assert order_key is not None
 
@@ -227,7 +237,7 @@ def _in_turn(call: Call, handler: Handler, gate: Gate, default_timeout_s: float)
         if deadline is None:
             deadline = bus._deadline
             if deadline == inf:
-                return await _start_chain(call_in_turn, handler, default_timeout_s, bus, message, message_id)
+                return await begin(call_in_turn, handler, bus, message, message_id)
         key = _key_of(handler, order_key, message)
         # Who waits for his turn is in flight already; `call` counts him from there on, without a checkpoint in between.
         if gate.in_flight >= gate.limit:

@@ -143,13 +143,20 @@ class JsonFormatter(logging.Formatter):
         super().__init__()
         self._verbose = verbose
         self._fields = dict(fields or {})
+        self._second = (0, "")  # the newest one, and how it is written
+
+    def _time(self, created: float) -> str:
+        second, text = self._second
+        if second != int(created):
+            second = int(created)
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = second, text
+        return f"{text}.{int((created - second) * 1000):03}Z"
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line of JSON."""
         line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z"),
+            "time": self._time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Generic, Self, TypeVar
 
 import msgspec
@@ -31,6 +32,7 @@ class Tapped(msgspec.Struct, Generic[E_co], frozen=True):
         key: Its key.
         position: Where the tap stands after it; a tap opened `after` it goes on with the next event.
         timestamp_ms: When it was stored, in milliseconds since 1970.
+        published_at: When it was published, in UTC: before it was stored, where it waited in the outbox of its module.
         partition: The partition it is in.
         offset: Its place in there.
     """
@@ -41,6 +43,7 @@ class Tapped(msgspec.Struct, Generic[E_co], frozen=True):
     key: str
     position: Position
     timestamp_ms: int
+    published_at: datetime
     partition: int = 0
     offset: int = 0
 
@@ -115,9 +118,19 @@ class Tap(Generic[E_co]):
             (record.key or b"").decode(errors="replace"),
             self.position,
             record.timestamp_ms,
+            _published_at(record),
             record.partition,
             record.offset,
         )
+
+
+def _published_at(record: Record) -> datetime:
+    """Return when an event was published; when it was stored, where another program does not say so."""
+    try:
+        moment = datetime.fromisoformat(header(record.headers, "ce_time") or "")
+    except ValueError:
+        return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    return moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def format_position(offsets: Mapping[int, int]) -> Position:

@@ -146,6 +146,14 @@ class Reader(ABC):
         """
 
     @abstractmethod
+    def positions(self) -> Mapping[Partition, int]:
+        """Return the next offset of each partition: past what was returned, and past what a log has there besides records.
+
+        So whoever reads up to `ends` knows when that is reached, where the last offsets are no records: the ends of transactions, or what was
+        compacted. It may be told some seconds late.
+        """
+
+    @abstractmethod
     def status(self) -> Status:
         """Return how it is doing."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio
 import pytest
@@ -27,6 +27,9 @@ class Fetched(Reader):
         if not self.batches:
             await anyio.sleep_forever()
         return self.batches.pop(0)
+
+    def positions(self) -> Mapping[Partition, int]:
+        raise NotImplementedError
 
     def status(self) -> Status:
         raise NotImplementedError

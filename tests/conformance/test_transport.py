@@ -622,6 +622,19 @@ async def test_the_lag_is_what_has_not_come_yet(transport: Transport, topic: str
         assert reader.status().lag in (None, 5 - len(got))
 
 
+async def test_a_reader_knows_that_it_has_come_to_the_end(transport: Transport, topic: str) -> None:
+    await transport.append([out(topic, f"{number}", partition=number % 2) for number in range(6)])
+    async with transport.read([(topic, number) for number in range(3)], "earliest", batch=2) as reader:
+        assert reader.positions() == reader.begins
+        got = await read_some(reader, 2)
+        passed = dict(reader.begins)
+        for record in got:
+            passed[topic, record.partition] = record.offset + 1
+        assert reader.positions() == passed
+        await read_some(reader, 4)
+        assert reader.positions() == reader.ends
+
+
 # --- retention (a log whose clock a test owns) -----------------------------------------------------------------------
 
 OnAClock = Callable[[ManualClock, int], Log]

@@ -160,6 +160,9 @@ async def test_a_process_that_has_not_read_all_letters_yet_lets_nothing_of_its_n
             await door.wait()
             return await self.reader.receive()
 
+        def positions(self) -> Mapping[Partition, int]:
+            return self.reader.positions()
+
         def status(self) -> Status:
             return silent(self.reader.status())
 

@@ -60,6 +60,9 @@ class WithoutGone(Reader):
             if found:
                 return found
 
+    def positions(self) -> Mapping[Partition, int]:
+        return self.reader.positions()
+
     def status(self) -> Status:
         return self.reader.status()
 

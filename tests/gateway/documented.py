@@ -15,7 +15,7 @@ import anyio
 import fissile_gateway
 from fissile import App, Bus, Contract, Ids, Lifespan, Module, Process, Settings
 from fissile._settings import Source, Sources
-from fissile_gateway import Gateway, GatewaySettings
+from fissile_gateway import Gateway, GatewaySettings, ProtectionSettings
 from fissile_gateway._documents.files import openapi_of
 from fissile_gateway._server import HttpServer, ServerSettings
 from tests.gateway import back
@@ -71,7 +71,9 @@ async def hosting(
     @front.worker
     async def serve(bus: Bus, process: Process, lifespan: Lifespan, ids: Ids) -> None:
         given = GatewaySettings(port=0, routes=routes, **settings)
-        hosted.gateway = fissile_gateway.create_app(bus, process, given, ids=ids)
+        # Whoever makes thousands of wrong requests would be locked out as one who guesses.
+        protection = ProtectionSettings(rate_limit_failures="")
+        hosted.gateway = fissile_gateway.create_app(bus, process, given, protection=protection, ids=ids)
         hosted.gateway.draining.set()
         server = HttpServer(hosted.gateway, ServerSettings(port=0, max_body_bytes=hosted.gateway.max_body_bytes))
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from fissile._api_keys import new_key
+from modules.accounts.service import module as accounts
 from modules.challenges.service import module as challenges
 from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import module as code_executor
@@ -37,7 +38,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-SCOPES = ["money:read", "money:write", "audit", "totals:read", "challenges:write"]
+SCOPES = ["money:read", "money:write", "audit", "totals:read", "challenges:write", "accounts:self", "accounts:write"]
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ async def test_every_answer_is_as_the_document_says_where_the_module_is_in_anoth
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("where", ["one process", "two processes"])
 async def test_every_answer_of_this_application_is_as_its_document_says(tmp_path: Path, key: str, where: Where) -> None:
-    modules = [code_executor, challenges]
+    modules = [code_executor, challenges, accounts]
     fakes = {Sandbox: FakeSandbox()}
     async with hosting(
         modules, where, folder=tmp_path, routes="gateway.app", overrides=fakes, api_keys_file=str(tmp_path / KEYS)

@@ -271,6 +271,22 @@ async def test_a_stream_can_be_of_one_key() -> None:
         assert event.data["order_id"] == "o2"
 
 
+async def test_the_id_at_the_beginning_of_a_stream_is_a_position_for_any_key() -> None:
+    async with serving() as running:
+        async with streaming(running, f"{PLACED}?key=nobody") as stream:
+            first = await stream.frame()
+            assert first is not None
+            assert first.id is not None
+        for number in range(5):
+            await running.app.bus.publish(OrderPlaced(f"o{number}"))
+        for number in range(5):
+            async with streaming(running, f"{PLACED}?key=o{number}", Last_Event_ID=first.id) as stream:
+                await stream.frame()
+                event = await stream.frame()
+                assert event is not None
+                assert (event.event, event.data["order_id"]) == ("order-placed", f"o{number}")
+
+
 async def test_an_idle_stream_says_that_it_is_alive() -> None:
     async with serving(heartbeat_s=0.02) as running, streaming(running, PLACED) as stream:
         await stream.frame()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from fissile._docstrings import prose_of
 from fissile._schemas import Json, Shapes
-from fissile_gateway._documents.answers import declared_problem, refer
+from fissile_gateway._documents.answers import PROBLEM_REF, declared_problem, refer
 from fissile_gateway._documents.http_meaning import security_of
 from fissile_gateway._operation import operation_of, scopes_noted
 from fissile_gateway._problems import MEDIA_TYPE
@@ -82,20 +83,24 @@ class OwnRoutes:
         errors: dict[int, list[Json]] = {}
         for error in told.raises:
             errors.setdefault(error.status, []).append(declared_problem(error, self._replies))
-        for status, refs in sorted(errors.items()):
-            schema = refs[0] if len(refs) == 1 else {"anyOf": refs}
-            responses[str(status)] = {"description": "A declared error.", "content": {MEDIA_TYPE: {"schema": schema}}}
         scopes = scopes_noted(view)
         if scopes:
             operation["security"] = security_of(scopes)
-        # A credential that is not accepted is refused on every route.
-        for status, ref in refer((400, 401, *((403,) if scopes else ()), 500, 503)).items():
+        # A credential that is not accepted is refused on every route, and so is who asks too often; a body that is told of is JSON.
+        general = (400, 401, *((403,) if scopes else ()), *((413, 415) if told.body is not None else ()), 429, 500, 503)
+        for status, refs in sorted(errors.items()):
+            schemas = [*refs, {"$ref": PROBLEM_REF}] if status in general else refs
+            schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+            responses[str(status)] = {"description": "A declared error.", "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status, ref in refer(general).items():
             responses.setdefault(str(status), ref)
         operation["responses"] = responses
         return operation | dict(told.openapi)
 
     def _responses(self, reply: Any, status: int, media_type: str | None) -> Json:
         if reply is None and media_type is None:
+            if status == HTTPStatus.NO_CONTENT:
+                return {str(int(status)): {"description": "Nothing more is said."}}
             return {"default": {"description": "What the application answers."}}
         response: Json = {"description": "The answer."}
         if reply is not None:

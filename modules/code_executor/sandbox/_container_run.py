@@ -23,6 +23,9 @@ from ._output import Capture
 from ._reports import Reports
 from ._supervise import Ending, captures, parts
 
+SOON_S = 2.0
+"""A launcher that waits for its order has said its first word by then, or somebody should look what is wrong."""
+
 
 @define(eq=False)
 class ContainerRun:
@@ -54,6 +57,7 @@ class ContainerRun:
     _started_s: float = 0.0
     _ended_s: float = 0.0
     _deadline_s: float = 0.0
+    _given_up_s: float = 0.0
     _failure: str = ""
     _refused: str = ""
     _input_open: bool = True
@@ -68,7 +72,8 @@ class ContainerRun:
         self._reports = {"stdout": Reports(mark), "stderr": Reports(mark)}
         self._captures = captures(self.work)
         self._pending = self._all_input(mark)
-        self._deadline_s = time.monotonic() + START_WITHIN_S
+        self._given_up_s = time.monotonic() + START_WITHIN_S
+        self._deadline_s = time.monotonic() + SOON_S
         self._loop()
         ending = Ending(
             outcome=None,
@@ -104,8 +109,12 @@ class ContainerRun:
             while not self._ended and self._stop is None and not self._poked:
                 left_s = self._deadline_s - time.monotonic()
                 if left_s <= 0:
-                    self._too_late()
-                    return
+                    self.container.check_engine()  # what it does not pass on is not the program's silence
+                    if self._started_s or time.monotonic() >= self._given_up_s:
+                        self._stop = Outcome.TIMEOUT if self._status is None and self._started_s else None
+                        return
+                    self._deadline_s = self._given_up_s
+                    continue
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._input_open else 0)
                 selector.modify(connection, wanted)
                 for key, events in selector.select(left_s):
@@ -116,12 +125,6 @@ class ContainerRun:
                     else:
                         self._feed(connection)
 
-    def _too_late(self) -> None:
-        """Tell a program that goes on for too long from an engine that does not let it speak."""
-        self.container.check_engine()
-        if self._status is None and self._started_s:
-            self._stop = Outcome.TIMEOUT
-
     def _receive(self, connection: socket.socket) -> None:
         try:
             data = connection.recv(1 << 16)
@@ -130,8 +133,8 @@ class ContainerRun:
         except OSError:
             data = b""
         if not data:
-            for stream, reports in self._reports.items():
-                self._add(stream, reports.rest())
+            for name, reports in self._reports.items():
+                self._add(name, reports.rest())
             self._ended = True
             return
         # The engine's framing: one byte that names the stream, three empty ones, four of length, the content.

@@ -53,7 +53,7 @@ def _blamed(what: str) -> Generator[None]:
         if hasattr(error, "response") and getattr(error, "status_code", None):  # the engine's own answer
             raise SandboxError(f"The Docker engine could not {what}: {error}.") from error
         raise EngineGone(
-            f"The Docker engine did not {what}: {error or type(error).__name__}. Cure: see whether it runs; "
+            f"The Docker engine did not {what}: {str(error) or type(error).__name__}. Cure: see whether it runs; "
             "once it answers, so do we."
         ) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import anyio
 
@@ -39,6 +39,10 @@ class InTime(Reader):
                 self._hold(await self._reader.receive())
             if waiting.cancelled_caught:
                 self._behind.clear()
+
+    def positions(self) -> Mapping[Partition, int]:
+        """Return what the other reader has come to."""
+        return self._reader.positions()
 
     def status(self) -> Status:
         """Return how it is doing."""

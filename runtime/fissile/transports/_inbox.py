@@ -221,6 +221,10 @@ class Inbox:
             self._items.extendleft(reversed(self._aside.pop(partition, [])))
         self._wake()
 
+    def positions(self) -> Mapping[Partition, int]:
+        """Return the next offset of each partition, past what was returned and what there is besides records."""
+        return dict(self._positions)
+
     def status(self, refused: int = 0) -> Status:
         """Return how it is doing; the loop's silence counts too."""
         lag: int | None = None

@@ -87,5 +87,8 @@ class KafkaReader(Reader):
                 return taken
             await self.inbox.wait()
 
+    def positions(self) -> Mapping[Partition, int]:
+        return self.inbox.positions()
+
     def status(self) -> Status:
         return self.inbox.status()

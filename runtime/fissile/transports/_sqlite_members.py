@@ -82,6 +82,9 @@ class SqliteReader(Reader):
                 return taken
             await self.source.inbox.wait()
 
+    def positions(self) -> Mapping[Partition, int]:
+        return self.source.inbox.positions()
+
     def status(self) -> Status:
         return _status(self.source, self.reading, self.log_ends, 0)
 

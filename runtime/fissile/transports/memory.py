@@ -324,7 +324,7 @@ class _Reader(Reader):
     begins: Mapping[Partition, int]
     ends: Mapping[Partition, int]
     batch: int
-    positions: dict[Partition, int]
+    next_offsets: dict[Partition, int]
     signal: _Signal = field(factory=_Signal)
     closed: bool = False
 
@@ -333,20 +333,23 @@ class _Reader(Reader):
         while True:
             if self.closed:
                 raise TransportClosed("This reader was closed.")
-            for (topic, number), position in self.positions.items():
+            for (topic, number), position in self.next_offsets.items():
                 first = self.log.logs(topic)[number].lost_before
                 if position < first:
                     raise PositionLost(f"{topic}[{number}] begins at {first} now; {position} has expired.")
-            records = _fetch(self.log, self.positions, (), self.batch)
+            records = _fetch(self.log, self.next_offsets, (), self.batch)
             if records:
                 return records
             await self.signal.wait()
 
+    def positions(self) -> Mapping[Partition, int]:
+        return dict(self.next_offsets)
+
     def status(self) -> Status:
         lag = sum(
-            self.log.logs(topic)[number].next_offset - offset for (topic, number), offset in self.positions.items()
+            self.log.logs(topic)[number].next_offset - offset for (topic, number), offset in self.next_offsets.items()
         )
-        return Status(lag, 0.0, len(self.positions))
+        return Status(lag, 0.0, len(self.next_offsets))
 
 
 @define(eq=False)

@@ -97,7 +97,10 @@ async def test_a_change_keeps_what_it_leaves_out_and_needs_the_version_it_is_mad
     after = await bus.ask(GetChallenge("double"))
     assert (after.title, after.version, after.cases) == ("Twice", 2, 2)
     assert (after.statement, after.time_s) == (before.statement, before.time_s)
-    assert await bus.ask(GetCase("double", 0)) == Case("3\n", "6\n")
+    assert await bus.ask(GetCase("double", 0)) == await bus.ask(GetCase("double", 0, 2)) == Case("3\n", "6\n")
+    with pytest.raises(ChallengeChanged) as changed:
+        await bus.ask(GetCase("double", 0, 1))
+    assert changed.value == ChallengeChanged("double", 2)
     with pytest.raises(ChallengeChanged) as refused:
         await bus.execute(ChangeChallenge("double", 1, title="Again"))
     assert refused.value == ChallengeChanged("double", 2)

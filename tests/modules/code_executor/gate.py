@@ -1,11 +1,15 @@
-"""A door in front of an engine: what goes through it can be cut off, and let through again."""
+"""A door in front of an engine: what goes through it can be cut off, and let through again. As a program, it is the door."""
 
 from __future__ import annotations
 
-import socket
-import threading
+import asyncio
+import os
+import subprocess
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 
 class Gate:
@@ -20,60 +24,50 @@ class Gate:
         self.address = f"unix://{path}"
         self._path = path
         self._target = target
-        self._listener: socket.socket | None = None
-        self._connections: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
+        self._process: subprocess.Popen[bytes] | None = None
 
     def open(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._path))
-        self._listener.listen()
-        self._run(self._accept, self._listener)
+        self._process = subprocess.Popen([sys.executable, __file__, str(self._path), self._target])
+        until_s = time.monotonic() + 20
+        while not self._path.exists():
+            assert time.monotonic() < until_s, "the gate does not open"
+            time.sleep(0.01)
 
     def close(self) -> None:
         """Cut everything off: for whoever is outside, the engine has died."""
-        if self._listener is not None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
             self._path.unlink(missing_ok=True)
-            with suppress(OSError):
-                self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        for connection in self._connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        while self._threads:
-            self._threads.pop().join()
-        while self._connections:
-            self._connections.pop().close()
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> Self:
         self.open()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, work: object, *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
-        self._threads.append(thread)
-        thread.start()
 
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                outside, _ = listener.accept()
-            except OSError:
-                return
-            inside = socket.socket(socket.AF_UNIX)
-            inside.connect(self._target)
-            self._connections += [outside, inside]
-            self._run(self._pass_on, outside, inside)
-            self._run(self._pass_on, inside, outside)
+async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await source.read(1 << 16):
+            target.write(data)
+            await target.drain()
+        target.write_eof()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-        with suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
+
+async def _main(path: str, target: str) -> None:
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_unix_connection(target)
+        await asyncio.gather(_pass_on(reader, inner_writer), _pass_on(inner_reader, writer))
+        for end in (writer, inner_writer):
+            end.close()
+
+    server = await asyncio.start_unix_server(forward, path + ".new")
+    os.rename(path + ".new", path)  # noqa: PTH104 -- a moment; whoever sees it can connect
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -54,12 +55,19 @@ async def open_full(engine: Engine, spare: int, **settings: Any) -> AsyncIterato
     assert names(engine) == set()
 
 
+def states_of_threads(process: int) -> list[str]:
+    stats = (path.read_text() for path in Path(f"/proc/{process}/task").glob("*/stat"))
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+
 @contextmanager
 def frozen(engine: Engine) -> Iterator[None]:
     if engine.process is None:
         pytest.skip("the engine is not ours to be frozen")
     engine.process.send_signal(signal.SIGSTOP)
     try:
+        while any(state != "T" for state in states_of_threads(engine.process.pid)):
+            time.sleep(0.01)
         yield
     finally:
         engine.process.send_signal(signal.SIGCONT)

@@ -106,8 +106,9 @@ async def test_an_unknown_language_is_refused_with_those_there_are(bus: Bus) -> 
 
 @pytest.mark.parametrize("field", ["source", "stdin"])
 async def test_a_source_or_input_over_the_limit_is_refused_with_its_name(bus: Bus, field: str) -> None:
+    long = "é" * (LIMIT_BYTES // 2 + 1)
     with pytest.raises(SourceTooLarge) as refused:
-        await bus.execute(RunCode(**{"language": "python", "source": "", field: "é" * (LIMIT_BYTES // 2 + 1)}))
+        await bus.execute(RunCode("python", long) if field == "source" else RunCode("python", "", long))
     assert refused.value == SourceTooLarge(field, LIMIT_BYTES + 2, LIMIT_BYTES)
 
 

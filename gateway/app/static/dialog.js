@@ -1,0 +1,19 @@
+// A dialog over the page. The browser keeps the focus in it and gives it back.
+
+import { h } from "./dom.js";
+
+/** Make a dialog; it goes when it is closed. */
+export function makeDialog(title, ...content) {
+  const dialog = h("dialog", { "aria-labelledby": "dialog-title", onclose: () => dialog.remove() },
+    h("div", { class: "dialog-head" }, h("h2", { id: "dialog-title" }, title),
+      h("button", { type: "button", class: "icon-button", "aria-label": "Close", onclick: () => dialog.close() }, "✕")),
+    content);
+  // A press on what is around it closes it; a selection that is drawn out of a field does not.
+  dialog.addEventListener("pointerdown", (event) => {
+    const box = dialog.getBoundingClientRect();
+    const inside = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
+    if (event.target === dialog && !inside) dialog.close();
+  });
+  document.body.append(dialog);
+  return dialog;
+}

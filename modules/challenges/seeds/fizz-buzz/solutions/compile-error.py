@@ -1,2 +1,0 @@
-for n in range(1, int(input()) + 1)
-    print(n)

@@ -1,0 +1,1 @@
+"""Routes that show topics which are not public."""

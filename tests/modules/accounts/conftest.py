@@ -1,0 +1,67 @@
+"""The module in one process and through the log, on SQLite; and on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fissile import Settings
+from tests.brokers.postgres import postgres as postgres
+from tests.conftest import BACKENDS
+from tests.modules.accounts.accounts import Running, running
+
+_numbers = count(1)
+
+ON_POSTGRESQL = {
+    "test_who_has_signed_up_can_sign_in_and_nobody_else_can_take_the_name",
+    "test_attempts_at_the_same_moment_are_counted_too",
+    "test_a_changed_password_ends_all_sessions",
+    "test_a_refresh_token_is_spent_and_one_that_comes_again_ends_the_session",
+    "test_windows_that_refresh_at_once_stay_signed_in",
+    "test_roles_give_scopes_from_the_next_refresh_on",
+    "test_replicas_that_start_at_once_share_one_key",
+    "test_when_a_token_was_used_is_told_a_minute_later_and_once_the_module_has_stopped",
+    "test_what_is_over_is_removed",
+}
+"""What two processes could do at once, and each kind of statement once: a schema takes seconds to make."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every event loop sees the module in one process; what else there is does not depend on the loop."""
+    if "placement" in metafunc.fixturenames:
+        asyncio, *others = BACKENDS
+        combinations = [(asyncio, place) for place in ("local", "loopback")]
+        if metafunc.function.__name__ in ON_POSTGRESQL:
+            combinations.append((asyncio, "postgresql"))
+        combinations += [(other, "local") for other in others]
+        metafunc.parametrize(
+            ("anyio_backend", "placement"),
+            [pytest.param(*backend.values, place, id=f"{backend.id}-{place}") for backend, place in combinations],
+            indirect=["anyio_backend"],
+        )
+    elif "anyio_backend" in metafunc.fixturenames:
+        metafunc.parametrize("anyio_backend", BACKENDS, indirect=True)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> Any:  # Any: as in the one that it stands for
+    return request.param
+
+
+@pytest.fixture
+def settings(placement: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings with an empty database."""
+    if placement == "postgresql":
+        url: str = request.getfixturevalue("postgres")
+        return Settings(database=url, database_prefix=f"accounts{next(_numbers)}_", database_migrate=True)
+    return Settings(database=f"sqlite:///{tmp_path}", partitions=2, commit_interval_s=0.05)
+
+
+@pytest.fixture
+async def here(settings: Settings, placement: str) -> AsyncGenerator[Running]:
+    async with running(settings, placement) as started:
+        yield started

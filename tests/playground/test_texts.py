@@ -1,0 +1,196 @@
+"""What strangers wrote is shown as text, whatever it looks like; and what the page is built of does what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.playground.browsing import Visitor
+
+Come = Callable[..., Visitor]
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp;"
+
+
+@pytest.fixture
+def page(come: Come, monolith: str) -> Page:
+    visitor = come(monolith)
+    visitor.page.on("dialog", lambda dialog: visitor.complaints.append(f"a dialog: {dialog.message}"))
+    return visitor.go("/challenges")
+
+
+def module(page: Page, name: str, body: str, argument: object = None) -> Any:
+    """Evaluate the body of a function in the page, with one of the page's own modules as `it`."""
+    source = f"""async (argument) => {{
+        const main = document.querySelector("script[type=module]").src;
+        const it = await import(new URL("{name}", main));
+        {body}
+    }}"""
+    return page.evaluate(source, argument)
+
+
+def test_markup_in_a_statement_is_text(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    challenge = {
+        "slug": "sum-of-two",
+        "version": 1,
+        "title": f"Title {HOSTILE}",
+        "difficulty": 2,
+        "tags": [f"tag {HOSTILE}"],
+        "statement": f"First {HOSTILE} `code {HOSTILE}` **strong {HOSTILE}**\n\n    block {HOSTILE}\n\n- item {HOSTILE}",
+        "examples": [{"stdin": f"in {HOSTILE}", "stdout": f"out {HOSTILE}"}],
+        "cases": 1,
+        "languages": [],
+        "time_s": 1.0,
+        "memory_mib": 64,
+    }
+
+    def answer(route: Route) -> None:
+        route.fulfill(content_type="application/json", body=json.dumps(challenge))
+
+    visitor.page.route("**/get-challenge*", answer)
+    page = visitor.go("/challenges/sum-of-two")
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Title {HOSTILE}")
+    prose = page.locator(".prose")
+    expect(prose.locator("p")).to_have_text(f"First {HOSTILE} code {HOSTILE} strong {HOSTILE}")
+    expect(prose.locator("p code")).to_have_text(f"code {HOSTILE}")
+    expect(prose.locator("p strong")).to_have_text(f"strong {HOSTILE}")
+    expect(prose.locator("pre")).to_have_text(f"block {HOSTILE}")
+    expect(prose.locator("li")).to_have_text(f"item {HOSTILE}")
+    expect(page.get_by_label("Example, input")).to_have_text(f"in {HOSTILE}")
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_the_output_of_a_program_is_text_with_the_colours_of_a_terminal(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    page = visitor.go()
+    visitor.run(
+        f"print('\\x1b[31mred\\x1b[0m', {HOSTILE!r})\nprint('bell\\a end\\u202e', '\\x1b]0;title\\x07after\\x1b[2J')"
+    )
+    expect(visitor.output).to_have_text(f"red {HOSTILE}\nbell␇ endU+202E after\n")
+    expect(visitor.output.locator(".ansi-1")).to_have_text("red")
+    expect(visitor.output.locator(".control")).to_have_text(["␇", "U+202E"])
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_output_beyond_the_limit_is_cut_with_a_note(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    page = visitor.go()
+    visitor.write("print('x' * 200_000)")
+    page.get_by_role("button", name="Run").click()
+    expect(page.locator(".cut-note")).to_contain_text("cut off")
+
+
+def test_text_can_never_become_markup(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    page = visitor.go()
+    for body in (
+        "document.body.innerHTML = '<p>x</p>'",
+        "document.body.insertAdjacentHTML('beforeend', '<p>x</p>')",
+        "document.createElement('script').text = '1'",
+    ):
+        assert page.evaluate(f"() => {{ try {{ {body}; return false; }} catch {{ return true; }} }}"), body
+    # A violation is something that these tests do not overlook.
+    assert len(visitor.complaints) == 3
+    visitor.complaints.clear()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_events_are_read_whatever_pieces_they_come_in(page: Page, size: int) -> None:
+    text = (
+        "retry: 2000\nid: a\n\n: alive\n\nid: b\nevent: one\ndata: {\"x\":1}\n\ndata: two\r\ndata:  lines\r\n\r\n"
+        "id: c\rdata: three\r\revent: unfinished\ndata: x"
+    )  # fmt: skip
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    found = module(
+        page,
+        "stream.js",
+        """const parser = new it.EventParser();
+        const events = argument.flatMap((piece) => parser.push(piece));
+        return { events, id: parser.id, retry: parser.retryMs };""",
+        pieces,
+    )
+    assert found == {
+        "events": [
+            {"id": "b", "event": "one", "data": '{"x":1}'},
+            {"id": "b", "event": "message", "data": "two\n lines"},
+            {"id": "c", "event": "message", "data": "three"},
+        ],
+        "id": "c",
+        "retry": 2000,
+    }
+
+
+def test_a_stream_goes_on_after_the_last_event_when_its_connection_breaks(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    visitor.allowed.add(0)
+    page = visitor.go("/challenges")
+    asked: list[str | None] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.headers.get("last-event-id"))
+        body = f"retry: 10\nid: {len(asked)}\n\nid: n{len(asked)}\nevent: e\ndata: {len(asked)}\n\n"
+        if len(asked) == 2:
+            route.abort()
+        else:
+            route.fulfill(content_type="text/event-stream", body=body)
+
+    page.route("**/some/stream", answer)
+    seen = module(
+        page,
+        "stream.js",
+        """const ending = new AbortController();
+        const seen = [];
+        for await (const { data } of it.events("/some/stream", { signal: ending.signal, after: "first" })) {
+            seen.push(data);
+            if (seen.length === 2) ending.abort();
+        }
+        return seen;""",
+    )
+    assert seen == [1, 3]
+    assert asked == ["first", "n1", "n1"]
+
+
+def test_colours_and_controls_are_understood_across_pieces(page: Page) -> None:
+    text = "a\x1b[1;31mb\x1b[22mc\x1b[39md\x1b[38;5;2me\x1b[38;2;1;2;3mf\x1b[0m\r\ng\x1b(Bh\x1b]8;;http://x\x1b\\i\x00\x7f\rj\x1b"
+
+    def shown(pieces: list[str]) -> Any:
+        return module(
+            page,
+            "terminal.js",
+            """const pre = document.createElement("pre");
+            const terminal = new it.Terminal(pre);
+            for (const piece of argument) terminal.write("stdout", piece);
+            terminal.finish();
+            const styled = {};
+            for (const span of pre.querySelectorAll("span")) styled[span.className] = (styled[span.className] ?? "") + span.textContent;
+            return [pre.textContent, styled];""",
+            pieces,
+        )
+
+    whole = shown([text])
+    assert whole == [
+        "abcdef\nghi␀␡␍j␛",
+        {"ansi-1 ansi-bold": "b", "ansi-1": "c", "ansi-2": "e", "control": "␀␡␍␛"},
+    ]
+    assert shown(list(text)) == whole
+
+
+def test_a_program_that_writes_escapes_without_end_costs_no_time(page: Page) -> None:
+    took = module(
+        page,
+        "terminal.js",
+        """const terminal = new it.Terminal(document.createElement("pre"));
+        const began = performance.now();
+        for (const piece of ["\\x1b[".repeat(30000), "\\x1b]".repeat(30000), "\\x1b[" + "1;".repeat(30000), "\\x1b" + " ".repeat(60000)]) {
+            terminal.write("stdout", piece);
+        }
+        terminal.finish();
+        return performance.now() - began;""",
+    )
+    # With a pattern that backtracks it takes minutes.
+    assert took < 20_000
