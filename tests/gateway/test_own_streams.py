@@ -6,7 +6,7 @@ import logging
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -105,7 +105,7 @@ async def test_who_comes_back_goes_on_where_they_were(kept_by_the_gateway: int) 
         await finish(running)
         assert first.id is not None
         for path, headers in ((ALL, {"Last_Event_ID": first.id}), (f"{ALL}?after={first.id}", {})):
-            async with streaming(running, path, **headers) as again:
+            async with streaming(running, path, **cast("dict[str, Any]", headers)) as again:
                 assert numbers(await read(again, 5)) == [1, 2, 3, "finished", "end"]
                 assert await again.frame() is None
 
@@ -262,7 +262,7 @@ async def test_what_the_topic_requires_is_looked_at_and_a_stream_ends_with_its_c
     async with watching(environment=environment, **trusting(tmp_path, rsa())) as running:
         for scope, status in ((None, 401), ("jobs:read", 403), ("jobs:hear", 200)):
             headers = {} if scope is None else {"authorization": f"Bearer {token(now, scope=scope, exp=now + 60)}"}
-            async with streaming(running, "/whispers", **headers) as stream:
+            async with streaming(running, "/whispers", **cast("dict[str, Any]", headers)) as stream:
                 assert stream.status == status
                 if status == 200:
                     await stream.frame()

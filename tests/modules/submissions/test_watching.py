@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -23,7 +23,7 @@ async def watched(tmp_path: Path) -> AsyncGenerator[tuple[Shop, Court]]:
     async with serving(
         *modules_with(executor),
         settings=settings_of(tmp_path, database_migrate=True),
-        overrides={SubmissionsSettings: SubmissionsSettings(**QUICK)},
+        overrides={SubmissionsSettings: SubmissionsSettings(**cast("dict[str, Any]", QUICK))},
         routes="gateway.app",
         **trusting(tmp_path, rsa()),
     ) as running:
