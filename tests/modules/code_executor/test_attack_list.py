@@ -19,7 +19,7 @@ import anyio
 import pytest
 from attrs import Factory, frozen
 
-from modules.code_executor.sandbox import Program, Result, Sandbox
+from modules.code_executor.sandbox import Outcome, Program, Result, Sandbox
 
 from .attack_list import ATTACKS, Attack
 from .conftest import KINDS, Host, until
@@ -143,6 +143,8 @@ def _services() -> Iterator[tuple[dict[str, str], list[str]]]:
 async def test_an_attack_is_contained(report: Report, attack: Attack) -> None:
     result = report.results[attack.name]
     assert result.outcome in attack.outcomes, result
+    if result.outcome is Outcome.FINISHED:  # an attack that has failed by a mistake of its own shows nothing
+        assert (result.exit_code, result.stderr) == (0, ""), result
     allowed = attack.allowed(result.level)
     assert allowed is None or result.stdout == allowed, result
     assert attack.signal in (None, result.signal), result
