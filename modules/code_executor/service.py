@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from math import inf
+from contextlib import aclosing, asynccontextmanager, closing
 
 import anyio
 from attrs import frozen
@@ -33,6 +32,7 @@ from .contract import (
     UnknownLanguage,
     contract,
 )
+from .live import Live
 from .runs import RunStore
 from .sandbox import Sandbox
 
@@ -185,20 +185,17 @@ async def perform_run(
         return  # a repeat of what has ended
     store.running(command.run_id)
     await bus.publish_now(RunStarted(command.run_id, command.language))
-    chunks, written = anyio.create_memory_object_stream[RunOutput](inf)  # bounded by output_bytes
-
-    def on_output(stream: str, text: str) -> None:
-        chunks.send_nowait(RunOutput(command.run_id, stream, text))
+    live = Live()
 
     async def tell() -> None:
-        async with written:
-            async for chunk in written:
-                await bus.publish_now(chunk)
+        async with aclosing(live.pieces()) as pieces:
+            async for stream, text in pieces:
+                await bus.publish_now(RunOutput(command.run_id, stream, text))
 
     refused: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(tell)
-        with chunks:
+        with closing(live):
             try:
                 report = await _run(
                     command.run_id,
@@ -207,7 +204,7 @@ async def perform_run(
                     command.stdin,
                     sandbox,
                     settings.limits(),
-                    on_output,
+                    live.add,
                 )
                 store.finished(report)
                 await bus.publish(RunFinished(command.run_id, report))

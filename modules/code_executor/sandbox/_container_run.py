@@ -161,7 +161,7 @@ class ContainerRun:
         text = capture.add(data)
         if text and self.emit and not self._poked:
             self.emit(stream, text)
-        if capture.overflowed and self._stop is None and self._status is None:
+        if capture.overflowed and self._stop is None:
             self._stop = Outcome.OUTPUT_LIMIT
 
     def _note(self, report: str) -> None:

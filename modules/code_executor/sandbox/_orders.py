@@ -1,9 +1,9 @@
 """From a program and its limits to the order for the launcher, and the folder it runs in."""
 
+import logging
 import math
 import os
 import random
-import shutil
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,10 @@ from ._builds import ARTIFACT_BYTES
 from ._jail import order
 from ._levels import Level
 from ._model import Limits, Work
+from ._remove import remove_folder
 from .languages import SEARCH_PATH, Language
+
+_log = logging.getLogger(__name__)
 
 JAIL_FOLDER = "/tmp"  # noqa: S108 - the jail's own, not the host's
 
@@ -48,7 +51,8 @@ def run_folder(level: Level, uid: int) -> Generator[str]:
             os.chown(folder, uid, uid)
         yield str(folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # it does not follow links, not even under attack
+        if not remove_folder(str(folder)):
+            _log.warning("The folder %s of a run could not be removed. Remove it by hand.", folder)
 
 
 def order_for(level: Level, tools: Mapping[str, str], work: Work, folder: str) -> bytes:

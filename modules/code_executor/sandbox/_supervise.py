@@ -245,6 +245,8 @@ class Supervisor:
     def _verdict(self) -> Outcome:
         if self._stop is not None:
             return self._stop
+        if any(capture.overflowed for capture in self._captures.values()):
+            return Outcome.OUTPUT_LIMIT  # whether its output or its end was seen first is chance
         if self._status is None:
             return Outcome.KILLED
         if not os.WIFSIGNALED(self._status):

@@ -85,7 +85,7 @@ ATTACKS = (
                 threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
                 started += 1
         except RuntimeError: os.write(1, b'refused')
-        os._exit(started >= 64)
+        os._exit(started > 66)  # what is left of the room for the launcher and its like may be used
         """,
         says="refused",
     ),
@@ -564,5 +564,74 @@ for name in ('shm', 'msg', 'sem'):
     except OSError: continue
     if len(lines) > 1: print(name, len(lines))
 """,
+    ),
+    # --- beyond the list ---------------------------------------------------------------------------------------------
+    _a(
+        "children that nobody waits for",
+        """
+        import os, signal, time
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        while True:
+            for _ in range(2):
+                if os.fork() == 0:
+                    end = time.process_time() + 0.05
+                    while time.process_time() < end: pass
+                    os._exit(0)
+            try:
+                while True: os.wait()
+            except ChildProcessError: pass
+        """,
+        (Outcome.CPU_LIMIT,),
+        limits=Limits(wall_s=60.0, cpu_s=1.0),
+    ),
+    _a(
+        "memory that only tables of pages take",
+        """
+        import mmap, os, time
+        for _ in range(5): os.fork()
+        held = mmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=mmap.PROT_READ)
+        for place in range(0, 3 << 30, 2 << 20): held[place]
+        time.sleep(600)
+        """,
+        (Outcome.MEMORY_LIMIT,),
+        limits=Limits(wall_s=60.0, cpu_s=60.0, memory_bytes=128 * MIB),
+        says=None,
+    ),
+    _a(
+        "memory that waits in sockets",
+        """
+        import os, socket, time
+        for _ in range(4): os.fork()
+        held = []
+        try:
+            while True:
+                pair = socket.socketpair()
+                held += pair
+                for one in pair:
+                    one.setblocking(False)
+                    try:
+                        while True: one.send(bytes(65536))
+                    except BlockingIOError: pass
+        except OSError: pass
+        time.sleep(600)
+        """,
+        (Outcome.MEMORY_LIMIT,),
+        limits=Limits(wall_s=60.0, cpu_s=60.0, memory_bytes=128 * MIB),
+        says=None,
+    ),
+    _a(
+        "system calls of other numbers",
+        """
+        import ctypes, mmap, os
+        def run(code):
+            page = mmap.mmap(-1, 4096, prot=7)
+            page.write(code)
+            return ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()
+        # getpid as a 32-bit program asks for it, and by the numbers of x32.
+        for name, code in (('i386', 'b814000000cd80c3'), ('x32', 'b8270000400f05c3')):
+            if os.fork() == 0: os._exit(run(bytes.fromhex(code)) == os.getpid())
+            status = os.waitstatus_to_exitcode(os.wait()[1])
+            if status == 1: print(name)
+        """,
     ),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from modules.code_executor.sandbox import NoSandbox, Outcome, Program, Result, Sandbox, SandboxBusy
+from modules.code_executor.sandbox import NoSandbox, Outcome, Program, Result, Sandbox, SandboxBusy, Stream
 from modules.code_executor.sandbox._base import Emit, OnOutput
 from modules.code_executor.sandbox._model import Work
 from modules.code_executor.sandbox._supervise import Ending
@@ -20,7 +20,8 @@ RUNS_KEPT = 5
 class FakeSandbox(Sandbox):
     """Echoes the source to stdout, in two pieces, and the input to stderr.
 
-    A source `touch PATH` leaves a file there when it runs; `wait PATH` leaves one, waits until it is cancelled, and then takes it away.
+    A source `touch PATH` leaves a file there when it runs; `wait PATH` leaves one, waits until it is cancelled, and then takes it away. `limits`
+    tells its limits; `nul N` writes so many NULs to both streams; `drip N` writes so many letters to each, faster than anybody can be told.
     """
 
     def __init__(self, *, holds: bool = True, is_busy: bool = False) -> None:
@@ -51,11 +52,19 @@ class FakeSandbox(Sandbox):
                 await anyio.sleep_forever()
             finally:
                 _take_away(path)
-        half = len(program.source) // 2
-        for piece in (program.source[:half], program.source[half:]):
+        stdout, stderr = program.source, program.stdin
+        half = len(stdout) // 2
+        pieces: list[tuple[Stream, str]] = [("stdout", stdout[:half]), ("stdout", stdout[half:])]
+        if word == "limits":
+            stdout, pieces = repr(program.limits), []
+        elif word == "nul":
+            stdout, stderr, pieces = "\0" * int(path), "\0" * int(path), []
+        elif word == "drip":
+            stdout, stderr, pieces = "o" * int(path), "e" * int(path), [("stdout", "o"), ("stderr", "e")] * int(path)
+        for stream, piece in pieces:
             if on_output is not None and piece:
-                on_output("stdout", piece)
-        return Result(Outcome.FINISHED, 0, None, program.source, program.stdin, False, False, 1.5, self.level)
+                on_output(stream, piece)
+        return Result(Outcome.FINISHED, 0, None, stdout, stderr, False, False, 1.5, self.level)
 
     def toolchain(self, language: Language) -> str:
         raise NotImplementedError

@@ -19,7 +19,7 @@ import anyio
 import pytest
 from attrs import Factory, frozen
 
-from modules.code_executor.sandbox import Program, Result, Sandbox
+from modules.code_executor.sandbox import Outcome, Program, Result, Sandbox
 
 from .attack_list import ATTACKS, Attack
 from .conftest import KINDS, Host, until
@@ -143,6 +143,8 @@ def _services() -> Iterator[tuple[dict[str, str], list[str]]]:
 async def test_an_attack_is_contained(report: Report, attack: Attack) -> None:
     result = report.results[attack.name]
     assert result.outcome in attack.outcomes, result
+    if result.outcome is Outcome.FINISHED:  # an attack that has failed by a mistake of its own shows nothing
+        assert (result.exit_code, result.stderr) == (0, ""), result
     allowed = attack.allowed(result.level)
     assert allowed is None or result.stdout == allowed, result
     assert attack.signal in (None, result.signal), result
@@ -155,3 +157,12 @@ async def test_the_host_is_unharmed_by_all_of_them(report: Report) -> None:
     assert report.is_canary_alive
     segments = await anyio.Path("/proc/sysvipc/shm").read_text()
     assert str(0x1234) not in segments.split()
+
+
+def test_the_table_for_readers_has_all_attacks_with_verdicts_that_are_accepted() -> None:
+    lines = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| \d+ \|", line)]
+    assert [(int(row[0]), row[1]) for row in rows] == list(enumerate(NAMES, 1))
+    for row, attack in zip(rows, ATTACKS, strict=True):
+        assert len(row) == 6
+        assert set(row[3:]) <= set(attack.outcomes), row

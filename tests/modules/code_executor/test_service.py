@@ -9,8 +9,9 @@ from typing import Any
 
 import anyio
 import pytest
+from attrs import evolve
 
-from fissile import Bus, Settings
+from fissile import Bus, InvalidMessage, Settings
 from fissile.testing import PLACEMENTS, Placement, placed
 from modules.code_executor.contract import (
     ExecutorBusy,
@@ -30,9 +31,11 @@ from modules.code_executor.contract import (
     UnknownRun,
     runs,
 )
-from modules.code_executor.service import module
+from modules.code_executor.service import ExecutorSettings, module
 from tests.modules.code_executor.conftest import until
 from tests.modules.code_executor.fake_sandbox import LIMIT_BYTES, that_does_not_hold, that_echoes, that_is_busy
+
+DRIPS = 300
 
 
 @pytest.fixture(params=PLACEMENTS)
@@ -146,6 +149,55 @@ async def test_a_started_run_tells_its_progress_as_events(bus: Bus) -> None:
         RunOutput(accepted.run_id, "stdout", "lo!"),
     ]
     assert told[-1].report.stdout == "hello!"
+
+
+async def test_a_program_that_writes_a_byte_at_a_time_is_not_told_a_byte_at_a_time(bus: Bus) -> None:
+    written = {"stdout": "", "stderr": ""}
+    count = 0
+    async with bus.tap(runs) as tap:
+        accepted = await bus.execute(StartRun("python", f"drip {DRIPS}"))
+        with anyio.fail_after(10):
+            async for tapped in tap:
+                event = tapped.event
+                assert event.run_id == accepted.run_id
+                if isinstance(event, RunOutput):
+                    written[event.stream] += event.text
+                    count += 1
+                if isinstance(event, RunFinished):
+                    break
+    times, rest = divmod(len(written["stdout"]), DRIPS)  # a command that comes again tells it again
+    assert times >= 1
+    assert rest == 0
+    assert written == {"stdout": "o" * DRIPS * times, "stderr": "e" * DRIPS * times}
+    assert count <= times * 20
+
+
+async def test_a_report_of_the_largest_output_in_its_longest_form_reaches_the_caller(bus: Bus) -> None:
+    """A NUL is six bytes of a message: this is what a program could do to be neither answered nor recorded."""
+    output_bytes = ExecutorSettings().output_bytes
+    report = await bus.execute(RunCode("python", f"nul {output_bytes}"))
+    assert report.stdout == report.stderr == "\0" * output_bytes
+    assert (await bus.ask(GetRun(report.run_id))).report == report
+
+
+async def test_a_run_has_the_limits_of_the_executor_and_less_where_less_is_asked_for(bus: Bus) -> None:
+    usual = ExecutorSettings().limits()
+    for command, limits in (
+        (RunCode("python", "limits"), usual),
+        (RunCode("python", "limits", time_s=0.5), evolve(usual, cpu_s=0.5, wall_s=2.5)),
+        (RunCode("python", "limits", memory_mib=32), evolve(usual, memory_bytes=32 << 20)),
+        (RunCode("python", "limits", time_s=1e6, memory_mib=1 << 30), usual),
+        (RunCode("python", "limits", time_s=usual.cpu_s, memory_mib=usual.memory_bytes >> 20), usual),
+    ):
+        assert (await bus.execute(command)).stdout == repr(limits)
+
+
+@pytest.mark.parametrize("asked", [{"time_s": 0.0}, {"time_s": -1.0}, {"memory_mib": 15}, {"memory_mib": -1}])
+async def test_a_limit_that_no_program_could_keep_is_refused(bus: Bus, asked: dict[str, Any], tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    with pytest.raises(InvalidMessage):
+        await bus.execute(RunCode("python", f"touch {ran}", **asked))
+    assert not ran.exists()
 
 
 async def test_a_started_run_that_cannot_be_made_says_so(busy: Bus) -> None:
