@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -40,9 +41,7 @@ def rows(rounds: int) -> list[Row]:
     """Measure everything; what this machine lacks is told in its row."""
     logging.getLogger("modules.code_executor").setLevel(logging.CRITICAL)
     with start_blocking_portal() as portal:
-        found = [
-            _measured(LOCAL[kind], portal, lambda kind=kind: LocalSandbox(levels=(kind,)), rounds) for kind in LOCAL
-        ]
+        found = [_measured(LOCAL[kind], portal, partial(LocalSandbox, levels=(kind,)), rounds) for kind in LOCAL]
         found.append(_measured(LOCAL_COLD, portal, lambda: LocalSandbox(levels=("unshare",), spare=0), rounds))
         found.append(_compiled(portal, rounds))
         try:

@@ -308,16 +308,22 @@ def a_query_may_have_effects(patch: Patch) -> None:
 
 @plant(6, "loopback", "'flaky'", shows="reply")
 def a_request_is_tried_again_whose_caller_waits(patch: Patch) -> None:
-    original = attempts.Attempts._answer
+    original = attempts.Attempts._answer_to
 
-    async def answer(self: Any, delivery: Any, request: Any) -> Any:
-        outcome: Any = await original(self, delivery, request)
+    async def answer_to(self: Any, delivery: Any, request: Any, bus: Any, error: BaseException) -> Any:
+        outcome: Any = await original(self, delivery, request, bus, error)
         if (requests.OUTCOME, b"failed") not in outcome.headers:
             return outcome
         delivery.failures += 1
-        return await original(self, delivery, request)
+        again = original_bus_of(delivery)
+        try:
+            message = delivery.subscription.handler.message.decode(delivery.record.value)
+            reply = await self._run(delivery, message, again)
+        except BaseException as failure:  # noqa: BLE001 -- as in there
+            return await original(self, delivery, request, again, failure)
+        return answers.answer_reply(request, reply, answers.trace_of_answer(again))
 
-    patch.setattr(attempts.Attempts, "_answer", answer)
+    patch.setattr(attempts.Attempts, "_answer_to", answer_to)
 
 
 @plant(6, "local", r"'progress:early'[^)]*'fail:broken'", seen_in="happened", shows="'early', 'early'")
