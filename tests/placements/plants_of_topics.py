@@ -12,6 +12,7 @@ from fissile import _build as build
 from fissile import _bus as bus_file
 from fissile import _handler as handler_file
 from fissile import _supervisor as supervisor
+from fissile import _taps as taps
 from fissile._delivery import attempts, consumer, partition
 from fissile._delivery.answers import bus_of
 from fissile._delivery.lifecycle import Step
@@ -47,12 +48,17 @@ def a_handler_that_fails_publishes_through_the_log(patch: Patch) -> None:
 def events_are_stored_before_the_reply_has_crossed(patch: Patch) -> None:
     original = handler_file.Handler.cross
 
-    async def run(self: Any, message: Any, bus: Any) -> bytes:
+    async def run(self: Any, message: Any, bus: Any, *, has_slot: bool) -> bytes:
         context = self.context.copy()
-        reply = await run_isolated(context, self.call(message, bus))
-        if bus._outgoing:
-            await self.flush(bus)
-        return original(self, reply)
+        try:
+            reply = await run_isolated(context, self.call(message, bus))
+            if bus._outgoing:
+                await self.flush(bus)
+            return original(self, reply)
+        finally:
+            bus._ended = True
+            if has_slot:
+                self.slots.release()
 
     patch.setattr(handler_file.Handler, "run", run)
 
@@ -87,7 +93,7 @@ def publish_returns_before_the_event_is_stored(patch: Patch) -> None:
 
 @plant(11, "loopback", f"'publish:one'{ENDS_WELL}", seen_in="partitions", shows="")
 def keys_belong_to_other_partitions(patch: Patch) -> None:
-    for file in (memory, build):
+    for file in (memory, taps):
         patch.setattr(file, "partition_of", lambda key, count: sum(key) % count)
 
 
@@ -99,7 +105,7 @@ def a_failed_event_does_not_hold_back_its_key(patch: Patch) -> None:
         async def again() -> None:
             await anyio.sleep(0.05)
             handler = delivery.subscription.handler
-            await handler.run(handler.message.decode(delivery.record.value), bus_of(delivery))
+            await handler.run(handler.message.decode(delivery.record.value), bus_of(delivery), has_slot=False)
 
         self.tasks.start_soon(again)
 
@@ -190,7 +196,7 @@ def two_taps_share_what_they_read(patch: Patch) -> None:
     async def receive(self: Any) -> Any:
         while True:
             records = [one for one in await original(self) if (one.topic, one.partition, one.offset) not in taken]
-            keyed = [one for one in records if (one.key or b"").endswith(b"-tapped") and len(self.positions) == 1]
+            keyed = [one for one in records if (one.key or b"").endswith(b"-tapped") and len(self.positions()) == 1]
             taken.update((one.topic, one.partition, one.offset) for one in keyed)
             if records:
                 return records
