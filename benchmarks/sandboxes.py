@@ -87,9 +87,16 @@ def _measured(
 ) -> Row:
     python = shutil.which("python3", path=os.pathsep.join(SEARCH_PATH)) or "python3"
 
-    def run_ms(sandbox: Sandbox) -> float:
+    def settled() -> None:
         if settle is not None:
             settle()
+
+    def floor_ms() -> float:
+        settled()  # containers that are being made or removed would slow it down
+        return floor() if floor is not None else _process_ms(python, "-I", "-c", "")
+
+    def run_ms(sandbox: Sandbox) -> float:
+        settled()
         began = perf_counter()
         result = portal.call(sandbox.run, program)
         took_ms = (perf_counter() - began) * 1e3
@@ -104,9 +111,7 @@ def _measured(
             portal.call(sandbox.probe)
             if program.language not in sandbox.languages():
                 raise CannotRun(f"the tools of {program.language} are not there")
-            return spec.row(
-                by_turns(rounds, lambda: run_ms(sandbox), floor or (lambda: _process_ms(python, "-I", "-c", "")))
-            )
+            return spec.row(by_turns(rounds, lambda: run_ms(sandbox), floor_ms))
     except (CannotRun, SandboxError) as error:
         return spec.cannot(str(error))
 

@@ -8,24 +8,45 @@ waiting: they need nobody who listens meanwhile for the client to go away, which
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import anyio
 from quart.asgi import ASGIHTTPConnection
 from quart.utils import encode_headers
 from quart.wrappers import Request, Response
+from quart.wrappers.request import Body
 from quart.wrappers.response import DataBody
 
 from fissile_gateway._exchange import EXCHANGE, Exchange, Receive, Scope, Send
 from fissile_gateway._http_application import GONE
+from fissile_gateway._step import step
 from fissile_gateway._stream import EventStream
-
-R = TypeVar("R")
 
 _READ_FIRST_BYTES = 64 * 1024
 """A body up to this size is read before the view is called; a view may read a larger one piece by piece."""
+
+
+class _Body:
+    """Quart's body, for a view that waits for all of it, without a place among the requests in progress.
+
+    Read piece by piece it is Quart's own: then the view is at work, and the request keeps its place.
+    """
+
+    def __init__(self, body: Body, exchange: Exchange) -> None:
+        self._body = body
+        self._exchange = exchange
+
+    def __await__(self) -> Generator[Any, None, Any]:  # Any: Quart's own
+        exchange = self._exchange
+        return exchange.gateway.protection.uploads.wait(self._body.__await__, exchange).__await__()
+
+    def __aiter__(self) -> Body:
+        return self._body
+
+    def clear(self) -> None:
+        """Forget what has come."""
+        self._body.clear()
 
 
 class Connection(ASGIHTTPConnection):
@@ -35,13 +56,12 @@ class Connection(ASGIHTTPConnection):
         """Read the request and answer it."""
         exchange: Exchange = cast("Scope", self.scope)[EXCHANGE]
         request = self._create_request_from_scope(send)
-        limit = exchange.max_body_bytes
-        if exchange.length is None and limit < exchange.gateway.max_body_bytes:
-            request.max_content_length = limit
-            request.body = request.body_class(None, limit)
         if not is_small(exchange):
+            request.max_content_length = exchange.max_body_bytes
+            coming = request.body_class(exchange.length, exchange.max_body_bytes)
+            request.body = cast("Body", _Body(coming, exchange))
             exchange.body, exchange.is_read = request.body, False
-            exchange.listen(_read, request, receive, exchange)
+            exchange.listen(_read, coming, receive, exchange)
             await self._respond(request, send, exchange)
         elif await read_whole(receive, exchange):
             request.body.set_result(cast("bytes", exchange.body))
@@ -92,9 +112,19 @@ def is_small(exchange: Exchange) -> bool:
 
 
 async def read_whole(receive: Receive, exchange: Exchange) -> bool:
-    """Read a small body; return False if the client went away."""
-    data = b""
+    """Read a small body; return False if the client went away.
+
+    Raises:
+        ProblemError: It was slow to come, and when it was there, the request found no place any more.
+    """
     exchange.is_read = False
+    if not exchange.length:
+        return await _read_whole(receive, exchange)
+    return await exchange.gateway.protection.uploads.wait(lambda: _read_whole(receive, exchange), exchange)
+
+
+async def _read_whole(receive: Receive, exchange: Exchange) -> bool:
+    data = b""
     while True:
         message = await receive()
         if message["type"] != "http.request":
@@ -125,12 +155,12 @@ async def attend(responding: Coroutine[Any, Any, None], scope: Scope, receive: R
         else:  # another server than ours
             exchange.listen(_listen, receive)
 
-    await _step(responding, listen)
+    await step(responding, listen)
 
 
-async def _read(request: Request, receive: Receive, exchange: Exchange) -> None:
+async def _read(body: Any, receive: Receive, exchange: Exchange) -> None:
     """Read a body as it comes, and return when the client has gone away."""
-    body: Any = request.body  # Any: `append` became `put`, which waits, in Quart 0.23
+    # Any: a Body; `append` became `put`, which waits, in Quart 0.23
     while (message := await receive())["type"] == "http.request":
         if hasattr(body, "put"):
             await body.put(message.get("body", b""))
@@ -145,22 +175,3 @@ async def _listen(receive: Receive) -> None:
     """Return when the client has gone away."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-@types.coroutine
-def _step(coroutine: Coroutine[Any, Any, R], when_it_waits: Callable[[], None]) -> Generator[Any, Any, R]:
-    """Run a coroutine; when it waits for the first time, call a function first."""
-    # Any: what passes here is between the coroutine and the event loop.
-    try:
-        yielded = coroutine.send(None)
-        when_it_waits()
-        while True:
-            try:
-                received = yield yielded
-            except BaseException as error:  # noqa: BLE001 -- whatever the event loop throws is for the coroutine
-                yielded = coroutine.throw(error)
-            else:
-                yielded = coroutine.send(received)
-    except StopIteration as stop:
-        result: R = stop.value
-        return result

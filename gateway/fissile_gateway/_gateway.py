@@ -23,7 +23,15 @@ from fissile_gateway._auth import Authenticator, OnFailedAuthentication, made_pr
 from fissile_gateway._exchange import EXCHANGE, ASGIApp, Exchange, Fields, Message, Receive, Scope, Send
 from fissile_gateway._gatekeeper import PROBES, WAITED, Gatekeeper
 from fissile_gateway._mounts import Mounts
-from fissile_gateway._problems import MEDIA_TYPE, Problem, came_late, deadline_exceeded, internal_error, overloaded
+from fissile_gateway._problems import (
+    MEDIA_TYPE,
+    Problem,
+    ProblemError,
+    came_late,
+    deadline_exceeded,
+    internal_error,
+    overloaded,
+)
 from fissile_gateway._request_metrics import RequestMetrics
 from fissile_gateway._settings import GatewaySettings
 
@@ -286,6 +294,8 @@ class Gateway:
             if not exchange.is_done:
                 exchange.is_late = not exchange.is_gone
                 problem = deadline_exceeded(rule.timeout_s) if exchange.is_read else came_late(rule.timeout_s)
+        except ProblemError as error:
+            problem = error.problem
         except Exception as error:
             if exchange.is_gone:
                 return

@@ -117,7 +117,11 @@ def _of_forbidden(error: Forbidden) -> Problem:
 
 def came_late(timeout_s: float) -> Problem:
     """Return the problem of a request whose body was not there in time."""
-    return Problem(408, "request-timeout", f"The body did not come within {timeout_s:g} s. Nothing happened.")
+    return Problem(
+        408,
+        "request-timeout",
+        f"The body did not come within {timeout_s:g} s, or was the slowest of too many. Nothing happened.",
+    )
 
 
 def invalid_input(errors: tuple[InputError, ...]) -> Problem:

@@ -23,6 +23,7 @@ from fissile_gateway._problems import Problem, overloaded
 from fissile_gateway._protection_settings import ProtectionSettings, RouteLimits
 from fissile_gateway._rates import Fields, Rate, Rates, address_key, client_key
 from fissile_gateway._routes import Route
+from fissile_gateway._uploads import Uploads
 
 if TYPE_CHECKING:
     from fissile_gateway._exchange import Exchange
@@ -66,6 +67,7 @@ class ProtectionStatistics:
         shed: Requests that were answered 503, because there were too many.
         limited: Requests that were answered 429.
         waiting: Requests that wait for a place now.
+        uploads: Requests whose bodies are on their way now; they have no place meanwhile.
         keys: Clients and addresses that are remembered.
         circuits: The state of each module's circuit.
         opened: How often each has opened.
@@ -74,6 +76,7 @@ class ProtectionStatistics:
     shed: int
     limited: int
     waiting: int
+    uploads: int
     keys: int
     circuits: dict[str, str] = field(factory=dict[str, str])
     opened: dict[str, int] = field(factory=dict[str, int])
@@ -85,6 +88,7 @@ class Protection:
     Attributes:
         arrivals: Requests that were read and not begun yet.
         requests: Bounds all requests in progress.
+        uploads: Those whose bodies are on their way.
         limited: How many requests were answered 429.
         breakers: The circuits, by the names of the modules.
 
@@ -117,6 +121,7 @@ class Protection:
         self.patience = Patience(settings.wait_s, clock)
         self.arrivals = Arrivals(self.patience, thread_time)
         self.requests = self._gate("", requests_at_once)
+        self.uploads = Uploads(requests_at_once)
         self.limited = 0
         self.breakers: dict[str, Breaker] = {}
         self.proxies = Proxies(settings.networks(), settings.trusted_hops, settings.forwarded)
@@ -322,6 +327,7 @@ class Protection:
             sum(gate.refused for gate in gates),
             self.limited,
             sum(gate.waiting for gate in gates),
+            len(self.uploads),
             len(self.rates.memory),
             {name: breaker.state for name, breaker in self.breakers.items()},
             {name: breaker.opened for name, breaker in self.breakers.items()},

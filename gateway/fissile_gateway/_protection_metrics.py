@@ -21,6 +21,7 @@ def of_protection(protection: Protection) -> Iterator[Metric]:
         [({"status": "503"}, counted.shed), ({"status": "429"}, counted.limited)],
     )
     yield gauge("fissile_http_waiting", "Requests that wait for a place.", [({}, counted.waiting)])
+    yield gauge("fissile_http_uploads", "Requests whose bodies are on their way.", [({}, counted.uploads)])
     yield gauge("fissile_http_remembered", "Clients and addresses whose requests are counted.", [({}, counted.keys)])
     circuits = [({"module": name}, float(state != "closed")) for name, state in counted.circuits.items()]
     yield gauge("fissile_circuit_open", "Whether a module is not called, or only by a few that try.", circuits)

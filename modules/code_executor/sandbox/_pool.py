@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from ._container import Container, Shape
 from ._engine import DONE_WITHIN_S, Engine
@@ -244,11 +245,10 @@ class ContainerPool:
             self.engine.ping()
         except SandboxError as error:
             _log.warning("Containers may be left until the next start: %s", error)
+            self._removers.shutdown(wait=True)
         else:
             users = {container.name: container.user for container in spare} | self._to_remove
             list(self._removers.map(self._remove, users.keys(), users.values()))
-        self._removers.shutdown(wait=True)
-        try:
-            self._owner.sweep(self.engine, ())
-        except SandboxError as error:
-            _log.debug("No last sweep: %s", error)
+            self._removers.shutdown(wait=True)
+            with suppress(SandboxError):  # the next start sweeps, too
+                self._owner.sweep(self.engine, ())

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from modules.code_executor.sandbox import Limits, NoSandbox, Outcome, Program, SandboxBusy
+from modules.code_executor.sandbox import Limits, NoSandbox, Outcome, Program, SandboxBusy, _container_run, _engine
 from modules.code_executor.sandbox._leases import LABEL, OWNER_LABEL
 from modules.code_executor.sandbox.docker import DockerSandbox
 
@@ -58,6 +58,14 @@ async def open_full(engine: Engine, spare: int, **settings: Any) -> AsyncIterato
 def states_of_threads(process: int) -> list[str]:
     stats = (path.read_text() for path in Path(f"/proc/{process}/task").glob("*/stat"))
     return [stat.rpartition(")")[2].split()[0] for stat in stats]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadlines of calls, shortened: what is tested is that there are some."""
+    monkeypatch.setattr(_engine, "ASKED_WITHIN_S", 1.0)
+    monkeypatch.setattr(_engine, "DONE_WITHIN_S", 3.0)
+    monkeypatch.setattr(_container_run, "SOON_S", 0.5)
 
 
 @contextmanager
@@ -133,6 +141,7 @@ async def test_many_runs_at_once_stay_within_the_bound_and_leave_nothing_and_one
     assert 0 < most <= 2 * AT_ONCE + spare
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_engine_that_hangs_is_told_in_time_and_runs_go_on_when_it_does(engine: Engine) -> None:
     async with open_full(engine, 1) as (sandbox, _):
         with frozen(engine):
@@ -144,6 +153,7 @@ async def test_an_engine_that_hangs_is_told_in_time_and_runs_go_on_when_it_does(
         await until(lambda: len(running(engine)) == 1 == len(names(engine)), "what was cut off has been removed")
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_engine_that_hangs_in_the_middle_of_a_run_is_not_taken_for_a_slow_program(engine: Engine) -> None:
     started = anyio.Event()
     refused: list[NoSandbox] = []
@@ -151,7 +161,7 @@ async def test_an_engine_that_hangs_in_the_middle_of_a_run_is_not_taken_for_a_sl
     async def run(sandbox: DockerSandbox) -> None:
         source = "import time; print('on', flush=True); time.sleep(1); print('off')"
         with pytest.raises(NoSandbox, match="engine did not") as error:
-            await sandbox.run(Program("python", source, limits=Limits(wall_s=3.0)), on_output=lambda *_: started.set())
+            await sandbox.run(Program("python", source, limits=Limits(wall_s=2.5)), on_output=lambda *_: started.set())
         refused.append(error.value)
 
     async with open_full(engine, 1) as (sandbox, _):
@@ -166,6 +176,7 @@ async def test_an_engine_that_hangs_in_the_middle_of_a_run_is_not_taken_for_a_sl
             await until_it_runs(sandbox)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_executor_is_closed_in_time_while_its_engine_hangs(engine: Engine) -> None:
     with anyio.fail_after(2 * IN_TIME_S):
         async with DockerSandbox(image=engine.image, spare=1) as sandbox:
