@@ -78,6 +78,12 @@ class Mother:
         """Her process, 0 before the first warden is asked for."""
         return self._process.pid if self._process else 0
 
+    def lives(self, process_id: int) -> bool:
+        """Tell whether this process is she, and has not ended."""
+        with self._lock:
+            process = self._process
+            return process is not None and process.pid == process_id and process.poll() is None
+
     def fork(self, spec: dict[str, Any], handles: list[int]) -> None:
         """Start a warden.
 

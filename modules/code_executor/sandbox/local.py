@@ -172,13 +172,19 @@ class LocalSandbox(Sandbox):
                 return jail
 
     def _start(self, level: Level) -> Jail:
-        jail = Jail.start(level.walls, self._users.take())
-        try:
-            jail.wait_ready()
-        except SandboxError:
-            self._end(jail)
-            raise
-        return jail
+        mother = level.walls.mother
+        while True:
+            asked = mother.process_id
+            jail = Jail.start(level.walls, self._users.take())
+            try:
+                jail.wait_ready()
+            except SandboxError:
+                self._end(jail)
+                if asked == 0 or mother.lives(asked):
+                    raise
+                # Somebody had killed her, and her socket took one more request; she is replaced at the next.
+            else:
+                return jail
 
     def _refill(self) -> None:
         """Start what is missing of the spare jails. Only starts them: nobody waits until they are ready."""

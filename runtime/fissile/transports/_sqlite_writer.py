@@ -196,7 +196,7 @@ class Writer:
         stored: list[Stored] = []
         try:
             if self._is_gone and appends:
-                raise sqlite3.OperationalError("the file was removed or replaced while it was in use")
+                raise sqlite3.OperationalError("the file is gone")
             if not self._begin(connection, appends, jobs):
                 return
             for job in jobs:
@@ -260,6 +260,9 @@ class Writer:
             self.home.call(self.tell, [(append, error) for append in appends])
 
     def _reason(self, error: Exception) -> CallError:
+        self._look()  # of a file that is gone, SQLite says that it may not be written
+        if self._is_gone and self.trouble is not None:
+            return Unavailable(f"Nothing was stored. {self.trouble}")
         if isinstance(error, sqlite3.Error):
             return not_stored(error, self.options.path)
         _logger.error("nothing could be written to %s", self.options.path, exc_info=error)
@@ -302,6 +305,7 @@ class Writer:
             _roll_back(connection)
             if not is_busy(error):
                 self._housekeeping = Housekeeping(self.options)  # until the next time
+                self._look()
                 if self.trouble is None:
                     self.trouble = str(not_stored(error, self.options.path))
                     _logger.warning("what is too old cannot be deleted: %s", self.trouble)
