@@ -398,9 +398,9 @@ def commands_of_one_key_overlap_in_the_log(patch: Patch) -> None:
     patch.setattr(bounds.Turns, "turn", _no_turn)
     original = partition.PartitionState.add
 
-    def add(self: Any, record: Any, subscriptions: Any, *more: Any) -> Any:
-        free = [(one, None if one.handler.kind == "command" else key) for one, key in subscriptions]
-        return original(self, record, free, *more)
+    def add(self: Any, record: Any, subscriptions: Any, key: Any, *more: Any) -> Any:
+        is_command = any(one.handler.kind == "command" for one in subscriptions)
+        return original(self, record, subscriptions, None if is_command else key, *more)
 
     patch.setattr(partition.PartitionState, "add", add)
 

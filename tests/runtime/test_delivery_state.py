@@ -37,7 +37,7 @@ def test_a_revocation_ends_every_delivery_that_is_not_done() -> None:
 @pytest.mark.parametrize("step", Step)
 def test_a_step_that_is_not_in_the_table_raises_with_step_and_state(state: State, step: Step) -> None:
     partition = PartitionState(("topic", 0), 1, lambda delivery: None)
-    (delivery,) = partition.add(record(0, b"k"), [(SUBSCRIPTIONS[0], b"k")])
+    (delivery,) = partition.add(record(0, b"k"), SUBSCRIPTIONS[:1], b"k")
     delivery.state = state
     if step in TABLE[state]:
         delivery.step(step)
@@ -78,8 +78,7 @@ class PartitionMachine(RuleBasedStateMachine):
     def take(self, key: bytes, keyed: bool, count: int, gap: int) -> None:
         offset = self.next_offset
         self.next_offset += gap
-        subscriptions = [(one, key if keyed else None) for one in SUBSCRIPTIONS[:count]]
-        deliveries = self.partition.add(record(offset, key), subscriptions)
+        deliveries = self.partition.add(record(offset, key), SUBSCRIPTIONS[:count], key if keyed else None)
         self.last_taken = offset
         if count:
             self.unfinished[offset] = count
@@ -94,7 +93,7 @@ class PartitionMachine(RuleBasedStateMachine):
         delivery = data.draw(st.sampled_from(ready))
         self.offered.remove(delivery)
         delivery.step(Step.TAKEN)
-        if delivery.lane.key is not None and delivery.failures == 0:
+        if delivery.lane is not None and delivery.failures == 0:
             self.order.setdefault((delivery.subscription.name, delivery.record.key or b""), []).append(
                 delivery.record.offset
             )
@@ -167,7 +166,7 @@ class PartitionMachine(RuleBasedStateMachine):
         active = [
             (each.subscription.name, each.record.key)
             for each in self.all
-            if each.lane.key is not None and each.state in (State.READY, State.HANDLING, State.WAITING, State.BURYING)
+            if each.lane is not None and each.state in (State.READY, State.HANDLING, State.WAITING, State.BURYING)
         ]
         assert len(active) == len(set(active))
 

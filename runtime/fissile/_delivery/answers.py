@@ -85,7 +85,7 @@ def bus_of(delivery: Delivery) -> Queries:
         1 if depth is None or not depth.isdigit() or len(depth) > 5 else int(depth) + 1,
         0,
         text(headers, "ce_id") or place_of(record),
-        (record.key or b"").decode(errors="replace") if subscription.ordered else None,
+        (record.key or b"").decode("utf-8", "replace") if subscription.ordered else None,  # by position: half the time
         delivery.failures + 1 + (0 if delivery.retried is None else delivery.retried.attempts),
         _delivery=delivery,
     )

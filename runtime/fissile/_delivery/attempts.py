@@ -212,13 +212,24 @@ class Attempts:
     # An event, or a command that nobody waits for: it is tried again, and given up to the dead letters.
 
     async def _deliver(self, delivery: Delivery) -> None:
-        if not self._begins(delivery):
-            return
+        delivery.step(Step.TAKEN)
+        delivery.owner.handling += 1
+        handler = delivery.subscription.handler
         try:
             error = None
             if self.held is not None or delivery.is_orphan:
                 error = await self._refusal(delivery)
-            error = error or await self._attempt(delivery)
+            if error is None:
+                if self.repeats and delivery.subscription.bears_repeats:
+                    await self._rehearse(delivery)
+                bus = bus_of(delivery)
+                try:
+                    await self._run(delivery, handler.message.decode(delivery.record.value), bus)
+                except NotAllowed as refused:
+                    handler.refused += 1
+                    error = self._failed(delivery, refused.error)
+                except BaseException as failure:  # noqa: BLE001 -- whatever a handler raises is a failed attempt
+                    error = self._failed(delivery, await _failure_in(failure))
             if error is None and delivery.retried is None and delivery.state is State.HANDLING:
                 self.handled += 1
                 self._finish(delivery, Step.SUCCEEDED)
@@ -250,20 +261,6 @@ class Attempts:
         if self.held is None or not subscription.retry.parks or not subscription.ordered or delivery.failures:
             return None
         return await self.held.parked_behind(delivery)
-
-    async def _attempt(self, delivery: Delivery) -> BaseException | None:
-        """Run the handler once; return the error it failed with."""
-        if self.repeats and delivery.subscription.bears_repeats:
-            await self._rehearse(delivery)
-        bus = bus_of(delivery)
-        try:
-            await self._run(delivery, delivery.subscription.handler.message.decode(delivery.record.value), bus)
-        except NotAllowed as refused:
-            delivery.subscription.handler.refused += 1
-            return self._failed(delivery, refused.error)
-        except BaseException as error:  # noqa: BLE001 -- whatever a handler raises is a failed attempt
-            return self._failed(delivery, await _failure_in(error))
-        return None
 
     async def _rehearse(self, delivery: Delivery) -> None:
         """Handle a delivery as if the process had died right after: all effects, the same ids, and nobody to hear of the outcome."""

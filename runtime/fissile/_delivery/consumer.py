@@ -240,12 +240,29 @@ class Consumer:
             self._requests[given_up].give_up()
 
     def _take_record(self, state: PartitionState, record: Record) -> None:
+        """Take a record in hand; one of a topic is an event, whatever else its headers say."""
         headers = by_name(record.headers)
+        if record.topic == self.requests_topic:
+            self._take_command(state, record, headers)
+            return
+        name = text(headers, "ce_type") or ""
+        found = self.subscriptions.get((record.topic, name))
+        if found is not None:
+            deliveries = state.add(record, found, record.key, headers)
+        elif name in self.known[record.topic]:
+            deliveries = state.add(record, (), None)
+        else:
+            deliveries = state.add(record, (self.unknown,), None, headers)
+        for delivery in deliveries:
+            state.begin(delivery)
+
+    def _take_command(self, state: PartitionState, record: Record, headers: Mapping[str, bytes]) -> None:
+        """Take in hand what is asked of the module, is asked no longer, or is tried once more."""
         if CANCEL in headers:
             self._give_up_if_cancelled(headers)
-            state.add(record, ())
+            state.add(record, (), None)
             return
-        if RETRY_OF in headers and record.topic == self.requests_topic:
+        if RETRY_OF in headers:
             letter = read(self.module, record)
             if letter is not None:
                 self._take_retry(state, record, headers, letter)
@@ -256,14 +273,14 @@ class Consumer:
         is_unreadable = is_asked and request is None
         if name not in self.known[record.topic] or is_unreadable:
             # Not begun: a command whose caller waits must not run as one that nobody waits for, and is tried again.
-            deliveries = state.add(record, [(self.unknown, None)], headers)
+            deliveries = state.add(record, (self.unknown,), None, headers)
             if request is not None:
                 self._attempts.refuse(request, f"{self.module} handles no {name!r}")
         elif request is not None:
             deliveries = self._take_request(state, record, headers, request, self.requests[name])
         else:
             found = self.subscriptions.get((record.topic, name), ())
-            deliveries = state.add(record, [(one, record.key if one.ordered else None) for one in found], headers)
+            deliveries = state.add(record, found, record.key, headers)
         for delivery in deliveries:
             state.begin(delivery)
 
@@ -278,8 +295,7 @@ class Consumer:
         is_orphan = not found
         if is_orphan:
             found = (msgspec.structs.replace(self.unknown, name=letter.handler),)
-        subscriptions = [(one, record.key if one.ordered else None) for one in found]
-        for delivery in state.add(record, subscriptions, headers):
+        for delivery in state.add(record, found, record.key, headers):
             delivery.retried, delivery.is_orphan = letter, is_orphan
             state.begin(delivery)
 
@@ -313,7 +329,7 @@ class Consumer:
             link.name == name and link.key == key.decode(errors="replace") for link in request.chain
         ):
             key = None  # a handler up its own chain holds the turn and waits for it
-        deliveries = state.add(record, [(subscription, key)], headers)
+        deliveries = state.add(record, (subscription,), key, headers)
         # What the request has spent in the log is taken off what its caller waits.
         stored_at = min(self._epoch + record.timestamp_ms / 1000, self._attempts.time())
         for delivery in deliveries:

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     import anyio
 
     from fissile._delivery.dead_letters import DeadLetter
-    from fissile._delivery.partition import Lane, PartitionState
+    from fissile._delivery.partition import PartitionState
     from fissile._delivery.subscription import Subscription
     from fissile._requests import Request
     from fissile.abc import Record
+
+    LaneKey = tuple[Subscription, bytes]
 
 
 class State(Enum):
@@ -86,12 +88,13 @@ class Delivery(msgspec.Struct, eq=False):
     Attributes:
         record: The record.
         subscription: The handler, with its policies.
-        lane: Where it queues.
+        lane: The handler and the key that order it; None where it waits for nobody.
         owner: The partition that it is of.
         headers: The record's headers by name.
         request: Who waits for an answer, if anyone does.
         deadline: When that caller stops waiting, on the event loop's clock.
         state: Where it stands.
+        is_behind: Whether another one of its lane has its turn.
         failures: How often its handler has failed.
         postponed: How often in a row its handler could not run, for no fault of its own.
         scope: What to cancel to stop its handler, while that runs.
@@ -103,12 +106,13 @@ class Delivery(msgspec.Struct, eq=False):
 
     record: Record
     subscription: Subscription
-    lane: Lane
+    lane: LaneKey | None
     owner: PartitionState
     headers: Mapping[str, bytes]
     request: Request | None = None
     deadline: float = float("inf")
     state: State = State.QUEUED
+    is_behind: bool = False
     failures: int = 0
     postponed: int = 0
     scope: anyio.CancelScope | None = None

@@ -7,29 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import msgspec
 from attrs import define, field
 
 from fissile._delivery.lifecycle import Delivery, State, Step
 
 if TYPE_CHECKING:
+    from fissile._delivery.lifecycle import LaneKey
     from fissile._delivery.subscription import Subscription
     from fissile.abc import Partition, Record
 
-LaneKey = tuple["Subscription", bytes]
-
 _NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
-
-
-class Lane(msgspec.Struct, eq=False):
-    """The deliveries of one key to one handler; the first is the one that may run."""
-
-    key: LaneKey | None
-    deliveries: deque[Delivery]
-
-
-_FREE = Lane(None, deque())
-"""Stands for the lane of a delivery without a key, which waits for nobody."""
 
 
 @define(eq=False)
@@ -55,7 +42,8 @@ class PartitionState:
     backlog: deque[Record] = field(factory=deque["Record"], init=False)
     """What has arrived beyond the window: a batch may be larger than what is left of it."""
     next_offset: int | None = field(default=None, init=False)
-    _lanes: dict[LaneKey, Lane] = field(factory=dict[LaneKey, Lane], init=False)
+    # Of each lane one delivery has its turn; these queue behind it, and mostly there are none.
+    _lanes: dict[LaneKey, deque[Delivery] | None] = field(factory=dict["LaneKey", "deque[Delivery] | None"], init=False)
     # By the offset of their record, the first one first. Offsets have gaps (compaction, transactions), so the lowest unfinished one cannot
     # be found by counting.
     _open: dict[int, list[Delivery]] = field(factory=dict[int, "list[Delivery]"], init=False)
@@ -63,14 +51,16 @@ class PartitionState:
     def add(
         self,
         record: Record,
-        subscriptions: Sequence[tuple[Subscription, bytes | None]],
+        subscriptions: Sequence[Subscription],
+        key: bytes | None,
         headers: Mapping[str, bytes] = _NO_HEADERS,
     ) -> list[Delivery]:
-        """Take a record in hand, for each of the subscriptions with the key that orders it there.
+        """Take a record in hand, for each of the subscriptions.
 
         Args:
             record: The record.
-            subscriptions: The subscriptions and keys.
+            subscriptions: The subscriptions.
+            key: What orders it where a subscription is ordered; None if nothing does.
             headers: Its headers by name.
 
         Returns:
@@ -80,11 +70,14 @@ class PartitionState:
         if not subscriptions:
             return []
         deliveries: list[Delivery] = []
-        for subscription, key in subscriptions:
-            lane = _FREE if key is None else self._lane(subscription, key)
+        for subscription in subscriptions:
+            lane = (subscription, key) if key is not None and subscription.ordered else None
             delivery = Delivery(record, subscription, lane, self, headers)
-            if lane is not _FREE:
-                lane.deliveries.append(delivery)
+            if lane is not None:
+                if lane in self._lanes:
+                    self._queue(lane, delivery)
+                else:
+                    self._lanes[lane] = None
             deliveries.append(delivery)
         self._open[record.offset] = deliveries
         self.in_hand += 1
@@ -92,21 +85,22 @@ class PartitionState:
 
     def begin(self, delivery: Delivery) -> None:
         """Let a delivery have its turn, unless others of its key are before it."""
-        lane = delivery.lane
-        if lane is _FREE or lane.deliveries[0] is delivery:
+        if not delivery.is_behind:
             self._give_turn(delivery)
 
     def finish(self, delivery: Delivery) -> None:
         """Note that a delivery is done: the next of its key has its turn, and the watermark may rise."""
         assert delivery.state is State.DONE, delivery
         lane = delivery.lane
-        if lane is not _FREE:
-            assert lane.deliveries[0] is delivery, delivery
-            lane.deliveries.popleft()
-            if lane.deliveries:
-                self._give_turn(lane.deliveries[0])
-            elif lane.key is not None:
-                del self._lanes[lane.key]
+        if lane is not None:
+            assert not delivery.is_behind, delivery
+            behind = self._lanes[lane]
+            if behind:
+                following = behind.popleft()
+                following.is_behind = False
+                self._give_turn(following)
+            else:
+                del self._lanes[lane]
         offset = delivery.record.offset
         unfinished = self._open[offset]
         if len(unfinished) > 1:
@@ -141,11 +135,13 @@ class PartitionState:
     def _all(self) -> list[Delivery]:
         return [delivery for deliveries in self._open.values() for delivery in deliveries]
 
-    def _lane(self, subscription: Subscription, key: bytes) -> Lane:
-        lane = self._lanes.get((subscription, key))
-        if lane is None:
-            lane = self._lanes[subscription, key] = Lane((subscription, key), deque())
-        return lane
+    def _queue(self, lane: LaneKey, delivery: Delivery) -> None:
+        delivery.is_behind = True
+        behind = self._lanes[lane]
+        if behind is None:
+            self._lanes[lane] = deque((delivery,))
+        else:
+            behind.append(delivery)
 
     def _give_turn(self, delivery: Delivery) -> None:
         if not self.revoked:

@@ -81,18 +81,19 @@ class Workers:
             with anyio.CancelScope() as scope:
                 self._is_busy = True  # until something is awaited: this worker takes what is offered meanwhile
                 while not scope.cancel_called:
-                    if not ready:
+                    while ready:
+                        delivery = ready.popleft()
+                        if delivery.state is not State.READY:
+                            continue
+                        handling = handle(delivery)
+                        try:
+                            yielded = handling.send(None)
+                        except StopIteration:
+                            continue  # it did not suspend: nobody could have stopped it
+                        await self._go_on(delivery, scope, handling, yielded)
+                        break
+                    else:
                         await self._rest()
-                        continue
-                    delivery = ready.popleft()
-                    if delivery.state is not State.READY:
-                        continue
-                    handling = handle(delivery)
-                    try:
-                        yielded = handling.send(None)
-                    except StopIteration:
-                        continue  # it did not suspend: nobody could have stopped it
-                    await self._go_on(delivery, scope, handling, yielded)
 
     async def _rest(self) -> None:
         """Wait until there may be something to do."""
