@@ -6,7 +6,7 @@ headers. What CloudEvents has no name for is called `fissile-*`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,14 @@ class Encoder:
         self._same: dict[tuple[str, str | None], tuple[Headers, Headers]] = {}
 
     def headers(
-        self, name: str, message_id: str, bus: Queries, body: bytes, *, valid_s: float | None = None
+        self,
+        name: str,
+        message_id: str,
+        bus: Queries,
+        body: bytes,
+        *,
+        valid_s: float | None = None,
+        more: Iterable[tuple[str, bytes]] = (),
     ) -> Headers:
         """Return the headers of a message that is sent on a bus.
 
@@ -59,6 +66,7 @@ class Encoder:
             bus: The bus.
             body: The message, encoded.
             valid_s: For how long its identity is valid, in seconds; as long as any that nobody waits for unless told.
+            more: What stands behind them.
         """
         caller = bus._routes.caller
         same = self._same.get((name, caller))
@@ -70,23 +78,21 @@ class Encoder:
             self._at_ms = at_ms
             time = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
             self._time = ("ce_time", time.replace("+00:00", "Z").encode())
-        headers: Headers = (_SPECVERSION, ("ce_id", message_id.encode()), *typed, self._time, *described)
+        headers = [_SPECVERSION, ("ce_id", message_id.encode()), *typed, self._time, *described]
         signatures = self._signatures
         if signatures is not None:
             identity = identity_of(bus)
             if identity is not None or signatures.is_required:
                 message = (message_id.encode(), name.encode(), b"" if caller is None else caller.encode())
-                headers = (*headers, signatures.sign(identity, message, body, valid_s))
+                headers.append(signatures.sign(identity, message, body, valid_s))
         trace = self.carried(bus, message_id, name)
         if trace is not None:
-            headers = (*headers, *trace_headers(trace))
-        if bus._handler is None:
-            return headers
-        return (
-            *headers,
-            ("fissile-cause", bus._message_id().encode()),
-            ("fissile-depth", b"%d" % bus._depth),
-        )
+            headers += trace_headers(trace)
+        if bus._handler is not None:
+            headers.append(("fissile-cause", bus._message_id().encode()))
+            headers.append(("fissile-depth", b"%d" % bus._depth))
+        headers += more
+        return tuple(headers)
 
     def _make_same(self, name: str, caller: str | None) -> tuple[Headers, Headers]:
         source = self._source if caller is None else f"{self._source}/{caller}"

@@ -233,13 +233,8 @@ class Remote:
             deadline: When the chain ends, on the event loop's clock.
         """
         target, budget_s = asked.target, deadline - self.time()
-        headers = request_headers(
-            self.encoder.headers(target.name, message_id, bus, data, valid_s=budget_s),
-            bus,
-            asked.correlation,
-            self._reply_to,
-            budget_s,
-        )
+        more = request_headers(bus, asked.correlation, self._reply_to, budget_s)
+        headers = self.encoder.headers(target.name, message_id, bus, data, valid_s=budget_s, more=more)
         try:
             self.transport.append_nowait(
                 (Outgoing(target.topic, asked.key, data, headers, asked.partition),), asked.stored

@@ -69,15 +69,13 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     chain: tuple[Link, ...]
 
 
-def request_headers(
-    headers: Headers, bus: Queries, correlation: bytes, reply_to: tuple[str, bytes], budget_s: float
-) -> Headers:
-    """Return the headers of a message with those of a request added; `reply_to` is one of them, made by `reply_to_header`."""
+def request_headers(bus: Queries, correlation: bytes, reply_to: tuple[str, bytes], budget_s: float) -> Headers:
+    """Return the headers that a request has besides those of a message; `reply_to` is one of them, made by `reply_to_header`."""
     correlated, budget = (CORRELATION, correlation), (BUDGET_MS, b"%d" % max(0, int(budget_s * 1000)))
     chain = chain_of(bus)
     if chain:
-        return (*headers, correlated, reply_to, budget, (CHAIN, _encode_chain(chain)))
-    return (*headers, correlated, reply_to, budget)
+        return correlated, reply_to, budget, (CHAIN, _encode_chain(chain))
+    return correlated, reply_to, budget
 
 
 def reply_to_header(topic: str, partition: int) -> tuple[str, bytes]:

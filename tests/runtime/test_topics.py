@@ -310,6 +310,18 @@ async def test_unknown_fields_of_a_message_are_passed_over() -> None:
         await until(lambda: seen.events == [Happened(7, "k")])
 
 
+@pytest.mark.parametrize("header", ["fissile-correlation", "fissile-cancel"])
+async def test_what_stands_in_a_topic_is_an_event_whatever_else_its_headers_say(header: str) -> None:
+    """Who writes to a topic may be no fissile."""
+    log, seen = log_of(), Seen()
+    async with app_of(maker(), reader(seen), transport=client_of(log)):
+        headers = (("ce_type", b"maker.happened"), (header, b"1"), ("fissile-reply-to", b"replies/0"))
+        body = b'{"number": 7, "key": "k"}'
+        record = Outgoing("maker.happened", b"k", body, (*headers, ("fissile-budget-ms", b"1000")))
+        await client_of(log).append([record])
+        await until(lambda: seen.events == [Happened(7, "k")])
+
+
 async def test_a_handler_whose_events_cannot_be_stored_has_failed() -> None:
     class Refusing(MemoryTransport):
         async def append(self, records: Sequence[Outgoing]) -> Stored:

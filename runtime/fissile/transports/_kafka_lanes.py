@@ -65,7 +65,7 @@ class Several(Append):
 
     Attributes:
         parts: Its records, until they are in their lanes.
-        places: The partition of each, and its offset once that is known.
+        places: The partition and the offset of each, once they are known.
         left: Of how many it is not known yet what became of them.
         failure: Why a record of it is not stored, or may not be: then none that follows it in its partition is to be.
     """
@@ -76,9 +76,9 @@ class Several(Append):
     failure: CallError | None = None
     _is_unknown: bool = False
 
-    def stored(self, number: int, offset: int) -> bool:
+    def stored(self, part: Part, offset: int) -> bool:
         """Note where a record is; tell whether that was the last to be known of."""
-        self.places[number] = (self.places[number][0], offset)
+        self.places[part.number] = (part.partition, offset)
         self._is_unknown = True  # if another of them fails
         self.left -= 1
         return not self.left
@@ -319,7 +319,7 @@ class Lanes:
             if isinstance(entry, Single):
                 entry.result = ((entry.partition, offset),)
                 told.append(entry)
-            elif entry.whole.stored(entry.number, offset):
+            elif entry.whole.stored(entry, offset):
                 entry.whole.result = entry.whole.outcome()
                 told.append(entry.whole)
             offset += step

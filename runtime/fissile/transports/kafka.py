@@ -203,13 +203,13 @@ class KafkaTransport(Transport):
         self._submit(append)
 
     def _several(self, records: Sequence[Outgoing], done: Callable[[Stored | CallError], None]) -> Several:
-        append = Several(done, 0, None, None, [], [], len(records))
+        append = Several(done, 0, None, None, [], [(0, 0)] * len(records), len(records))
         anywhere = self._next()  # one partition for all of a call that may be in any: fewer batches
+        size_bytes = 0
         for number, record in enumerate(records):
-            append.size_bytes += self._size_of(record)
-            partition = self._partition_for(record, anywhere)
-            append.places.append((partition, 0))
-            append.parts.append(Part(record, partition, append, number))
+            size_bytes += self._size_of(record)
+            append.parts.append(Part(record, self._partition_for(record, anywhere), append, number))
+        append.size_bytes = size_bytes
         return append
 
     def _partition_for(self, record: Outgoing, anywhere: int | None = None) -> int:
