@@ -186,15 +186,29 @@ class PerformRun(Command[None], public=False):
 
 
 @frozen
+class RunCase(Command[RunReport], raises=(UnknownLanguage, SourceTooLarge, NoSandbox, ExecutorBusy), public=False):
+    """Run one program with an input that is nobody's to see, for a module that judges.
+
+    Nothing of it is kept and no event tells of it: the report is for who asks, and for nobody else.
+    """
+
+    language: str
+    source: str
+    stdin: str
+    time_s: TimeS | None = None
+    memory_mib: MemoryMib | None = None
+
+
+@frozen
 class GetRun(Query[Run], raises=(UnknownRun,)):
-    """Tell where a run stands."""
+    """Tell where a run stands. Who knows its id may ask: nobody can guess one."""
 
     run_id: str
 
 
 @frozen
-class ListRuns(Query[RunPage], raises=(UnknownRun,)):
-    """List the runs that are kept, the newest first.
+class ListRuns(Query[RunPage], raises=(UnknownRun,), public=False):
+    """List the runs that are kept, the newest first: for who looks after the executor, since an id opens a run.
 
     Attributes:
         limit: How many at most, 100 at the most.
@@ -260,4 +274,6 @@ runs: Topic[RunStarted | RunOutput | RunFinished | RunFailed] = Topic(
     RunFailed,
     key=lambda event: event.run_id,
     retention_s=3600.0,
+    public=False,
 )
+"""What people's programs do. The gateway shows one run to who knows its id."""

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager, closing
 import anyio
 from attrs import frozen
 
-from fissile import Bus, Caller, Clock, Module, ModuleSettings, Process, setting
+from fissile import Bus, Caller, Clock, Ids, Module, ModuleSettings, Process, setting
 
 from . import sandbox as boxes
 from .contract import (
@@ -20,6 +20,7 @@ from .contract import (
     PerformRun,
     Run,
     RunAccepted,
+    RunCase,
     RunCode,
     RunFailed,
     RunFinished,
@@ -161,6 +162,14 @@ async def run_code(
     store.finished(report)
     await bus.publish(RunFinished(run_id, report))
     return report
+
+
+@module.command(RunCase, idempotent=True)
+async def run_case(command: RunCase, sandbox: Sandbox, settings: ExecutorSettings, ids: Ids) -> RunReport:
+    """Run one program for who judges it, and tell nobody else."""
+    await _check(command.language, command.source, command.stdin, sandbox, settings)
+    limits = settings.limits(command.time_s, command.memory_mib)
+    return await _run(ids.new(), command.language, command.source, command.stdin, sandbox, limits)
 
 
 @module.command(StartRun, idempotent=True)

@@ -14,7 +14,7 @@ from modules.challenges.contract import ChallengeChanged, GetCase, GetChallenge,
 from modules.code_executor.contract import (
     ExecutorBusy,
     NoSandbox,
-    RunCode,
+    RunCase,
     SourceTooLarge,
     UnknownLanguage,
 )
@@ -337,7 +337,7 @@ async def _run(task: store.Task, number: int, bus: Bus, settings: SubmissionsSet
     try:
         with anyio.fail_after(settings.run_s):
             case = await bus.ask(GetCase(task.challenge, number, task.version))
-            program = RunCode(task.language, task.source, case.stdin, task.limits.time_s, task.limits.memory_mib)
+            program = RunCase(task.language, task.source, case.stdin, task.limits.time_s, task.limits.memory_mib)
             report = await bus.execute(program)
     except (ChallengeChanged, UnknownChallenge):
         return CHANGED

@@ -42,6 +42,16 @@ def program(url: str, source: str, command: str = "run-code") -> httpx.Response:
         return http.post(f"{url}/api/code-executor/{command}", json={"language": "python", "source": source})
 
 
+def events_of(stream: httpx.Response) -> Iterator[tuple[str, dict[str, object]]]:
+    """Read the names and the contents of events, until the stream ends."""
+    name = ""
+    for line in stream.iter_lines():
+        if line.startswith("event:"):
+            name = line.removeprefix("event:").strip()
+        elif line.startswith("data:"):
+            yield name, json.loads(line.removeprefix("data:"))
+
+
 def test_the_curl_of_the_readme_answers(started: tuple[Running, str]) -> None:
     _, url = started
     response = program(url, "print(6*7)")
@@ -56,11 +66,10 @@ def test_sigterm_lets_requests_in_flight_finish_and_loses_none(started: tuple[Ru
     with client() as http, ThreadPoolExecutor(6) as threads:
         answers = [threads.submit(program, url, f"import time; time.sleep(1); print({n})") for n in range(6)]
 
-        def running_ones() -> int:
-            listed = http.get(f"{url}/api/code-executor/list-runs").json()
-            return sum(one["state"] == "running" for one in listed["runs"])
+        def has_all() -> bool:
+            return "\nfissile_http_requests_in_flight 6.0\n" in http.get(f"{url}/metrics").text
 
-        run.wait_until(lambda: running_ones() == 6, "six runs")
+        run.wait_until(has_all, "six runs")
         run.signal(signal.SIGTERM)
         assert [answer.result().json()["stdout"] for answer in answers] == [f"{n}\n" for n in range(6)]
     assert run.wait_exit() == 0
@@ -70,18 +79,14 @@ def test_a_started_run_streams_its_output_and_an_open_stream_does_not_hold_up_th
     started: tuple[Running, str],
 ) -> None:
     run, url = started
-    with client() as http, http.stream("GET", f"{url}/api/code-executor/topics/runs") as stream:
+    with client() as http, http.stream("GET", f"{url}/runs/-/events") as other:
+        first = next(line for line in other.iter_lines() if line.startswith("id:"))
         accepted = program(url, "print('one'); print('two')", "start-run").json()
-        events: list[tuple[str, dict[str, object]]] = []
-        name = ""
-        for line in stream.iter_lines():
-            if line.startswith("event:"):
-                name = line.removeprefix("event:").strip()
-            elif line.startswith("data:"):
-                events.append((name, json.loads(line.removeprefix("data:"))))
-                if name == "run-finished":
-                    break
-        assert all(event["run_id"] == accepted["run_id"] for _, event in events)
+        where = {"last-event-id": first.removeprefix("id:").strip()}
+        with http.stream("GET", f"{url}/runs/{accepted['run_id']}/events", headers=where) as stream:
+            events = list(events_of(stream))
+        assert [name for name, _ in events][-2:] == ["run-finished", "end"]
+        assert all(event["run_id"] == accepted["run_id"] for _, event in events[:-1])
         assert "".join(str(event["text"]) for name, event in events if name == "run-output") == "one\ntwo\n"
         began = monotonic()
         run.signal(signal.SIGTERM)
@@ -89,6 +94,28 @@ def test_a_started_run_streams_its_output_and_an_open_stream_does_not_hold_up_th
         # Half of what the drain may take: a stream that held it up would take it all.
         assert monotonic() - began < 5.0
         assert not [line for line in run.lines if "took longer" in line]
+
+
+def test_nobody_sees_the_hidden_cases_that_a_submission_is_judged_by(started: tuple[Running, str]) -> None:
+    _, url = started
+    api, spy = f"{url}/api", "import sys; print(sys.stdin.read())"
+    with client() as http:
+        who = {"name": "bob", "password": "correct horse battery staple 7"}
+        http.post(f"{api}/accounts/sign-up", json=who).raise_for_status()
+        session = http.post(f"{api}/accounts/sign-in", json=who).json()
+        bob = {"authorization": f"Bearer {session['access_token']}"}
+        solution = {"challenge": "sum-of-two", "language": "python", "source": spy}
+        submitted = http.post(f"{api}/submissions/submit-solution", json=solution, headers=bob).json()
+        with http.stream("GET", f"{url}/submissions/{submitted}/events", headers=bob) as progress:
+            judged = [event for name, event in events_of(progress) if name == "case-judged"]
+        assert judged
+
+        assert http.get(f"{api}/code-executor/list-runs").status_code == 404
+        assert http.get(f"{api}/code-executor/topics/runs").status_code == 404
+        case = {"language": "python", "source": spy, "stdin": "1 2"}
+        assert http.post(f"{api}/code-executor/run-case", json=case).status_code == 404
+        own = program(url, "print('own')").json()
+        assert http.get(f"{api}/code-executor/get-run", params={"run_id": own["run_id"]}).json()["report"] == own
 
 
 def test_a_client_that_goes_away_stops_its_program(started: tuple[Running, str]) -> None:

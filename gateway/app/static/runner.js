@@ -4,14 +4,14 @@ import { ask, command } from "./api.js";
 import { duration } from "./dom.js";
 import { events, position } from "./stream.js";
 
-const RUNS = "/api/code-executor/topics/runs";
+const watching = (id) => `/runs/${encodeURIComponent(id)}/events`;
 const FRESH_MS = 10_000;
 
 let mark = null; // where the log of runs stood, and when
 
 // Its first words are in the log before their stream is open. So ask first where the log stands, and read on from there.
 async function before(signal) {
-  if (!mark || Date.now() - mark.at > FRESH_MS) mark = { id: await position(`${RUNS}?key=-`, signal), at: Date.now() };
+  if (!mark || Date.now() - mark.at > FRESH_MS) mark = { id: await position(watching("-"), signal), at: Date.now() };
   return mark.id;
 }
 
@@ -29,8 +29,9 @@ export async function run({ language, source, stdin, terminal, signal, onState }
   onState("It waits for its turn …");
   const written = { stdout: 0, stderr: 0 };
   let isWhole = true;
-  for await (const event of events(`${RUNS}?key=${encodeURIComponent(id)}`, { signal, after, anonymous: true })) {
-    if (event.id) mark = { id: event.id, at: Date.now() };
+  for await (const event of events(watching(id), { signal, after, anonymous: true })) {
+    // The id of a last event says that there is nothing behind it, which holds for this run only.
+    if (event.id && event.event !== "run-finished" && event.event !== "run-failed") mark = { id: event.id, at: Date.now() };
     if (event.event === "run-started") {
       onState("It runs …");
     } else if (event.event === "run-output") {

@@ -20,6 +20,7 @@ from modules.code_executor.contract import (
     ListLanguages,
     ListRuns,
     NoSandbox,
+    RunCase,
     RunCode,
     RunFailed,
     RunFinished,
@@ -149,6 +150,19 @@ async def test_a_started_run_tells_its_progress_as_events(bus: Bus) -> None:
         RunOutput(accepted.run_id, "stdout", "lo!"),
     ]
     assert told[-1].report.stdout == "hello!"
+
+
+async def test_a_run_for_a_judge_is_neither_kept_nor_told(bus: Bus) -> None:
+    async with bus.tap(runs) as tap:
+        judged = await bus.execute(RunCase("python", "hidden", "case"))
+        assert (judged.outcome, judged.stdout, judged.stderr) == ("finished", "hidden", "case")
+        own = await bus.execute(RunCode("python", "own"))
+        with anyio.fail_after(10):
+            tapped = await anext(aiter(tap))
+        assert tapped.event == RunFinished(own.run_id, own)
+    assert [run.run_id for run in (await bus.ask(ListRuns())).runs] == [own.run_id]
+    with pytest.raises(UnknownRun):
+        await bus.ask(GetRun(judged.run_id))
 
 
 async def test_a_program_that_writes_a_byte_at_a_time_is_not_told_a_byte_at_a_time(bus: Bus) -> None:

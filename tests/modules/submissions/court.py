@@ -69,7 +69,7 @@ class Executor:
             executor.contract,
             {
                 executor.ListLanguages: self.languages,
-                executor.RunCode: self.run,
+                executor.RunCase: self.run,
             },
         ).module
 
@@ -78,7 +78,7 @@ class Executor:
             raise executor.NoSandbox(str(self.away))
         return (executor.Language("python", "none"), executor.Language("bash", "none"))
 
-    async def run(self, command: executor.RunCode) -> executor.RunReport:
+    async def run(self, command: executor.RunCase) -> executor.RunReport:
         if self.away is not None:
             raise self.away
         if self.refusals:
@@ -101,7 +101,7 @@ class Executor:
         return Counter(case for each, case in self.runs if each == source)
 
 
-def report(command: executor.RunCode) -> executor.RunReport:
+def report(command: executor.RunCase) -> executor.RunReport:
     """Say what a program comes to."""
     said: Mapping[str, Any] = msgspec.json.decode(command.source)
     wanted = said.get(command.stdin, said.get("*"))
