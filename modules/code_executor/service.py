@@ -34,6 +34,7 @@ from .contract import (
     contract,
 )
 from .live import Live
+from .places import Places
 from .runs import RunStore
 from .sandbox import Sandbox
 
@@ -53,8 +54,13 @@ class ExecutorSettings(ModuleSettings):
     sandbox: boxes.Kind = setting(
         "auto", "`docker`, `local`, or `auto`: Docker where an engine has the image, else local."
     )
-    at_once: int = setting(2, "How many programs run at a time.")
-    waiting: int = setting(32, "How many runs may wait for their turn.")
+    at_once: int = setting(3, "How many programs run at a time.", at_least=1)
+    people_at_once: int = setting(
+        2, "How many of them may be people's runs; the rest is for judging submissions.", at_least=1
+    )
+    waiting: int = setting(
+        32, "How many of people's runs may wait for their turn, and how many cases of submissions.", at_least=0
+    )
     spare: int = setting(2, "How many containers, or jails, are kept ready.")
     spare_age_s: float = setting(600.0, "When a container that nobody has used is replaced, in seconds.")
     wall_s: float = setting(10.0, "How long a program may run, in seconds.")
@@ -130,6 +136,13 @@ async def _probe(opened: Sandbox) -> None:
 
 @module.resource
 @asynccontextmanager
+async def places(settings: ExecutorSettings) -> AsyncGenerator[Places]:
+    """Share the places of the sandbox out."""
+    yield Places(settings.at_once, settings.people_at_once, settings.waiting)
+
+
+@module.resource
+@asynccontextmanager
 async def store(settings: ExecutorSettings, clock: Clock) -> AsyncGenerator[RunStore]:
     """Keep the newest runs in memory."""
     yield RunStore(clock, settings.runs_kept)
@@ -140,22 +153,24 @@ async def store(settings: ExecutorSettings, clock: Clock) -> AsyncGenerator[RunS
 
 @module.command(RunCode, idempotent=True)
 async def run_code(
-    command: RunCode, sandbox: Sandbox, store: RunStore, settings: ExecutorSettings, caller: Caller, bus: Bus
+    command: RunCode,
+    sandbox: Sandbox,
+    places: Places,
+    store: RunStore,
+    settings: ExecutorSettings,
+    caller: Caller,
+    bus: Bus,
 ) -> RunReport:
     """Run one program and return its report. A program has no effects outside of its sandbox, so it may be run again."""
     await _check(command.language, command.source, command.stdin, sandbox, settings)
     run_id = store.run_id(caller.message_id)
+    limits = settings.limits(command.time_s, command.memory_mib)
+    program = boxes.Program(command.language, command.source, command.stdin, limits)
     store.add(run_id, command.language)
-    store.running(run_id)
     try:
-        report = await _run(
-            run_id,
-            command.language,
-            command.source,
-            command.stdin,
-            sandbox,
-            settings.limits(command.time_s, command.memory_mib),
-        )
+        async with places.one(places.people):
+            store.running(run_id)
+            report = await _run(run_id, program, sandbox)
     except BaseException:
         store.failed(run_id)
         raise
@@ -165,11 +180,15 @@ async def run_code(
 
 
 @module.command(RunCase, idempotent=True)
-async def run_case(command: RunCase, sandbox: Sandbox, settings: ExecutorSettings, ids: Ids) -> RunReport:
+async def run_case(
+    command: RunCase, sandbox: Sandbox, places: Places, settings: ExecutorSettings, ids: Ids
+) -> RunReport:
     """Run one program for who judges it, and tell nobody else."""
     await _check(command.language, command.source, command.stdin, sandbox, settings)
     limits = settings.limits(command.time_s, command.memory_mib)
-    return await _run(ids.new(), command.language, command.source, command.stdin, sandbox, limits)
+    async with places.one(places.judging):
+        program = boxes.Program(command.language, command.source, command.stdin, limits)
+        return await _run(ids.new(), program, sandbox)
 
 
 @module.command(StartRun, idempotent=True)
@@ -186,42 +205,48 @@ async def start_run(
 
 @module.command(PerformRun, idempotent=True)
 async def perform_run(
-    command: PerformRun, sandbox: Sandbox, store: RunStore, settings: ExecutorSettings, bus: Bus
+    command: PerformRun, sandbox: Sandbox, places: Places, store: RunStore, settings: ExecutorSettings, bus: Bus
 ) -> None:
     """Run an accepted program, telling what it writes while it does."""
     store.add(command.run_id, command.language)
     if store.get(command.run_id).summary.state in ("done", "failed"):
         return  # a repeat of what has ended
-    store.running(command.run_id)
-    await bus.publish_now(RunStarted(command.run_id, command.language))
+    program = boxes.Program(command.language, command.source, command.stdin, settings.limits())
+    try:
+        async with places.one(places.people):
+            store.running(command.run_id)
+            await bus.publish_now(RunStarted(command.run_id, command.language))
+            report = await _run_aloud(command.run_id, program, sandbox, bus)
+    except (ExecutorBusy, NoSandbox, UnknownLanguage) as error:
+        store.failed(command.run_id)
+        await bus.publish(RunFailed(command.run_id, str(error)))
+    else:
+        store.finished(report)
+        await bus.publish(RunFinished(command.run_id, report))
+
+
+async def _run_aloud(run_id: str, program: boxes.Program, sandbox: Sandbox, bus: Bus) -> RunReport:
+    """Run a program, and tell what it writes while it does."""
     live = Live()
 
     async def tell() -> None:
         async with aclosing(live.pieces()) as pieces:
             async for stream, text in pieces:
-                await bus.publish_now(RunOutput(command.run_id, stream, text))
+                await bus.publish_now(RunOutput(run_id, stream, text))
 
+    report: RunReport | None = None
     refused: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(tell)
         with closing(live):
             try:
-                report = await _run(
-                    command.run_id,
-                    command.language,
-                    command.source,
-                    command.stdin,
-                    sandbox,
-                    settings.limits(),
-                    live.add,
-                )
-                store.finished(report)
-                await bus.publish(RunFinished(command.run_id, report))
+                report = await _run(run_id, program, sandbox, live.add)
             except (ExecutorBusy, NoSandbox, UnknownLanguage) as error:
-                refused = error
-    if refused is not None:
-        store.failed(command.run_id)
-        await bus.publish(RunFailed(command.run_id, str(refused)))
+                refused = error  # raised below, so that no group is
+    if report is None:
+        assert refused is not None
+        raise refused
+    return report
 
 
 async def _check(language: str, source: str, stdin: str, sandbox: Sandbox, settings: ExecutorSettings) -> None:
@@ -243,15 +268,8 @@ async def _available(sandbox: Sandbox) -> tuple[str, ...]:
 
 
 async def _run(
-    run_id: str,
-    language: str,
-    source: str,
-    stdin: str,
-    sandbox: Sandbox,
-    limits: boxes.Limits,
-    on_output: boxes.OnOutput | None = None,
+    run_id: str, program: boxes.Program, sandbox: Sandbox, on_output: boxes.OnOutput | None = None
 ) -> RunReport:
-    program = boxes.Program(language, source, stdin, limits)
     try:
         result = await sandbox.run(program, on_output=on_output)
     except boxes.SandboxBusy as error:
@@ -269,7 +287,7 @@ async def _run(
         duration_ms=round(result.duration_ms, 1),
         signal=result.signal,
         truncated=result.stdout_truncated or result.stderr_truncated,
-        language=language,
+        language=program.language,
         sandbox=result.level,
     )
 

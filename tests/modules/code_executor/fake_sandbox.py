@@ -15,6 +15,7 @@ from modules.code_executor.service import ExecutorSettings
 
 LIMIT_BYTES = 500
 RUNS_KEPT = 5
+PEOPLE_AT_ONCE, WAITING = 2, 3
 
 
 class FakeSandbox(Sandbox):
@@ -85,7 +86,10 @@ def _take_away(path: str) -> None:
 
 
 def _overrides(sandbox: FakeSandbox) -> dict[type, object]:
-    return {Sandbox: sandbox, ExecutorSettings: ExecutorSettings(source_bytes=LIMIT_BYTES, runs_kept=RUNS_KEPT)}
+    settings = ExecutorSettings(
+        source_bytes=LIMIT_BYTES, runs_kept=RUNS_KEPT, at_once=3, people_at_once=PEOPLE_AT_ONCE, waiting=WAITING
+    )
+    return {Sandbox: sandbox, ExecutorSettings: settings}
 
 
 def that_echoes() -> dict[type, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,7 +35,14 @@ from modules.code_executor.contract import (
 )
 from modules.code_executor.service import ExecutorSettings, module
 from tests.modules.code_executor.conftest import until
-from tests.modules.code_executor.fake_sandbox import LIMIT_BYTES, that_does_not_hold, that_echoes, that_is_busy
+from tests.modules.code_executor.fake_sandbox import (
+    LIMIT_BYTES,
+    PEOPLE_AT_ONCE,
+    WAITING,
+    that_does_not_hold,
+    that_echoes,
+    that_is_busy,
+)
 
 DRIPS = 300
 
@@ -232,6 +240,29 @@ async def test_a_caller_that_gives_up_stops_the_program(bus: Bus, tmp_path: Path
         await until(runs_now.exists, "the program runs")
         tasks.cancel_scope.cancel()
     await until(lambda: not runs_now.exists(), "it was stopped")
+
+
+async def test_however_many_runs_wait_a_case_is_judged(bus: Bus, tmp_path: Path) -> None:
+    full = anyio.Event()
+
+    async def wait(number: int) -> None:
+        try:
+            await bus.execute(RunCode("python", f"wait {tmp_path / str(number)}"))
+        except ExecutorBusy as error:
+            if error == ExecutorBusy(WAITING):
+                full.set()
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(PEOPLE_AT_ONCE + WAITING + 1):
+            tasks.start_soon(wait, number)
+        with anyio.fail_after(60):
+            await full.wait()
+        assert len(os.listdir(tmp_path)) == PEOPLE_AT_ONCE  # noqa: PTH208 -- a listing of three
+        with anyio.fail_after(60):
+            assert (await bus.execute(RunCase("python", "judged", ""))).stdout == "judged"
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(60):  # those who have given up, running or waiting, hold no place
+        assert (await bus.execute(RunCode("python", "at last"))).stdout == "at last"
 
 
 async def test_runs_are_listed_the_newest_first_in_pages(bus: Bus) -> None:
