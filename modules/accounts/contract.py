@@ -111,7 +111,9 @@ class NameTaken(DeclaredError, status=409):
 
 
 @frozen
-class WeakPassword(DeclaredError, status=422):
+class WeakPassword(
+    DeclaredError, status=422, detail="The password is too easy to guess. {reason} Nothing was changed."
+):
     """Raised when a password is too easy to guess. Nothing was changed."""
 
     reason: str
@@ -123,7 +125,11 @@ class SignInFailed(DeclaredError, status=401):
 
 
 @frozen
-class TooManyAttempts(DeclaredError, status=429):
+class TooManyAttempts(
+    DeclaredError,
+    status=429,
+    detail="This account had too many failed attempts lately. Try again in {retry_after_s:.0f} s.",
+):
     """Raised when an account had too many failed attempts lately."""
 
     retry_after_s: float
@@ -163,7 +169,7 @@ class UnknownRole(DeclaredError, status=422):
 
 
 @frozen
-class TooManyTokens(DeclaredError, status=409):
+class TooManyTokens(DeclaredError, status=409, detail="You have {limit} API tokens, which is as many as you may have."):
     """Raised when somebody has as many API tokens as they may have."""
 
     limit: int

@@ -117,7 +117,11 @@ class NoSuchChallenge(DeclaredError, status=422):
 
 
 @frozen
-class LanguageNotTaken(DeclaredError, status=422):
+class LanguageNotTaken(
+    DeclaredError,
+    status=422,
+    detail="The challenge is not to be solved in {language!r}. Nothing was submitted.",
+):
     """Raised when the challenge is not to be solved in that language. Nothing was submitted."""
 
     language: str
@@ -125,14 +129,18 @@ class LanguageNotTaken(DeclaredError, status=422):
 
 
 @frozen
-class TooManySubmissions(DeclaredError, status=429):
+class TooManySubmissions(
+    DeclaredError,
+    status=429,
+    detail="{waiting} of your submissions wait to be judged, as many as may wait. Nothing was submitted.",
+):
     """Raised when as many submissions of one author wait as may wait. Nothing was submitted."""
 
     waiting: int
 
 
 @frozen
-class NoAuthor(DeclaredError, status=403):
+class NoAuthor(DeclaredError, status=403, detail="It is not known whose submissions are meant."):
     """Raised when it is not known whose submissions are meant: code outside of the modules acts as somebody, with `bus.acting_as`."""
 
 

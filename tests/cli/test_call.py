@@ -55,7 +55,7 @@ def test_a_declared_error_is_json_on_stderr_and_exits_with_1(shop: Path) -> None
     done = fissile("call", "orders.place-order", "--sku", "none", cwd=shop)
     assert (done.returncode, done.stdout) == (1, "")
     told = json.loads(done.stderr.splitlines()[-1])
-    assert told == {"error": "orders.out-of-stock", "status": 409, "fields": {"sku": "none"}}
+    assert told == {"error": "orders.out-of-stock", "status": 409, "detail": "", "fields": {"sku": "none"}}
 
 
 def test_a_handler_that_fails_is_told_without_its_traceback(shop: Path) -> None:

@@ -8,8 +8,8 @@ export class Problem extends Error {
     super(document.detail ?? `The server answered ${status}.`);
     this.status = status;
     this.kind = String(document.type ?? "").split("/").pop();
-    this.document = document;
-    this.retryAfterS = document.retry_after_s ?? retryAfterS;
+    this.fields = document.error ?? {}; // what a declared error says of itself
+    this.retryAfterS = this.fields.retry_after_s ?? retryAfterS;
   }
 }
 
@@ -18,23 +18,23 @@ const seconds = (count) => (count >= 90 ? `${Math.ceil(count / 60)} minutes` : `
 /** Say a problem in words, with what to do. */
 export function inWords(error) {
   if (!(error instanceof Problem)) return `The page has a fault: ${error?.message ?? error}. Reload it.`;
-  const { status, kind, document, retryAfterS } = error;
+  const { status, kind, fields, retryAfterS } = error;
   switch (kind) {
     case "sign-in-failed":
       return "Name and password do not belong together.";
     case "name-taken":
       return "Somebody has that name already: choose another.";
     case "weak-password":
-      return `Choose another password: ${document.reason}`;
+      return `Choose another password: ${fields.reason}`;
     case "session-ended":
       return "Your session has ended: sign in again.";
     case "too-many-submissions":
-      return `${document.waiting} of your submissions wait to be judged: wait for a verdict, then submit again.`;
+      return `${fields.waiting} of your submissions wait to be judged: wait for a verdict, then submit again.`;
     case "source-too-large":
-      return `The ${document.field === "stdin" ? "input" : "program"} is too large: it may have ${Math.floor(document.limit_bytes / 1024)} KiB.`;
+      return `The ${fields.field === "stdin" ? "input" : "program"} is too large: it may have ${Math.floor(fields.limit_bytes / 1024)} KiB.`;
     case "unknown-language":
     case "language-not-taken":
-      return `That language cannot be used here. Choose one of: ${(document.available ?? document.taken ?? []).join(", ")}.`;
+      return `That language cannot be used here. Choose one of: ${(fields.available ?? fields.taken ?? []).join(", ")}.`;
     case "no-sandbox":
       return "Programs cannot be run on this server now: nothing there can contain them.";
   }

@@ -16,7 +16,7 @@ from fissile._app import App
 from fissile._contract import Contract
 from fissile._identity import Identity
 from fissile._logging import adopt_structlog, leaves, set_up_logging
-from fissile._messages import Command, DeclaredError, Query, Request, fields_of
+from fissile._messages import Command, DeclaredError, Query, Request, fields_of, in_words
 from fissile._names import kebab_case
 from fissile.cli._arguments import parse
 from fissile.cli._context import Context, Whole
@@ -168,7 +168,12 @@ def _tell_declared(error: DeclaredError, name: str, output: Output) -> Exit:
     """Write a declared error as JSON, as a script expects it; it is an answer, and no failure of ours."""
     fields = {field.name: plain(getattr(error, field.name)) for field in fields_of(type(error))}
     module = name.partition(".")[0]
-    told = {"error": f"{module}.{kebab_case(type(error).__name__)}", "status": type(error).status, "fields": fields}
+    told = {
+        "error": f"{module}.{kebab_case(type(error).__name__)}",
+        "status": type(error).status,
+        "detail": in_words(error),
+        "fields": fields,
+    }
     output.say(encode_json(told, indent=output.is_terminal))
     return Exit.FAILED
 

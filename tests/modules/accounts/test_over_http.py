@@ -174,6 +174,22 @@ async def test_a_wrong_password_is_401_and_too_many_are_429_with_the_time(tmp_pa
         assert answer.headers["retry-after"] == "300"
 
 
+async def test_errors_are_sentences_for_people(tmp_path: Path) -> None:
+    async with front(tmp_path) as here, here.client() as browser:
+        weak = await browser.post("/api/accounts/sign-up", json={"name": "ada", "password": "1234"})
+        assert weak.status_code == 422
+        assert weak.json()["detail"] == (
+            "The password is too easy to guess. It has fewer than 8 characters. Nothing was changed."
+        )
+        assert weak.json()["error"] == {"reason": "It has fewer than 8 characters."}
+        wrong = await browser.post("/session", json={"name": "ada", "password": GOOD})
+        assert wrong.status_code == 401
+        assert (
+            wrong.json()["detail"]
+            == "Name and password do not belong together. It does not tell which of them is wrong."
+        )
+
+
 # --- addresses that guess ---------------------------------------------------------------------------------------------
 
 
