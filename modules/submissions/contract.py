@@ -265,11 +265,13 @@ class CaseJudged(Event):
         submission_id: The submission.
         cases: How many cases there are.
         result: What came of the case.
+        round: From 1; one more each time that judging began anew, since the challenge was changed. What was told of earlier rounds is void.
     """
 
     submission_id: str
     cases: int
     result: CaseResult
+    round: int = 1
 
 
 @frozen

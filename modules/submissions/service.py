@@ -328,7 +328,7 @@ async def judge_case(command: JudgeCase, database: Database, bus: Bus, settings:
     async with database.transaction() as tx:
         known = await tx.run(lambda connection: store.note_result(connection, submission_id, command.round, found))
         if known is None:
-            tx.publish(CaseJudged(submission_id, task.cases, found))
+            tx.publish(CaseJudged(submission_id, task.cases, found, command.round))
     return known or found.verdict
 
 

@@ -155,6 +155,64 @@ def test_a_stream_goes_on_after_the_last_event_when_its_connection_breaks(come: 
     assert asked == ["first", "n1", "n1"]
 
 
+def test_errors_tell_what_they_are_about(page: Page) -> None:
+    told = module(
+        page,
+        "api.js",
+        """return argument.map(([status, type, error]) => it.inWords(new it.Problem(status, { type, error, detail: "?" })));""",
+        [
+            [422, "/problems/weak-password", {"reason": "It repeats itself."}],
+            [429, "/problems/too-many-submissions", {"waiting": 20}],
+            [413, "/problems/source-too-large", {"field": "stdin", "size_bytes": 9999, "limit_bytes": 2048}],
+            [422, "/problems/language-not-taken", {"language": "c", "taken": ["python", "go"]}],
+            [429, "/problems/too-many-attempts", {"retry_after_s": 240.0}],
+        ],
+    )
+    assert told == [
+        "Choose another password: It repeats itself.",
+        "20 of your submissions wait to be judged: wait for a verdict, then submit again.",
+        "The input is too large: it may have 2 KiB.",
+        "That language cannot be used here. Choose one of: python, go.",
+        "Too many requests: wait 4 minutes, then try again.",
+    ]
+
+
+def test_the_cases_of_a_round_that_was_begun_anew_take_the_place_of_all_before(come: Come, monolith: str) -> None:
+    page = come(monolith).go()
+
+    def judged(round_: int, number: int, verdict: str, cases: int) -> str:
+        result = {"number": number, "verdict": verdict, "duration_ms": 1.0, "is_hidden": False, "detail": verdict}
+        data = json.dumps({"submission_id": "x", "cases": cases, "result": result, "round": round_})
+        return f"event: case-judged\ndata: {data}\n\n"
+
+    told = [judged(1, 0, "accepted", 5), judged(1, 1, "wrong_answer", 5), judged(1, 2, "accepted", 5)]
+    told += [judged(2, 1, "accepted", 3), judged(2, 0, "time_limit", 3)]
+    end = {"submission_id": "x", "state": "judged", "verdict": "time_limit", "passed": 1, "cases": 3}
+    told += [f"event: judging-ended\ndata: {json.dumps(end)}\n\n"]
+    page.route(
+        "**/submissions/x/events", lambda route: route.fulfill(content_type="text/event-stream", body="".join(told))
+    )
+    shown = module(
+        page,
+        "verdict.js",
+        """const verdict = it.makeVerdict();
+        verdict.begin("Waiting");
+        await it.follow("x", verdict, new AbortController().signal);
+        return {
+            cases: [...verdict.node.querySelectorAll(".cases > li")].map((each) => each.className),
+            details: [...verdict.node.querySelectorAll(".case-detail pre")].map((each) => each.textContent),
+            count: verdict.node.querySelector(".verdict-count").textContent,
+            status: verdict.node.querySelector(".verdict-status").textContent,
+        };""",
+    )
+    assert shown == {
+        "cases": ["case bad", "case good", "case not-run"],
+        "details": ["time_limit"],
+        "count": "1 of 3 cases",
+        "status": "Too slow",
+    }
+
+
 def test_colours_and_controls_are_understood_across_pieces(page: Page) -> None:
     text = "a\x1b[1;31mb\x1b[22mc\x1b[39md\x1b[38;5;2me\x1b[38;2;1;2;3mf\x1b[0m\r\ng\x1b(Bh\x1b]8;;http://x\x1b\\i\x00\x7f\rj\x1b"
 

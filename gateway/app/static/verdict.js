@@ -107,9 +107,10 @@ export function makeVerdict() {
   };
 }
 
-/** Show a submission that is stored. Returns whether it is over. */
+/** Show a submission that is stored, and nothing that was shown of it before. Returns whether it is over. */
 export function showStored(verdict, submission) {
   const { summary } = submission;
+  verdict.begin(summary.state === "judging" ? "Being judged …" : "It waits for its turn …");
   verdict.cases(summary.cases);
   submission.results.forEach(verdict.case);
   const isOver = summary.state === "judged" || summary.state === "failed";
@@ -119,8 +120,11 @@ export function showStored(verdict, submission) {
 
 /** Show what becomes of a submission until it has its verdict, or the signal ends it. Raises a Problem. */
 export async function follow(id, verdict, signal) {
+  let round = 1;
   for await (const { event, data } of events(`/submissions/${encodeURIComponent(id)}/events`, { signal })) {
     if (event === "case-judged") {
+      if (data.round > round) verdict.begin("The challenge was changed: it is judged anew …");
+      round = Math.max(round, data.round);
       verdict.say("Being judged …");
       verdict.cases(data.cases);
       verdict.case(data.result);
