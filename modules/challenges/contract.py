@@ -27,7 +27,14 @@ Tags = Annotated[tuple[Tag, ...], Meta(max_length=8)]
 Statement = Annotated[str, Meta(min_length=1, max_length=20_000, description="Plain text with paragraphs.")]
 Language = Annotated[str, Meta(min_length=1, max_length=32)]
 Languages = Annotated[tuple[Language, ...], Meta(max_length=32, description="None: every language that there is.")]
-TimeS = Annotated[float, Meta(gt=0.0, le=10.0, description="How long a program may take for one case, in seconds.")]
+TimeS = Annotated[
+    float,
+    Meta(
+        gt=0.0,
+        le=10.0,
+        description="How much CPU time a program may use for one case, in seconds. By the clock it has half as much again, and a second.",
+    ),
+]
 MemoryMib = Annotated[int, Meta(ge=16, le=1024, description="How much memory it may use, in MiB.")]
 Text = Annotated[str, Meta(max_length=256 * KIB)]
 
@@ -86,7 +93,7 @@ class Challenge:
         examples: Cases that everybody sees.
         cases: How many hidden cases there are.
         languages: The languages that it takes; none means all.
-        time_s: How long a program may take for one case, in seconds.
+        time_s: How much CPU time a program may use for one case, in seconds. By the clock it has half as much again, and a second.
         memory_mib: How much memory it may use, in MiB.
     """
 
@@ -129,11 +136,30 @@ class ChallengeChanged(DeclaredError, status=409):
 
 
 @frozen
-class CasesTooLarge(DeclaredError, status=413):
+class CasesTooLarge(
+    DeclaredError, status=413, detail="The cases have {size_bytes} bytes together; {limit_bytes} are allowed."
+):
     """Raised when the cases of a challenge have more bytes together than a challenge may have."""
 
     size_bytes: int
     limit_bytes: int
+
+
+@frozen
+class CannotBeSolved(
+    DeclaredError, status=422, detail="No program could solve the challenge. {field}: {reason} Nothing was stored."
+):
+    """Raised when no program could solve the challenge, since the executor does not have what it wants. Nothing was stored."""
+
+    field: str
+    reason: str
+
+
+@frozen
+class CannotBeChecked(DeclaredError, status=503):
+    """Raised when the executor does not say what programs may use, so that nobody knows whether one could solve the challenge. Try again."""
+
+    slug: str
 
 
 # --- what can be asked for -------------------------------------------------------------------------------------------
@@ -142,7 +168,7 @@ class CasesTooLarge(DeclaredError, status=413):
 @frozen
 class CreateChallenge(
     Command[None],
-    raises=(ChallengeExists, CasesTooLarge),
+    raises=(ChallengeExists, CasesTooLarge, CannotBeSolved, CannotBeChecked),
     key="slug",
     requires="challenges:write",
 ):
@@ -163,7 +189,7 @@ class CreateChallenge(
 @frozen
 class ChangeChallenge(
     Command[int],
-    raises=(UnknownChallenge, ChallengeChanged, CasesTooLarge),
+    raises=(UnknownChallenge, ChallengeChanged, CasesTooLarge, CannotBeSolved, CannotBeChecked),
     key="slug",
     requires="challenges:write",
 ):

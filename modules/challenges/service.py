@@ -5,10 +5,10 @@ import logging
 import attrs
 from sqlalchemy import Connection
 
-from fissile import Lifespan, Module
+from fissile import Bus, Lifespan, Module
 from fissile.database import Database, Schema
 
-from . import catalogue, store
+from . import catalogue, solvable, store
 from .contract import (
     Case,
     CasesTooLarge,
@@ -64,10 +64,11 @@ def _seed(connection: Connection) -> list[ChallengePublished]:
 
 
 @module.command(CreateChallenge)
-async def create_challenge(command: CreateChallenge, database: Database) -> None:
+async def create_challenge(command: CreateChallenge, database: Database, bus: Bus) -> None:
     """Add a challenge."""
     draft = Draft(**{field.name: getattr(command, field.name) for field in attrs.fields(CreateChallenge)})
     _check(draft)
+    solvable.check(draft, await solvable.ask(draft.slug, draft.languages, bus))
 
     def add(connection: Connection) -> None:
         if store.version_of(connection, draft.slug) is not None:
@@ -80,7 +81,7 @@ async def create_challenge(command: CreateChallenge, database: Database) -> None
 
 
 @module.command(ChangeChallenge)
-async def change_challenge(command: ChangeChallenge, database: Database) -> int:
+async def change_challenge(command: ChangeChallenge, database: Database, bus: Bus) -> int:
     """Change a challenge."""
     changed = {
         field.name: getattr(command, field.name)
@@ -88,12 +89,18 @@ async def change_challenge(command: ChangeChallenge, database: Database) -> int:
         if field.name not in ("slug", "version") and getattr(command, field.name) is not None
     }
 
+    means = None
+    if not solvable.FIELDS.isdisjoint(changed):
+        means = await solvable.ask(command.slug, command.languages or (), bus)
+
     def change(connection: Connection) -> Draft:
         draft = attrs.evolve(store.draft_of(connection, command.slug), **changed)
         version = store.version_of(connection, command.slug)
         if version != command.version:
             raise ChallengeChanged(command.slug, version or 0)
         _check(draft)
+        if means is not None:
+            solvable.check(draft, means)
         store.replace(connection, draft, command.version + 1)
         return draft
 

@@ -101,6 +101,23 @@ class Language:
 
 
 @frozen
+class RunLimits:
+    """What a program may use at most.
+
+    Attributes:
+        time_s: How much CPU time, in seconds; by the clock it has half as much again, and a second.
+        memory_mib: How much memory, in MiB.
+        input_bytes: How large a source, or an input, may be, in bytes of UTF-8.
+        output_bytes: How much it may write, in bytes.
+    """
+
+    time_s: float
+    memory_mib: int
+    input_bytes: int
+    output_bytes: int
+
+
+@frozen
 class RunAccepted:
     """A run that was begun.
 
@@ -115,7 +132,7 @@ class RunAccepted:
 
 
 @frozen
-class UnknownLanguage(DeclaredError):
+class UnknownLanguage(DeclaredError, detail="The language {language!r} cannot be run here."):
     """Raised when this machine cannot run the language."""
 
     language: str
@@ -123,7 +140,9 @@ class UnknownLanguage(DeclaredError):
 
 
 @frozen
-class SourceTooLarge(DeclaredError, status=413):
+class SourceTooLarge(
+    DeclaredError, status=413, detail="The {field} has {size_bytes} bytes; {limit_bytes} are allowed."
+):
     """Raised when the source or the input has more bytes than a run may have."""
 
     field: str
@@ -132,7 +151,15 @@ class SourceTooLarge(DeclaredError, status=413):
 
 
 @frozen
-class NoSandbox(DeclaredError, status=503):
+class LimitsNotKept(DeclaredError, detail="A program may use {time_s:g} s of CPU time and {memory_mib} MiB here."):
+    """Raised when more time or memory is asked for than a program may use. Nothing was run."""
+
+    time_s: float
+    memory_mib: int
+
+
+@frozen
+class NoSandbox(DeclaredError, status=503, detail="Nothing was run. {reason}"):
     """Raised when nothing can contain a program, or what does has failed, such as an engine that is gone; the reason has the cure."""
 
     reason: str
@@ -186,17 +213,22 @@ class PerformRun(Command[None], public=False):
 
 
 @frozen
-class RunCase(Command[RunReport], raises=(UnknownLanguage, SourceTooLarge, NoSandbox, ExecutorBusy), public=False):
+class RunCase(
+    Command[RunReport],
+    raises=(UnknownLanguage, SourceTooLarge, LimitsNotKept, NoSandbox, ExecutorBusy),
+    public=False,
+):
     """Run one program with an input that is nobody's to see, for a module that judges.
 
-    Nothing of it is kept and no event tells of it: the report is for who asks, and for nobody else.
+    Nothing of it is kept and no event tells of it: the report is for who asks, and for nobody else. It has exactly the limits that are asked
+    for, or is refused (`GetLimits`).
     """
 
     language: str
     source: str
     stdin: str
-    time_s: TimeS | None = None
-    memory_mib: MemoryMib | None = None
+    time_s: TimeS
+    memory_mib: MemoryMib
 
 
 @frozen
@@ -222,6 +254,11 @@ class ListRuns(Query[RunPage], raises=(UnknownRun,), public=False):
 @frozen
 class ListLanguages(Query[tuple[Language, ...]], raises=(NoSandbox,)):
     """List what this machine can run."""
+
+
+@frozen
+class GetLimits(Query[RunLimits], max_age_s=60.0):
+    """Tell what a program may use at most."""
 
 
 # --- what happens ----------------------------------------------------------------------------------------------------

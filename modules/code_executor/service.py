@@ -12,8 +12,10 @@ from fissile import Bus, Caller, Clock, Ids, Module, ModuleSettings, Process, se
 from . import sandbox as boxes
 from .contract import (
     ExecutorBusy,
+    GetLimits,
     GetRun,
     Language,
+    LimitsNotKept,
     ListLanguages,
     ListRuns,
     NoSandbox,
@@ -24,6 +26,7 @@ from .contract import (
     RunCode,
     RunFailed,
     RunFinished,
+    RunLimits,
     RunOutput,
     RunPage,
     RunReport,
@@ -43,8 +46,10 @@ module = Module(contract)
 _logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
-_WALL_TIMES, _WALL_MORE_S = 3.0, 1.0
+_WALL_TIMES, _WALL_MORE_S = 1.5, 1.0
 """How much longer than its CPU time a program may take: others run beside it, and what starts it takes time, too."""
+_COMPILER_WALL_TIMES = 3.0
+"""The same for compilers, which nobody waits for to be punctual."""
 
 
 @frozen
@@ -82,7 +87,7 @@ class ExecutorSettings(ModuleSettings):
         """Return the limits of one run: what is asked for, and no more than is allowed."""
         cpu_s = self.cpu_s if time_s is None else min(time_s, self.cpu_s)
         return boxes.Limits(
-            wall_s=self.wall_s if time_s is None else min(_WALL_TIMES * time_s + _WALL_MORE_S, self.wall_s),
+            wall_s=self.wall_s if time_s is None else min(_WALL_TIMES * cpu_s + _WALL_MORE_S, self.wall_s),
             cpu_s=cpu_s,
             memory_bytes=self.memory_bytes if memory_mib is None else min(memory_mib * MIB, self.memory_bytes),
             processes=self.processes,
@@ -91,10 +96,18 @@ class ExecutorSettings(ModuleSettings):
             disk_bytes=self.disk_bytes,
         )
 
+    @property
+    def most(self) -> RunLimits:
+        """What a program may use at most."""
+        time_s = min(
+            self.cpu_s, max(0.0, self.wall_s - _WALL_MORE_S) / _WALL_TIMES
+        )  # so that the clock leaves room for it
+        return RunLimits(time_s, self.memory_bytes // MIB, self.source_bytes, self.output_bytes)
+
     def compiling(self) -> boxes.Limits:
         """Return the limits of compilers."""
         return boxes.Limits(
-            wall_s=_WALL_TIMES * self.compile_s + _WALL_MORE_S,
+            wall_s=_COMPILER_WALL_TIMES * self.compile_s + _WALL_MORE_S,
             cpu_s=self.compile_s,
             memory_bytes=self.compile_memory_bytes,
             processes=self.processes,
@@ -184,6 +197,9 @@ async def run_case(
     command: RunCase, sandbox: Sandbox, places: Places, settings: ExecutorSettings, ids: Ids
 ) -> RunReport:
     """Run one program for who judges it, and tell nobody else."""
+    most = settings.most
+    if command.time_s > most.time_s or command.memory_mib > most.memory_mib:
+        raise LimitsNotKept(most.time_s, most.memory_mib)
     await _check(command.language, command.source, command.stdin, sandbox, settings)
     limits = settings.limits(command.time_s, command.memory_mib)
     async with places.one(places.judging):
@@ -305,6 +321,12 @@ async def get_run(query: GetRun, store: RunStore) -> Run:
 async def list_runs(query: ListRuns, store: RunStore) -> RunPage:
     """List the runs that are kept, the newest first."""
     return store.page(query.limit, query.before)
+
+
+@module.query(GetLimits)
+async def get_limits(_query: GetLimits, settings: ExecutorSettings) -> RunLimits:
+    """Tell what a program may use at most."""
+    return settings.most
 
 
 @module.query(ListLanguages)

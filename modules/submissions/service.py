@@ -13,6 +13,7 @@ from fissile.database import Database, Saga, Sagas, Schema, Transaction
 from modules.challenges.contract import ChallengeChanged, GetCase, GetChallenge, UnknownChallenge
 from modules.code_executor.contract import (
     ExecutorBusy,
+    LimitsNotKept,
     NoSandbox,
     RunCase,
     SourceTooLarge,
@@ -341,7 +342,7 @@ async def _run(task: store.Task, number: int, bus: Bus, settings: SubmissionsSet
             report = await bus.execute(program)
     except (ChallengeChanged, UnknownChallenge):
         return CHANGED
-    except (UnknownLanguage, SourceTooLarge, InvalidMessage) as error:
+    except (UnknownLanguage, SourceTooLarge, LimitsNotKept, InvalidMessage) as error:
         raise CannotBeJudged(f"the executor refuses it: {error}") from None
     except (ExecutorBusy, NoSandbox, CallError, TimeoutError) as error:
         _logger.info("case %s of a submission to %s has to wait: %r", number, task.challenge, error)

@@ -80,7 +80,9 @@ def detail_of(verdict: str, report: RunReport, case: Case, limits: Limits, most:
         case "wrong_answer":
             return f"Expected:\n{shown(case.stdout, most)}\nGot:\n{shown(report.stdout, most)}"
         case "time_limit":
-            return f"It took longer than {limits.time_s:g} s."
+            if report.outcome == "timeout":
+                return f"It was still running after {report.duration_ms / 1000:.1f} s by the clock. It may use {limits.time_s:g} s of CPU time."
+            return f"It used more than {limits.time_s:g} s of CPU time."
         case "memory_limit":
             return f"It used more than {limits.memory_mib} MiB."
         case "output_limit":

@@ -14,11 +14,12 @@ from dotenv import dotenv_values
 
 import fissile_gateway
 from fissile import App, Bus, Contract, Environment, Lifespan, Module, Process, Settings
-from fissile.testing import ManualClock
+from fissile.testing import ManualClock, fake
 from fissile_gateway import GatewaySettings, ProtectionSettings, RouteLimits
 from modules.accounts.service import module as accounts
 from modules.accounts.settings import AccountsSettings
 from modules.challenges.service import module as challenges
+from modules.code_executor import contract as executor
 from tests.modules.accounts.accounts import CHEAP, GOOD
 
 ROOT = Path(__file__).parents[3]
@@ -78,8 +79,9 @@ async def front(
         lifespan.started()
         await lifespan.draining()
 
+    limits_of_runs = fake(executor.contract, {executor.GetLimits: executor.RunLimits(5.0, 256, 1 << 18, 1 << 16)})
     app = App(
-        [challenges, accounts, taking],
+        [challenges, accounts, limits_of_runs.module, taking],
         settings=Settings(database=f"sqlite:///{folder}"),
         environment=Environment(clock=clock),
         overrides={AccountsSettings: evolve(CHEAP, **changes)},

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attrs import evolve
 
-from fissile import Bus, InvalidMessage, Settings
-from fissile.testing import Placement, placed
+from fissile import Bus, InvalidMessage, Module, Settings
+from fissile.testing import Placement, fake, placed
 from modules.challenges import catalogue
 from modules.challenges.contract import (
+    CannotBeChecked,
+    CannotBeSolved,
     Case,
     CasesTooLarge,
     ChallengeChanged,
@@ -25,8 +30,18 @@ from modules.challenges.contract import (
     changes,
 )
 from modules.challenges.service import CASES_BYTES, module
+from modules.code_executor import contract as executor
 
 DOUBLE = CreateChallenge("double", "Double it", 1, "Write the double.", cases=(Case("1\n", "2\n"), Case("2\n", "4\n")))
+
+
+LIMITS = executor.RunLimits(time_s=4.0, memory_mib=200, input_bytes=600, output_bytes=300)
+
+
+def that_runs() -> Module:
+    """Stand in for the executor."""
+    languages = (executor.Language("python", "none"), executor.Language("c", "none"))
+    return fake(executor.contract, {executor.GetLimits: LIMITS, executor.ListLanguages: languages}).module
 
 
 @pytest.fixture(params=["local", "loopback"])
@@ -38,7 +53,15 @@ def placement(request: pytest.FixtureRequest) -> Placement:
 @pytest.fixture
 async def bus(placement: Placement, tmp_path: Path) -> AsyncGenerator[Bus]:
     settings = Settings(database=f"sqlite:///{tmp_path}", partitions=2, commit_interval_s=0.05)
-    async with placed(placement, [module], settings=settings) as opened:
+    async with placed(placement, [module, that_runs()], settings=settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def alone(placement: Placement, tmp_path: Path) -> AsyncGenerator[Bus]:
+    """The challenges with an executor that is away."""
+    settings = Settings(database=f"sqlite:///{tmp_path}", partitions=2, commit_interval_s=0.05)
+    async with placed(placement, [module, fake(executor.contract).module], settings=settings) as opened:
         yield opened
 
 
@@ -125,6 +148,47 @@ async def test_what_is_too_large_or_out_of_its_range_is_refused(bus: Bus) -> Non
             await bus.execute(wrong)
 
 
+@pytest.mark.parametrize(
+    ("changed", "field", "told"),
+    [
+        ({"time_s": 4.5}, "time_s", "4.5"),
+        ({"memory_mib": 201}, "memory_mib", "200 MiB"),
+        ({"languages": ("python", "cobol")}, "languages", "'cobol' cannot be run here. What can: python, c."),
+        ({"cases": (Case("1", "2"), Case("é" * 301, "2"))}, "cases[1].stdin", "602 bytes"),
+        ({"cases": (Case("1", "é" * 151),)}, "cases[0].stdout", "302 bytes"),
+        ({"examples": (Case("é" * 301, "2"),)}, "examples[0].stdin", "602 bytes"),
+    ],
+)
+async def test_a_challenge_that_no_program_could_solve_is_refused(
+    bus: Bus, changed: dict[str, Any], field: str, told: str
+) -> None:
+    with pytest.raises(CannotBeSolved, match=re.escape(told)) as made:
+        await bus.execute(evolve(DOUBLE, **changed))
+    assert made.value.field == field
+    with pytest.raises(UnknownChallenge):
+        await bus.ask(GetChallenge("double"))
+    await bus.execute(DOUBLE)
+    with pytest.raises(CannotBeSolved, match=re.escape(told)):
+        await bus.execute(ChangeChallenge("double", 1, **changed))
+    assert (await bus.ask(GetChallenge("double"))).version == 1
+
+
+async def test_a_challenge_may_want_all_that_a_program_can_have(bus: Bus) -> None:
+    cases = (Case("é" * 300, "é" * 150),)
+    await bus.execute(evolve(DOUBLE, time_s=4.0, memory_mib=200, languages=("c",), cases=cases))
+    assert (await bus.ask(GetChallenge("double"))).time_s == 4.0
+
+
+async def test_without_the_executor_nothing_is_stored_that_it_has_to_be_asked_about(alone: Bus) -> None:
+    with pytest.raises(CannotBeChecked):
+        await alone.execute(DOUBLE)
+    with pytest.raises(UnknownChallenge):
+        await alone.ask(GetChallenge("double"))
+    assert await alone.execute(ChangeChallenge("queens", 1, title="Ladies")) == 2
+    with pytest.raises(CannotBeChecked):
+        await alone.execute(ChangeChallenge("queens", 2, time_s=1.0))
+
+
 async def test_a_challenge_of_the_catalogue_follows_its_files_until_an_author_changes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,11 +203,11 @@ async def test_a_challenge_of_the_catalogue_follows_its_files_until_an_author_ch
 
     async def title(written: str) -> str:
         (folder / "challenge.toml").write_text(f'title = "{written}"\ndifficulty = 1\n')
-        async with placed("local", [module], settings=settings) as bus:
+        async with placed("local", [module, that_runs()], settings=settings) as bus:
             return (await bus.ask(GetChallenge("one"))).title
 
     assert [await title("First"), await title("Second")] == ["First", "Second"]
-    async with placed("local", [module], settings=settings) as bus:
+    async with placed("local", [module, that_runs()], settings=settings) as bus:
         await bus.execute(ChangeChallenge("one", 2, title="An author's"))
     assert await title("Third") == "An author's"
 

@@ -16,8 +16,10 @@ from fissile import Bus, InvalidMessage, Settings
 from fissile.testing import PLACEMENTS, Placement, placed
 from modules.code_executor.contract import (
     ExecutorBusy,
+    GetLimits,
     GetRun,
     Language,
+    LimitsNotKept,
     ListLanguages,
     ListRuns,
     NoSandbox,
@@ -162,7 +164,7 @@ async def test_a_started_run_tells_its_progress_as_events(bus: Bus) -> None:
 
 async def test_a_run_for_a_judge_is_neither_kept_nor_told(bus: Bus) -> None:
     async with bus.tap(runs) as tap:
-        judged = await bus.execute(RunCase("python", "hidden", "case"))
+        judged = await bus.execute(RunCase("python", "hidden", "case", 1.0, 64))
         assert (judged.outcome, judged.stdout, judged.stderr) == ("finished", "hidden", "case")
         own = await bus.execute(RunCode("python", "own"))
         with anyio.fail_after(10):
@@ -206,12 +208,25 @@ async def test_a_run_has_the_limits_of_the_executor_and_less_where_less_is_asked
     usual = ExecutorSettings().limits()
     for command, limits in (
         (RunCode("python", "limits"), usual),
-        (RunCode("python", "limits", time_s=0.5), evolve(usual, cpu_s=0.5, wall_s=2.5)),
+        (RunCode("python", "limits", time_s=0.5), evolve(usual, cpu_s=0.5, wall_s=1.75)),
         (RunCode("python", "limits", memory_mib=32), evolve(usual, memory_bytes=32 << 20)),
-        (RunCode("python", "limits", time_s=1e6, memory_mib=1 << 30), usual),
-        (RunCode("python", "limits", time_s=usual.cpu_s, memory_mib=usual.memory_bytes >> 20), usual),
+        (RunCode("python", "limits", time_s=1e6, memory_mib=1 << 30), evolve(usual, wall_s=8.5)),
+        (RunCode("python", "limits", memory_mib=usual.memory_bytes >> 20), usual),
     ):
         assert (await bus.execute(command)).stdout == repr(limits)
+
+
+async def test_a_case_is_run_with_the_limits_that_are_asked_for_or_not_at_all(bus: Bus) -> None:
+    usual = ExecutorSettings().limits()
+    most = await bus.ask(GetLimits())
+    assert (most.time_s, most.memory_mib) == (usual.cpu_s, usual.memory_bytes >> 20)
+    assert (most.input_bytes, most.output_bytes) == (LIMIT_BYTES, usual.output_bytes)
+    kept = await bus.execute(RunCase("python", "limits", "", 2.0, 32))
+    assert kept.stdout == repr(evolve(usual, cpu_s=2.0, wall_s=4.0, memory_bytes=32 << 20))
+    for time_s, memory_mib in ((most.time_s + 0.5, 32), (2.0, most.memory_mib + 1)):
+        with pytest.raises(LimitsNotKept) as refused:
+            await bus.execute(RunCase("python", "limits", "", time_s, memory_mib))
+        assert refused.value == LimitsNotKept(most.time_s, most.memory_mib)
 
 
 @pytest.mark.parametrize("asked", [{"time_s": 0.0}, {"time_s": -1.0}, {"memory_mib": 15}, {"memory_mib": -1}])
@@ -259,7 +274,7 @@ async def test_however_many_runs_wait_a_case_is_judged(bus: Bus, tmp_path: Path)
             await full.wait()
         assert len(os.listdir(tmp_path)) == PEOPLE_AT_ONCE  # noqa: PTH208 -- a listing of three
         with anyio.fail_after(60):
-            assert (await bus.execute(RunCase("python", "judged", ""))).stdout == "judged"
+            assert (await bus.execute(RunCase("python", "judged", "", 1.0, 64))).stdout == "judged"
         tasks.cancel_scope.cancel()
     with anyio.fail_after(60):  # those who have given up, running or waiting, hold no place
         assert (await bus.execute(RunCode("python", "at last"))).stdout == "at last"

@@ -53,6 +53,7 @@ class Executor:
         most: How many there were at most.
         holds: Runs of these programs wait until they are taken out.
         on_run: Called before each.
+        known: The languages that it has.
     """
 
     refusals: list[BaseException] = field(factory=list[BaseException])
@@ -62,6 +63,7 @@ class Executor:
     most: int = 0
     holds: set[str] = field(factory=set[str])
     on_run: Callable[[], Awaitable[object]] | None = None
+    known: tuple[str, ...] = ("python", "bash")
 
     def module(self) -> Module:
         """Return the module."""
@@ -69,6 +71,7 @@ class Executor:
             executor.contract,
             {
                 executor.ListLanguages: self.languages,
+                executor.GetLimits: executor.RunLimits(10.0, 1024, 1 << 18, 1 << 16),
                 executor.RunCase: self.run,
             },
         ).module
@@ -76,7 +79,7 @@ class Executor:
     def languages(self, _query: object) -> tuple[executor.Language, ...]:
         if self.away is not None:
             raise executor.NoSandbox(str(self.away))
-        return (executor.Language("python", "none"), executor.Language("bash", "none"))
+        return tuple(executor.Language(name, "none") for name in self.known)
 
     async def run(self, command: executor.RunCase) -> executor.RunReport:
         if self.away is not None:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from modules.challenges.contract import Case, ChangeChallenge
-from modules.code_executor.contract import ExecutorBusy, NoSandbox, SourceTooLarge, UnknownLanguage
+from modules.code_executor.contract import ExecutorBusy, LimitsNotKept, NoSandbox, SourceTooLarge, UnknownLanguage
 from modules.submissions.contract import (
     CaseJudged,
     GetSubmission,
@@ -97,7 +97,12 @@ async def test_details_are_told_of_examples_and_of_what_does_not_compile_and_of_
         "hidden-crash": ({"3": "runtime_error", "stderr": "the secret input"}, 3, ""),
         "crash": ({"0": "runtime_error", "stderr": "Traceback"}, 0, "It ended with the exit code 1.\nTraceback"),
         "compiler": ({"*": "compile_error", "stderr": "line 1: no"}, 0, "line 1: no"),
-        "time": ({"0": "time_limit"}, 0, "It took longer than 2 s."),
+        "time": ({"0": "time_limit"}, 0, "It used more than 2 s of CPU time."),
+        "clock": (
+            {"0": "timeout", "ms": 4000.0},
+            0,
+            "It was still running after 4.0 s by the clock. It may use 2 s of CPU time.",
+        ),
         "memory": ({"0": "memory_limit"}, 0, "It used more than 128 MiB."),
     }
     ids = {name: await opened.submit(name, program(said)) for name, (said, _, _) in cases.items()}
@@ -159,7 +164,9 @@ async def test_what_cannot_be_run_for_long_is_given_up_and_its_authors_next_one_
 
 
 @pytest.mark.parametrize(
-    "refusal", [UnknownLanguage("python", ("bash",)), SourceTooLarge("stdin", 9, 1)], ids=["language", "size"]
+    "refusal",
+    [UnknownLanguage("python", ("bash",)), SourceTooLarge("stdin", 9, 1), LimitsNotKept(1.0, 64)],
+    ids=["language", "size", "limits"],
 )
 async def test_what_the_executor_will_never_run_is_given_up_at_once(opened: Court, refusal: BaseException) -> None:
     opened.executor.refusals = [refusal] * 20
@@ -174,12 +181,21 @@ async def test_a_challenge_that_is_changed_meanwhile_is_the_one_that_counts(open
     """The submission was right before, and is wrong by the new cases: it is judged by these alone."""
     source = program({"4": "slow"}, held=1)
     opened.executor.holds.add(source)
-    submission_id = await opened.submit("ann", source)
-    await opened.until("ann", submission_id, lambda found: found.summary.state == "judging")
-    cases = tuple(Case(str(number), f"{number}\n") for number in (5, 6, 7))
-    await opened.bus.execute(ChangeChallenge("count", 1, examples=(Case("4", "4"),), cases=cases))
-    opened.executor.holds.clear()
-    judged = await opened.judged("ann", submission_id)
+    async with opened.bus.tap(progress) as tap:
+        submission_id = await opened.submit("ann", source)
+        await opened.until("ann", submission_id, lambda found: found.summary.state == "judging")
+        cases = tuple(Case(str(number), f"{number}\n") for number in (5, 6, 7))
+        await opened.bus.execute(ChangeChallenge("count", 1, examples=(Case("4", "4"),), cases=cases))
+        opened.executor.holds.clear()
+        judged = await opened.judged("ann", submission_id)
+        told: list[CaseJudged | JudgingEnded] = []
+        with anyio.fail_after(30):
+            while not told or not isinstance(told[-1], JudgingEnded):
+                told.append((await anext(tap)).event)
+    # What is told of the second round says so: whoever has shown the first one begins anew.
+    second = [each for each in told if isinstance(each, CaseJudged) and each.round == 2]
+    assert {each.result.number for each in second} == {0, 1, 2, 3}
+    assert {each.cases for each in second} == {4}
     assert judged.summary.cases == 4
     assert [(each.number, each.verdict) for each in judged.results] == [
         (0, "wrong_answer"),

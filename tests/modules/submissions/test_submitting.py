@@ -86,7 +86,9 @@ async def test_who_may_not_submit_is_refused_and_so_is_who_acts_for_nobody(opene
 
 
 async def test_what_no_challenge_takes_is_refused(opened: Court) -> None:
+    opened.executor.known = ("bash", "cobol")
     await opened.bus.execute(count("bashed", languages=("bash", "cobol")))
+    opened.executor.known = ("python", "bash")
     ann = opened.as_("ann")
     with pytest.raises(NoSuchChallenge) as nothing:
         await ann.execute(SubmitSolution("nothing", "python", program()))

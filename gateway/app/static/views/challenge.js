@@ -46,7 +46,7 @@ export async function view({ parameter: slug, signal }) {
     h("p", { class: "crumbs" }, h("a", { href: "#/challenges" }, "Challenges")),
     h("h1", { tabindex: "-1" }, challenge.title),
     h("p", { class: "meta" }, difficulty(challenge.difficulty), challenge.tags.map((tag) => h("span", { class: "tag" }, tag)),
-      h("span", {}, `${challenge.time_s} s, ${challenge.memory_mib} MiB for each of ${challenge.examples.length + challenge.cases} cases`)),
+      h("span", {}, `${challenge.time_s} s of CPU time (${1.5 * challenge.time_s + 1} s by the clock), ${challenge.memory_mib} MiB for each of ${challenge.examples.length + challenge.cases} cases`)),
     h("div", { class: "prose" }, formatted(challenge.statement)),
     challenge.examples.map((example, index) => exampleOf(example, index, challenge.examples.length, workbench)));
   const task = h("div", { class: "task" }, statement, h("div", { class: "others" }, mine.node, solvers.node));
