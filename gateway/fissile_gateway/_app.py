@@ -24,6 +24,7 @@ from fissile_gateway._exchange import Scope
 from fissile_gateway._gateway import Gateway
 from fissile_gateway._health import health
 from fissile_gateway._metrics_page import metrics_page
+from fissile_gateway._operation import operation_of
 from fissile_gateway._operations import Operations
 from fissile_gateway._pages import Pages, find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
@@ -95,6 +96,8 @@ def build(
     add_other_routes(quart, process, settings, pages, operations, protection.breakers.values())
 
     protection.check_paths({rule.rule for rule in quart.url_map.iter_rules()})
+    for rule in quart.url_map.iter_rules():
+        protection.add_route(rule.rule, rule.methods or (), operation_of(quart.view_functions[rule.endpoint]).raises)
 
     async def on_error(error: Exception) -> Response:
         this = exchange()

@@ -24,6 +24,7 @@ from fissile_gateway._exchange import EXCHANGE, ASGIApp, Exchange, Fields, Messa
 from fissile_gateway._gatekeeper import PROBES, WAITED, Gatekeeper
 from fissile_gateway._mounts import Mounts
 from fissile_gateway._problems import (
+    CREDENTIAL_REFUSED,
     MEDIA_TYPE,
     Problem,
     ProblemError,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 OWN_CREDENTIALS = (*PROBES, "/metrics")
 """Where nobody is who a token of the application's says: what is asked there is for operators."""
 
-CREDENTIAL_REFUSED = 401
 
 _logger = logging.getLogger("fissile.gateway")
 
@@ -253,6 +253,8 @@ class Gateway:
         refusal = protection.refusal(scope, exchange, path)
         if refusal is None and protection.counts_addresses:
             refusal = await protection.count(exchange)
+        if refusal is None and protection.has_guessers:
+            refusal = protection.guess(exchange.network, scope["method"], path)
         return refusal if refusal is not None else await protection.admit(exchange, rule)
 
     def _has_failed(self, exchange: Exchange) -> bool | None:
@@ -269,8 +271,7 @@ class Gateway:
 
     def _slow_down(self, scope: Scope) -> Problem | None:
         exchange: Exchange = scope[EXCHANGE]
-        self.protection.on_failed_authentication(exchange.address)
-        return None
+        return self.protection.on_failed_authentication(exchange.address)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, path: str, rule: Rule) -> None:
         app = self.routes

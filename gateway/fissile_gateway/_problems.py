@@ -36,6 +36,7 @@ _logger = logging.getLogger("fissile.gateway")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+CREDENTIAL_REFUSED = 401
 _HAS_RETRY_AFTER = (429, 503)
 
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from fissile import DeadlineExceeded, Fault, HandlerFailed, StartupFailed, Unavailable
+from fissile import DeadlineExceeded, DeclaredError, Fault, HandlerFailed, StartupFailed, Unavailable
 from fissile_gateway._admission import Arrivals, Gate, Patience
 from fissile_gateway._breaker import Breaker, BreakerPolicy
 from fissile_gateway._client import Hosts, Proxies, network_of
 from fissile_gateway._cors import Cors
 from fissile_gateway._gatekeeper import PROBES
-from fissile_gateway._problems import Problem, overloaded
+from fissile_gateway._problems import CREDENTIAL_REFUSED, Problem, overloaded
 from fissile_gateway._protection_settings import ProtectionSettings, RouteLimits
 from fissile_gateway._rates import Fields, Rate, Rates, address_key, client_key
 from fissile_gateway._routes import Route
@@ -129,7 +129,8 @@ class Protection:
         self._hosts = Hosts(settings.allowed_hosts)
         self._by_client = (Rate("client", settings.rate_limit),) if settings.rate_limit else ()
         self._default = Rule(request_timeout_s, max_body_bytes, (self.requests,), self._by_client)
-        self._rules = self._make_rules(tuple(routes))
+        routes = tuple(routes)
+        self._rules = self._make_rules(routes)
         # What an answer says depends on who asks, also where it says so to everybody by now.
         vary = _VARY if tells_who_asks else ()
         self._api: Fields = (*_API, *vary)
@@ -140,9 +141,11 @@ class Protection:
         self._hsts: Fields = ((b"strict-transport-security", hsts),) if settings.hsts_s else ()
         self._by_address = Rate("address", settings.rate_limit_address) if settings.rate_limit_address else None
         self._failures = Rate("failures", settings.rate_limit_failures) if settings.rate_limit_failures else None
-        self._suspects: dict[
+        self._suspects: dict[str, float] = {}  # networks that ask too often, and until when they are locked out
+        self._guessers: dict[
             str, float
-        ] = {}  # networks that guess, or ask too often, and until when they are locked out
+        ] = {}  # networks that have failed to prove who they are, and until when they may not try
+        self._guessable = self._guessable_of(routes)
         try:
             self.rates = Rates(settings.rate_limit_storage, settings.rate_limit_keys, clock)
         except ValueError as error:
@@ -220,7 +223,7 @@ class Protection:
 
     async def count(self, exchange: Exchange) -> Problem | None:
         """Count a request for its address, and return why it is refused. What is counted comes before any authentication."""
-        wait_s = self._locked_out_s(exchange.network)
+        wait_s = self._left_s(self._suspects, exchange.network)
         if wait_s:
             self.limited += 1
             return _locked_out(wait_s)
@@ -228,7 +231,9 @@ class Protection:
             return None
         problem = await self._count(exchange, self._by_address, exchange.network)
         if problem is not None:
-            self._lock_out(exchange.network, self.rates.memory.count(self._by_address, exchange.network, 0).wait_s)
+            self._lock_out(
+                self._suspects, exchange.network, self.rates.memory.count(self._by_address, exchange.network, 0).wait_s
+            )
         return problem
 
     @property
@@ -238,22 +243,22 @@ class Protection:
 
     def locked_out_s(self, peer: str) -> float:
         """Return for how long the address of a connection is refused, in seconds; a proxy's never is."""
-        return 0.0 if self.proxies.trust(peer) else self._locked_out_s(network_of(peer))
+        return 0.0 if self.proxies.trust(peer) else self._left_s(self._suspects, network_of(peer))
 
-    def _locked_out_s(self, network: str) -> float:
-        until = self._suspects.get(network)
+    def _left_s(self, refused: dict[str, float], network: str) -> float:
+        until = refused.get(network)
         if until is None:
             return 0.0
         wait_s = until - self.clock()
         if wait_s <= 0:
-            del self._suspects[network]
+            del refused[network]
         return max(0.0, wait_s)
 
-    def _lock_out(self, network: str, wait_s: float) -> None:
+    def _lock_out(self, refused: dict[str, float], network: str, wait_s: float) -> None:
         """Refuse an address for a while, without counting again: that is what makes refusing cheap."""
-        if len(self._suspects) >= self.settings.rate_limit_keys:
-            del self._suspects[next(iter(self._suspects))]
-        self._suspects[network] = self.clock() + wait_s
+        if len(refused) >= self.settings.rate_limit_keys:
+            del refused[next(iter(refused))]
+        refused[network] = self.clock() + wait_s
 
     async def count_client(self, exchange: Exchange, rule: Rule) -> Problem | None:
         """Count a request for its client, and return why it is refused. To be called when the identity is known."""
@@ -307,18 +312,42 @@ class Protection:
         kinds = (Unavailable, DeadlineExceeded, *((HandlerFailed,) if self.settings.breaker_counts_failed else ()))
         return isinstance(error, kinds)
 
-    def on_failed_authentication(self, address: str) -> None:
-        """Note that somebody at an address could not prove who he is; beyond the limit, the address is answered 429 for a while.
+    @property
+    def has_guessers(self) -> bool:
+        """Whether anybody may not prove who they are for a while."""
+        return bool(self._guessers)
+
+    def guess(self, network: str, method: str, path: str) -> Problem | None:
+        """Return why a request is refused that would prove who somebody is: too many have failed there.
+
+        Whoever has a valid credential, and who does not say who they are, is not touched: many people may share an address.
+        """
+        if (method, path) not in self._guessable:
+            return None
+        wait_s = self._left_s(self._guessers, network)
+        if not wait_s:
+            return None
+        self.limited += 1
+        return _failed_too_often(wait_s)
+
+    def on_failed_authentication(self, address: str) -> Problem | None:
+        """Note that somebody at an address could not prove who he is; beyond the limit, return what is answered for a while.
 
         Args:
             address: The client's address, `Exchange.address`.
         """
         if self._failures is None:
-            return
+            return None
         network = network_of(address)
+        wait_s = self._left_s(self._guessers, network)
+        if wait_s:
+            self.limited += 1
+            return _failed_too_often(wait_s)
         verdict = self.rates.memory.count(self._failures, network)
         if not verdict.remaining:
-            self._lock_out(network, max(1.0, self.rates.memory.count(self._failures, network, 0).wait_s))
+            wait_s = max(1.0, self.rates.memory.count(self._failures, network, 0).wait_s)
+            self._lock_out(self._guessers, network, wait_s)
+        return None
 
     def statistics(self) -> ProtectionStatistics:
         """Count what was refused."""
@@ -385,6 +414,31 @@ class Protection:
                 rules[path] = self._rule_of_path(path, own)
         return rules
 
+    def _guessable_of(self, routes: tuple[Route, ...]) -> set[tuple[str, str]]:
+        """Return the routes where somebody proves who they are with what can be guessed."""
+        found: set[tuple[str, str]] = set()
+        for route in routes:
+            errors: tuple[type[DeclaredError], ...] = getattr(route.target, "declared_errors", ())
+            says = any(error.status == CREDENTIAL_REFUSED for error in errors)
+            for name in (route.module, route.name):
+                configured = self.settings.route_limits.get(name, RouteLimits()).guessable
+                says = says if configured is None else configured
+            if says:
+                found.add((route.method, route.path))
+        return found
+
+    def add_route(self, path: str, methods: Collection[str], errors: Iterable[type[DeclaredError]]) -> None:
+        """Note which errors a hand-written route tells.
+
+        Args:
+            path: Its path.
+            methods: Its methods.
+            errors: The errors.
+        """
+        says = self.settings.route_limits.get(path, RouteLimits()).guessable
+        if any(error.status == CREDENTIAL_REFUSED for error in errors) if says is None else says:
+            self._guessable.update((method, path) for method in methods)
+
     def _rule_of_path(self, path: str, limits: RouteLimits) -> Rule:
         gates = [self.requests]
         if limits.requests_at_once is not None:
@@ -419,6 +473,12 @@ def _rates(name: str, limits: RouteLimits) -> tuple[Rate, ...]:
 def _locked_out(wait_s: float) -> Problem:
     seconds = max(1, math.ceil(wait_s))
     detail = f"Too many requests came from this address. Nothing happened; try again in {seconds} s."
+    return Problem(429, "too-many-requests", detail, headers=(("retry-after", str(seconds)),))
+
+
+def _failed_too_often(wait_s: float) -> Problem:
+    seconds = max(1, math.ceil(wait_s))
+    detail = f"Too many have failed to prove from this address who they are. Try again in {seconds} s."
     return Problem(429, "too-many-requests", detail, headers=(("retry-after", str(seconds)),))
 
 

@@ -31,6 +31,9 @@ class RouteLimits(Struct, frozen=True, forbid_unknown_fields=True):
         rate_limit_address: Requests per address, whoever it is, such as `10/minute`: for what people do before it is known who they are.
         requests_at_once: How many requests may be in progress.
         max_body_bytes: The size of a body, in bytes; below the limit for all routes.
+        guessable: Whether what is proved there can be guessed, as a password can and a long random token cannot: then an address that has failed
+            too often is refused before anybody looks. Unless told, where a contract, or the operation of a hand-written route, names an error of
+            status 401.
     """
 
     timeout_s: float | None = None
@@ -38,6 +41,7 @@ class RouteLimits(Struct, frozen=True, forbid_unknown_fields=True):
     rate_limit_address: str = ""
     requests_at_once: int | None = None
     max_body_bytes: int | None = None
+    guessable: bool | None = None
 
 
 @frozen

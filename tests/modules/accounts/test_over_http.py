@@ -203,15 +203,27 @@ async def guess(client: httpx.AsyncClient, number: int, way: str, name: str) -> 
 
 
 @pytest.mark.parametrize("way", ["/session", "/api", "key"])
-async def test_an_address_that_guesses_passwords_is_locked_out_and_others_are_not(tmp_path: Path, way: str) -> None:
-    async with front(tmp_path) as here, here.client() as guesser, here.client("192.0.2.99") as ada:
+async def test_an_address_that_guesses_passwords_may_not_sign_in_and_all_else_goes_on(tmp_path: Path, way: str) -> None:
+    async with (
+        front(tmp_path) as here,
+        here.client() as guesser,
+        here.client("192.0.2.99") as ada,
+        here.client() as neighbour,  # behind the same address
+    ):
         await here.sign_up()
+        token = (await sign_in(neighbour)).json()["access_token"]
+        browser = await neighbour.post("/session", json={"name": "ada", "password": GOOD})
+        assert browser.status_code == 200
         for number in range(20):
             # Each at another account: its own limit does not come into it.
             assert (await guess(guesser, number, way, f"user-{number}")).status_code == 401
-        for path in ("/api/challenges/list-challenges", "/session"):
-            answer = await guesser.get(path)
+        for path in ("/session", "/api/accounts/sign-in"):  # the right one neither: it would tell that it is right
+            answer = await neighbour.post(path, json={"name": "ada", "password": GOOD})
             assert (answer.status_code, "retry-after" in answer.headers) == (429, True)
+        assert (await guesser.get("/api/challenges/list-challenges")).status_code == 200
+        assert (await neighbour.get("/api/accounts/get-account", headers=bearer(token))).status_code == 200
+        assert (await neighbour.post("/session/refresh", json={})).status_code == 200
+        assert (await neighbour.delete("/session")).status_code == 204
         assert (await sign_in(ada)).status_code == 200
         here.clock.advance(121)
         assert (await guess(guesser, 21, way, "user-21")).status_code == 401
