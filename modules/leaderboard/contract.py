@@ -5,7 +5,7 @@ from typing import Annotated
 from attrs import frozen
 from msgspec import Meta
 
-from fissile import Command, Contract, Event, Query, Topic
+from fissile import Command, Contract, DeclaredError, Event, Query, Topic
 
 contract = Contract("leaderboard")
 
@@ -98,7 +98,14 @@ class GetSolvers(Query[Solvers], max_age_s=2.0):
 
 
 @frozen
-class RebuildLeaderboard(Command[int], requires="leaderboard:rebuild"):
+class NoVerdictsKept(DeclaredError, status=409):
+    """Raised when the log has no verdict, though the leaderboard has some, which stay. A log in memory is that of one process: ask the one
+    that runs, through its gateway.
+    """
+
+
+@frozen
+class RebuildLeaderboard(Command[int], raises=(NoVerdictsKept,), requires="leaderboard:rebuild"):
     """Make the leaderboard anew from the verdicts that are kept, and get their number. It can be asked meanwhile."""
 
 

@@ -75,6 +75,11 @@ def _put(newest: dict[str, _Row], row: _Row) -> None:
         newest[row["submission_id"]] = row
 
 
+def has_verdicts(connection: Connection) -> bool:
+    """Tell whether the leaderboard is made from any."""
+    return connection.execute(select(verdicts.c.submission_id).limit(1)).first() is not None
+
+
 def finish(connection: Connection, number: int, oldest: float) -> int:
     """Let what was gathered take the place of what is there; return how many verdicts that are.
 

@@ -1,6 +1,7 @@
 """The leaderboard: a projection of the verdicts, which can be made anew from them."""
 
 import logging
+from math import inf
 
 import anyio
 
@@ -13,6 +14,7 @@ from .contract import (
     GetSolvers,
     GetStandings,
     LeaderboardChanged,
+    NoVerdictsKept,
     RebuildLeaderboard,
     Solvers,
     Standings,
@@ -56,6 +58,8 @@ async def rebuild_leaderboard(_: RebuildLeaderboard, database: Database, bus: Bu
         number = await tx.run(lambda connection: rebuild.begin(connection, clock.now().timestamp()))
     try:
         oldest = await _gather(number, database, bus, clock)
+        if oldest == inf and await database.run(rebuild.has_verdicts):
+            raise NoVerdictsKept
         async with database.transaction() as tx:
             count = await tx.run(lambda connection: rebuild.finish(connection, number, oldest))
         _logger.info("the leaderboard was made anew from %s verdicts", count)
