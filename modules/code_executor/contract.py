@@ -33,6 +33,7 @@ class RunReport:
         truncated: Whether it wrote more than is told.
         language: The language it was run as.
         sandbox: Which walls stood around it.
+        cpu_ms: How much CPU time its processes used together, in milliseconds; None where the sandbox cannot tell.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class RunReport:
     truncated: bool
     language: str
     sandbox: str
+    cpu_ms: float | None = None
 
 
 @frozen

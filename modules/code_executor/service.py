@@ -305,6 +305,7 @@ async def _run(
         truncated=result.stdout_truncated or result.stderr_truncated,
         language=program.language,
         sandbox=result.level,
+        cpu_ms=None if result.cpu_ms is None else round(result.cpu_ms, 1),
     )
 
 

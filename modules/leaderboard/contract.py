@@ -41,7 +41,7 @@ class Solver:
         rank: The place, from 1; equals share one.
         name: Who.
         language: The language of their fastest accepted solution.
-        duration_ms: The longest time that it took for a case, in milliseconds: the shortest is first.
+        duration_ms: The most CPU time that it used for a case, in milliseconds: the least is first.
         attempts: How many submissions they made until the first accepted one.
         solved_at: When they solved it first, in seconds since 1970.
     """

@@ -32,7 +32,8 @@ class CaseResult:
     Attributes:
         number: Which case, from 0: the examples come first, then the hidden ones.
         verdict: `accepted`, `wrong_answer`, `runtime_error`, `time_limit`, `memory_limit`, `output_limit` or `compile_error`.
-        duration_ms: How long the program ran, in milliseconds.
+        duration_ms: How much CPU time the program used, in milliseconds, which does not depend on who else runs one; how long it ran by the
+            clock where it was ended, or the sandbox cannot tell.
         is_hidden: Whether nobody sees the case.
         detail: For a case that everybody sees, and for a program that does not compile: what went wrong. It is a stranger's text.
     """
@@ -286,7 +287,7 @@ class SubmissionJudged(Event):
         verdict: The verdict; None if it could not be judged.
         passed: How many cases were accepted.
         cases: How many there are.
-        duration_ms: The longest time that it took for a case, in milliseconds.
+        duration_ms: The most CPU time that it used for a case, in milliseconds.
         submitted_at: When it came, in seconds since 1970.
         judged_at: When it was judged, in seconds since 1970.
     """

@@ -44,7 +44,7 @@ from .contract import (
 )
 from .languages import KnownLanguages
 from .tables import metadata
-from .verdicts import ACCEPTED, CHANGED, LATER, OVER, detail_of, verdict_of
+from .verdicts import ACCEPTED, CHANGED, LATER, OVER, detail_of, time_of, verdict_of
 
 module = Module(contract, database=Schema(metadata))
 
@@ -350,7 +350,7 @@ async def _run(task: store.Task, number: int, bus: Bus, settings: SubmissionsSet
     verdict = verdict_of(report, case)
     is_told = not task.is_hidden or verdict == "compile_error"
     detail = detail_of(verdict, report, case, task.limits, settings.detail_chars) if is_told else ""
-    return CaseResult(number, verdict, report.duration_ms, task.is_hidden, detail)
+    return CaseResult(number, verdict, time_of(report), task.is_hidden, detail)
 
 
 @module.command(GiveUpJudging)

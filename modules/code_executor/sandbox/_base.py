@@ -183,6 +183,7 @@ def result_of(ending: Ending, level: str) -> Result:
         stderr_truncated=ending.stderr.overflowed,
         duration_ms=ending.duration_s * 1000,
         level=level,
+        cpu_ms=None if ending.cpu_s is None else ending.cpu_s * 1000,
     )
 
 

@@ -54,6 +54,7 @@ class ContainerRun:
     _ended: bool = False
     _over: set[Stream] = field(factory=set[Stream])
     _status: int | None = None
+    _cpu_s: float | None = None
     _started_s: float = 0.0
     _ended_s: float = 0.0
     _deadline_s: float = 0.0
@@ -82,6 +83,7 @@ class ContainerRun:
             stderr=self._captures["stderr"],
             duration_s=(self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0,
             refused=self._refused,
+            cpu_s=self._cpu_s,
         )
         if self._poked:
             return ending
@@ -171,7 +173,8 @@ class ContainerRun:
             self._started_s = now
             self._deadline_s = now + self.work.limits.wall_s
         elif kind == "end":
-            self._status, self._ended_s = int(rest), now
+            status, _, cpu_s = rest.partition(" ")
+            self._status, self._cpu_s, self._ended_s = int(status), float(cpu_s), now
             self._deadline_s = now + GONE_WITHIN_S
         elif kind == "artifact":
             size, _, reason = rest.partition(" ")

@@ -176,7 +176,7 @@ def carry_out(
 
     Args:
         order: What `_orders.content_for` made.
-        tell: Sends one line to the runtime: `start`, `end STATUS`, `artifact BYTES` or `failed TEXT`.
+        tell: Sends one line to the runtime: `start`, `end STATUS CPU_S`, `artifact BYTES` or `failed TEXT`.
         stream: Where the order came from, and what was compiled before follows.
         wait: Waits for a child, and returns its wait status.
     """
@@ -198,7 +198,8 @@ def carry_out(
                 os.kill(-1, SIGKILL)  # what a compiler left behind must not change what it made
     if status == 0 and order["artifact"]:
         hand_over(order, tell)
-    tell(f"end {status}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    tell(f"end {status} {used.ru_utime + used.ru_stime:.4f}")
 
 
 def make_file(order: dict[str, Any], name: str) -> Any:

@@ -121,6 +121,7 @@ class Result:
         stderr_truncated: The same for the other stream.
         duration_ms: Milliseconds from the start of the run itself to its end, without the jail and the compiler.
         level: Which walls stood around it: `docker`, `bubblewrap`, `unshare`, `landlock` or `rlimits`.
+        cpu_ms: Milliseconds of CPU time that its processes used together; None where nobody could report it.
     """
 
     outcome: Outcome
@@ -132,6 +133,7 @@ class Result:
     stderr_truncated: bool
     duration_ms: float
     level: str
+    cpu_ms: float | None = None
 
 
 class SandboxError(Exception):

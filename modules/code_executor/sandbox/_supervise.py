@@ -32,6 +32,7 @@ class Ending:
         outcome: None where the run was poked from outside.
         status: The wait status of the last step that ended, None where nobody could report one.
         refused: Why there is nothing to take out of the jail, where something was to be.
+        cpu_s: How much CPU time was used, in seconds; None where nobody could report it.
     """
 
     outcome: Outcome | None
@@ -40,6 +41,7 @@ class Ending:
     stderr: Capture
     duration_s: float
     refused: str = ""
+    cpu_s: float | None = None
 
 
 def captures(work: Work) -> dict[Stream, Capture]:
@@ -133,6 +135,7 @@ class Supervisor:
             stderr=self._captures["stderr"],
             duration_s=max(0.0, (self._ended_s or time.monotonic()) - self._started_s) if self._started_s else 0.0,
             refused=self._refused,
+            cpu_s=self._cpu_s,
         )
 
     @property
@@ -186,7 +189,8 @@ class Supervisor:
                 self._deadline_s = self._started_s + self.work.limits.wall_s
                 self.on_start()
             elif kind == "end":
-                self._status = int(rest)
+                status, _, cpu_s = rest.partition(" ")
+                self._status, self._cpu_s = int(status), max(self._cpu_s, float(cpu_s))
                 self._ended_s = time.monotonic()
                 self._deadline_s = self._ended_s + GONE_WITHIN_S
             elif kind == "artifact":

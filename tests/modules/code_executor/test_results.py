@@ -17,6 +17,20 @@ async def test_the_exit_code_and_both_streams_are_told_apart(sandbox: Sandbox) -
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
 
 
+async def test_cpu_time_is_told_and_waiting_is_none(sandbox: Sandbox) -> None:
+    burn = "import time\nwhile time.process_time() < {}: pass"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn.format(0.3)!r}])"
+    waiting = await sandbox.run(Program("python", "import time; time.sleep(1)"))
+    burning = await sandbox.run(Program("python", burn.format(0.3)))
+    children = await sandbox.run(Program("python", child))
+    assert waiting.cpu_ms is not None
+    assert burning.cpu_ms is not None
+    assert children.cpu_ms is not None
+    assert waiting.cpu_ms < 700 < waiting.duration_ms
+    assert 300 <= burning.cpu_ms < 2000
+    assert 300 <= children.cpu_ms < 2000
+
+
 async def test_a_crash_is_told_by_its_signal(sandbox: Sandbox) -> None:
     result = await sandbox.run(Program("python", "import os; os.abort()"))
     assert (result.outcome, result.exit_code, result.signal) == (Outcome.KILLED, None, 6)

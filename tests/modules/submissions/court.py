@@ -122,6 +122,7 @@ def report(command: executor.RunCase) -> executor.RunReport:
         truncated=False,
         language=command.language,
         sandbox="none",
+        cpu_ms=said.get("cpu_ms"),
     )
 
 

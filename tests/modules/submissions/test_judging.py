@@ -90,6 +90,19 @@ async def test_white_space_at_the_ends_makes_no_difference_and_elsewhere_it_does
     assert (await opened.judged("bob", wrong)).summary.verdict == "wrong_answer"
 
 
+async def test_how_long_a_program_takes_is_its_cpu_time_and_not_how_busy_the_machine_is(opened: Court) -> None:
+    async with opened.bus.tap(verdicts) as tap:
+        submission_id = await opened.submit("ann", program({"3": "timeout"}, ms=900.0, cpu_ms=40.0))
+        judged = await opened.judged("ann", submission_id)
+        with anyio.fail_after(30):
+            told = (await anext(tap)).event
+    times = {each.number: each.duration_ms for each in judged.results}
+    assert (times[0], times[3]) == (40.0, 900.0)  # what was ended is told by the clock
+    assert told.duration_ms == 900.0
+    right = await opened.judged("bob", await opened.submit("bob", program(ms=900.0, cpu_ms=40.0)))
+    assert {each.duration_ms for each in right.results} == {40.0}
+
+
 async def test_details_are_told_of_examples_and_of_what_does_not_compile_and_of_nothing_hidden(opened: Court) -> None:
     cases = {
         "example": ({"1": "7"}, 1, "Expected:\n1\nGot:\n7"),
