@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import count as count_up
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -104,7 +105,7 @@ async def test_how_long_a_program_takes_is_its_cpu_time_and_not_how_busy_the_mac
 
 
 async def test_details_are_told_of_examples_and_of_what_does_not_compile_and_of_nothing_hidden(opened: Court) -> None:
-    cases = {
+    cases: dict[str, tuple[dict[str, Any], int, str]] = {
         "example": ({"1": "7"}, 1, "Expected:\n1\nGot:\n7"),
         "hidden": ({"2": "7"}, 2, ""),
         "hidden-crash": ({"3": "runtime_error", "stderr": "the secret input"}, 3, ""),
