@@ -1,6 +1,6 @@
 """The walls that we build ourselves: namespaces, a root of its own, the way down from root. Sent, like `_inside`."""
 
-# ruff: noqa: PTH102, PTH103, PTH112, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
+# ruff: noqa: PTH101, PTH102, PTH103, PTH112, PTH116, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
 
 import ctypes
 import os
