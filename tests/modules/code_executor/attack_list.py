@@ -416,6 +416,7 @@ filtered_calls(
     io_uring_setup=425, io_uring_enter=426, io_uring_register=427, bpf=321, perf_event_open=298, add_key=248, request_key=249, keyctl=250,
     userfaultfd=323, open_by_handle_at=304, name_to_handle_at=303, init_module=175, finit_module=313, delete_module=176,
     kexec_load=246, syslog=103, reboot=169, swapon=167, acct=163, quotactl=179, ioperm=173, iopl=172, lookup_dcookie=212, vhangup=153,
+    seccomp=317, memfd_create=319, mq_open=240, mbind=237, landlock_create_ruleset=444,
 )
 filtered('personality', libc.personality(0x0040000))
 """,
