@@ -100,8 +100,8 @@ def _files(packages: Iterable[str]) -> Iterator[Path]:
         if folder not in folders:
             folders[folder] = Path(folder).resolve()
         yield folders[folder] / name
-    for folder in folders.values():  # compiled when they were installed, and so not on any list
-        yield from folder.glob("__pycache__/*.pyc")
+    for real in folders.values():  # compiled when they were installed, and so not on any list
+        yield from real.glob("__pycache__/*.pyc")
 
 
 def _links() -> Iterator[Path]:

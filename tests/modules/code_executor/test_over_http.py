@@ -9,6 +9,8 @@ import anyio
 import msgspec
 import pytest
 
+import fissile_gateway._app
+import fissile_gateway._server  # noqa: F401 - what a first start imports takes seconds on a busy machine, and starts have a deadline
 from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import ExecutorSettings, module
 from tests.gateway.serving import serving
