@@ -19,7 +19,7 @@ from tests.brokers.fixtures import apache_kafka as apache_kafka
 from tests.brokers.fixtures import embedded_kafka as embedded_kafka
 
 from .engine import Engine, NoEngine, open_engine
-from .image import required, required_languages
+from .image import SMALL, required, required_languages
 
 MIB = 1 << 20
 KINDS = ("bubblewrap", "unshare", pytest.param("docker", marks=pytest.mark.docker))
@@ -139,7 +139,13 @@ async def sandbox(request: pytest.FixtureRequest, open_sandbox: Callable[..., Aw
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave uvloop out for containers: it shares all of their code with asyncio, and each takes a second."""
+    """Give large images their time, and leave uvloop out for containers: it shares all of their code with asyncio, and each takes a second."""
+    if required_languages() - set(
+        SMALL
+    ):  # an image of more than a gigabyte is made once, by whichever test comes first
+        for item in items:
+            if item.get_closest_marker("docker") and not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(900))
     slow = [item for item in items if "docker" in item.name and "uvloop" in item.name]
     if slow:
         config.hook.pytest_deselected(items=slow)

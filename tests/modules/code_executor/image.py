@@ -73,18 +73,21 @@ def image_tar(languages: Iterable[str]) -> Path:
     if target.exists():
         return target
     part = target.with_suffix(f".{os.getpid()}")
-    with tarfile.open(part, "w", dereference=False) as tar:
-        for name in LINKED_FOLDERS:
-            link = tarfile.TarInfo(name)
-            link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
-            tar.addfile(link)
-        for name, mode in (("tmp", 0o1777), ("etc", 0o755), ("proc", 0o555), ("dev", 0o755), ("sys", 0o555)):
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, mode
-            tar.addfile(folder)
-        for path in sorted({*_files(packages), *_links()}):
-            tar.add(path, str(path).removeprefix("/"), recursive=False)
-    part.rename(target)
+    try:
+        with tarfile.open(part, "w", dereference=False) as tar:
+            for name in LINKED_FOLDERS:
+                link = tarfile.TarInfo(name)
+                link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
+                tar.addfile(link)
+            for name, mode in (("tmp", 0o1777), ("etc", 0o755), ("proc", 0o555), ("dev", 0o755), ("sys", 0o555)):
+                folder = tarfile.TarInfo(name)
+                folder.type, folder.mode = tarfile.DIRTYPE, mode
+                tar.addfile(folder)
+            for path in sorted({*_files(packages), *_links()}):
+                tar.add(path, str(path).removeprefix("/"), recursive=False)
+        part.rename(target)
+    finally:
+        part.unlink(missing_ok=True)
     return target
 
 
