@@ -38,10 +38,11 @@ RUN /opt/uv/bin/uv sync --frozen --no-dev --no-editable ${SYNC}
 # --- the process -----------------------------------------------------------------------------------------------------
 FROM base
 # What it needs from the distribution, such as the interpreters that a code executor offers. No program may make its user
-# somebody else.
+# somebody else. (Java's package does not install without a folder for manuals, which the slim image lacks.)
 ARG DEBIAN_PACKAGES=""
 RUN if [ -n "${DEBIAN_PACKAGES}" ]; then \
-        apt-get update \
+        mkdir -p /usr/share/man/man1 \
+        && apt-get update \
         && apt-get install --yes --no-install-recommends ${DEBIAN_PACKAGES} \
         && rm -rf /var/lib/apt/lists/* /var/log/*; \
     fi \

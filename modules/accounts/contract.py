@@ -9,6 +9,9 @@ from fissile import Command, Contract, DeclaredError, Query, secret
 
 contract = Contract("accounts")
 
+NO_NUL = r"^[^\x00]*$"
+"""For text that is stored: PostgreSQL keeps no NUL, so SQLite is given none either."""
+
 Name = Annotated[
     str,
     Meta(
@@ -20,9 +23,12 @@ Name = Annotated[
 ]
 Password = Annotated[str, Meta(min_length=1, max_length=256)]
 RefreshToken = Annotated[str, Meta(min_length=1, max_length=128)]
-TokenName = Annotated[str, Meta(min_length=1, max_length=60)]
-Scope = Annotated[str, Meta(min_length=1, max_length=64)]
-Role = Annotated[str, Meta(min_length=1, max_length=32, description="`author` or `admin`; everybody is a `member`.")]
+TokenName = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=60)]
+TokenId = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=64)]
+Scope = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=64)]
+Role = Annotated[
+    str, Meta(pattern=NO_NUL, min_length=1, max_length=32, description="`author` or `admin`; everybody is a `member`.")
+]
 
 
 @frozen
@@ -252,7 +258,7 @@ class ListTokens(Query[tuple[ApiToken, ...]], requires="accounts:self"):
 class RevokeToken(Command[None], raises=(UnknownToken,), requires="accounts:self"):
     """End an API token of the caller's."""
 
-    id: str
+    id: TokenId
 
 
 @frozen

@@ -10,22 +10,26 @@ from fissile import Command, Contract, DeclaredError, Event, Query, Topic
 contract = Contract("challenges")
 
 KIB = 1024
+NO_NUL = r"^[^\x00]*$"
+"""For text that is stored: PostgreSQL keeps no NUL, so SQLite is given none either."""
 
 Slug = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*(?!\n)$",
         max_length=64,
         description="The name of a challenge in URLs.",
         examples=["sum-of-two"],
     ),
 ]
-Title = Annotated[str, Meta(min_length=1, max_length=120)]
+Title = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=120)]
 Difficulty = Annotated[int, Meta(ge=1, le=5, description="From 1, simple, to 5, hard.")]
-Tag = Annotated[str, Meta(min_length=1, max_length=40)]
+Tag = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=40)]
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=8)]
-Statement = Annotated[str, Meta(min_length=1, max_length=20_000, description="Plain text with paragraphs.")]
-Language = Annotated[str, Meta(min_length=1, max_length=32)]
+Statement = Annotated[
+    str, Meta(pattern=NO_NUL, min_length=1, max_length=20_000, description="Plain text with paragraphs.")
+]
+Language = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=32)]
 Languages = Annotated[tuple[Language, ...], Meta(max_length=32, description="None: every language that there is.")]
 TimeS = Annotated[
     float,
@@ -36,7 +40,8 @@ TimeS = Annotated[
     ),
 ]
 MemoryMib = Annotated[int, Meta(ge=16, le=1024, description="How much memory it may use, in MiB.")]
-Text = Annotated[str, Meta(max_length=256 * KIB)]
+Text = Annotated[str, Meta(pattern=NO_NUL, max_length=256 * KIB)]
+Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 @frozen
@@ -201,7 +206,7 @@ class ChangeChallenge(
     """
 
     slug: Slug
-    version: int
+    version: Version
     title: Title | None = None
     difficulty: Difficulty | None = None
     statement: Statement | None = None

@@ -9,12 +9,26 @@ from fissile import Command, Contract, DeclaredError, Event, Query, Topic
 
 contract = Contract("code-executor")
 
+LanguageId = Annotated[str, Meta(max_length=32, description="One of `list-languages`.", examples=["python"])]
+Text = Annotated[str, Meta(max_length=1 << 20)]
+"""The most that an executor could be told to take; how many bytes it takes is a setting, and to exceed that is `SourceTooLarge`."""
+RunId = Annotated[str, Meta(max_length=64)]
+
 TimeS = Annotated[
     float,
-    Meta(gt=0.0, description="How much CPU time it may use, in seconds, where that is less than the executor's limit."),
+    Meta(
+        gt=0.0,
+        le=1e6,
+        description="How much CPU time it may use, in seconds, where that is less than the executor's limit.",
+    ),
 ]
 MemoryMib = Annotated[
-    int, Meta(ge=16, description="How much memory it may use, in MiB, where that is less than the executor's limit.")
+    int,
+    Meta(
+        ge=16,
+        le=1 << 30,
+        description="How much memory it may use, in MiB, where that is less than the executor's limit.",
+    ),
 ]
 
 
@@ -188,9 +202,9 @@ class UnknownRun(DeclaredError, status=404):
 class RunCode(Command[RunReport], raises=(UnknownLanguage, SourceTooLarge, NoSandbox, ExecutorBusy)):
     """Run one program and wait for its report."""
 
-    language: str
-    source: str
-    stdin: str = ""
+    language: LanguageId
+    source: Text
+    stdin: Text = ""
     time_s: TimeS | None = None
     memory_mib: MemoryMib | None = None
 
@@ -199,9 +213,9 @@ class RunCode(Command[RunReport], raises=(UnknownLanguage, SourceTooLarge, NoSan
 class StartRun(Command[RunAccepted], raises=(UnknownLanguage, SourceTooLarge, NoSandbox)):
     """Begin to run one program; its progress and its report are events of the topic `runs`."""
 
-    language: str
-    source: str
-    stdin: str = ""
+    language: LanguageId
+    source: Text
+    stdin: Text = ""
 
 
 @frozen
@@ -237,7 +251,7 @@ class RunCase(
 class GetRun(Query[Run], raises=(UnknownRun,)):
     """Tell where a run stands. Who knows its id may ask: nobody can guess one."""
 
-    run_id: str
+    run_id: RunId
 
 
 @frozen
@@ -245,12 +259,12 @@ class ListRuns(Query[RunPage], raises=(UnknownRun,), public=False):
     """List the runs that are kept, the newest first: for who looks after the executor, since an id opens a run.
 
     Attributes:
-        limit: How many at most, 100 at the most.
+        limit: How many at most.
         before: Only runs older than this one.
     """
 
-    limit: int = 20
-    before: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    before: RunId | None = None
 
 
 @frozen

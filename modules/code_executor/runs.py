@@ -10,8 +10,6 @@ from fissile import Clock
 
 from .contract import Run, RunPage, RunReport, RunSummary, UnknownRun
 
-PAGE_MAX = 100
-
 
 @define
 class RunStore:
@@ -72,7 +70,7 @@ class RunStore:
             self.get(before)
         newest_first = list(reversed(self._runs))
         start = 0 if before is None else newest_first.index(before) + 1
-        end = start + max(1, min(limit, PAGE_MAX))
+        end = start + limit
         page = newest_first[start:end]
         return RunPage(
             tuple(self._runs[run_id].summary for run_id in page),

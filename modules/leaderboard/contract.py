@@ -9,7 +9,7 @@ from fissile import Command, Contract, DeclaredError, Event, Query, Topic
 
 contract = Contract("leaderboard")
 
-Slug = Annotated[str, Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+Slug = Annotated[str, Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*(?!\n)$", max_length=64)]
 Limit = Annotated[int, Meta(ge=1, le=100)]
 Offset = Annotated[int, Meta(ge=0, le=100_000, description="How many places to leave out.")]
 

@@ -10,19 +10,21 @@ from fissile import Command, Contract, DeclaredError, Event, Query, Topic
 contract = Contract("submissions")
 
 KIB = 1024
+NO_NUL = r"^[^\x00]*$"
+"""For text that is stored: PostgreSQL keeps no NUL, so SQLite is given none either."""
 
 Slug = Annotated[
     str,
     Meta(
-        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$",
+        pattern=r"^[a-z0-9]+(-[a-z0-9]+)*(?!\n)$",
         max_length=64,
         description="The name of a challenge in URLs.",
         examples=["sum-of-two"],
     ),
 ]
-Language = Annotated[str, Meta(min_length=1, max_length=32, examples=["python"])]
-Source = Annotated[str, Meta(min_length=1, max_length=64 * KIB, description="The program.")]
-SubmissionId = Annotated[str, Meta(min_length=1, max_length=64)]
+Language = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=32, examples=["python"])]
+Source = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=64 * KIB, description="The program.")]
+SubmissionId = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=64)]
 
 
 @frozen

@@ -33,6 +33,42 @@ def module(page: Page, name: str, body: str, argument: object = None) -> Any:
     return page.evaluate(source, argument)
 
 
+def answering(body: object) -> Callable[[Route], None]:
+    """Make the handler of a route that always gives the same answer."""
+
+    def answer(route: Route) -> None:
+        route.fulfill(content_type="application/json", body=json.dumps(body))
+
+    return answer
+
+
+def test_controls_and_turned_directions_of_an_author_are_spelled_out(come: Come, monolith: str) -> None:
+    sly, shown = "a\x1b[2J\u202eb\u200bc\x7f", "a\u241b[2J\\u{202e}b\\u{200b}c\u2421"
+    summary = {"slug": "sum-of-two", "title": sly, "difficulty": 2, "tags": [sly]}
+    challenge = summary | {
+        "version": 1,
+        "statement": f"{sly}\n\n    block {sly}",
+        "examples": [{"stdin": f"{sly}\n\t1", "stdout": sly}],
+        "cases": 1,
+        "languages": [],
+        "time_s": 1.0,
+        "memory_mib": 64,
+    }
+    visitor = come(monolith)
+    for name, body in (("list-challenges", {"challenges": [summary], "next": None}), ("get-challenge", challenge)):
+        visitor.page.route(f"**/{name}*", answering(body))
+    page = visitor.go("/challenges")
+    assert page.locator(".challenge-title").text_content() == shown
+    assert page.locator(".challenge-list .tag").text_content() == shown
+    page = visitor.go("/challenges/sum-of-two")
+    expect(page.get_by_role("heading", level=1)).to_have_text(shown)
+    assert page.locator(".statement .tag").text_content() == shown
+    assert page.locator(".prose p").text_content() == shown
+    assert page.locator(".prose pre").text_content() == f"block {shown}"
+    assert page.locator(".example-texts pre").all_text_contents() == [f"{shown}\n\t1", shown]
+    assert shown in page.title()
+
+
 def test_markup_in_a_statement_is_text(come: Come, monolith: str) -> None:
     visitor = come(monolith)
     challenge = {
@@ -49,10 +85,7 @@ def test_markup_in_a_statement_is_text(come: Come, monolith: str) -> None:
         "memory_mib": 64,
     }
 
-    def answer(route: Route) -> None:
-        route.fulfill(content_type="application/json", body=json.dumps(challenge))
-
-    visitor.page.route("**/get-challenge*", answer)
+    visitor.page.route("**/get-challenge*", answering(challenge))
     page = visitor.go("/challenges/sum-of-two")
     expect(page.get_by_role("heading", level=1)).to_have_text(f"Title {HOSTILE}")
     prose = page.locator(".prose")

@@ -2,6 +2,18 @@
 
 import { h } from "./dom.js";
 
+// What would be a command to a display, or invisible, or is nothing yet, but for line breaks and tabs. The module submissions does the same.
+const CONTROL = /(?![\n\t])[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Cn}\p{Zl}\p{Zp}]/gu;
+
+/** Spell out the characters of a stranger's text that would do something to the page or hide in it, such as those that turn its direction. */
+export function visible(text) {
+  return text.replace(/\r\n/g, "\n").replace(CONTROL, (character) => {
+    const code = character.codePointAt(0);
+    if (code < 0x20) return String.fromCodePoint(0x2400 + code);
+    return code === 0x7f ? "\u2421" : `\\u{${code.toString(16)}}`;
+  });
+}
+
 const ITEM = /^\s{0,3}[-*] +/;
 const NUMBERED = /^\s{0,3}\d+[.)] +/;
 const BLOCK = /^( {4}|\t)/;
@@ -15,7 +27,7 @@ export function formatted(text) {
     if (lines.length) blocks.push(...blockOf(lines));
     lines = [];
   };
-  for (const line of text.replace(/\r\n?/g, "\n").split("\n")) {
+  for (const line of visible(text.replace(/\r\n?/g, "\n")).split("\n")) {
     if (/^\s{0,3}```/.test(line)) {
       if (fence === null) {
         flush();

@@ -17,6 +17,17 @@ from ._walls import OPTIONS_OF_SHM, options_of_tmp
 START_WITHIN_S = 10.0
 GONE_WITHIN_S = 5.0
 _LAUNCHER_BYTES = 16 << 20
+_COVERED = [
+    # What an engine covers by itself, which is forgotten where more is asked for.
+    *(
+        f"/proc/{name}"
+        for name in ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi")
+    ),
+    *("/proc/timer_list", "/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap"),
+    # What tells of the host's disks and how it was started. Its table of mounts cannot be covered: each process has one of its own.
+    *(f"/proc/{name}" for name in ("cmdline", "diskstats", "fs", "mdstat", "modules", "partitions", "swaps")),
+    *("/sys/block", "/sys/class/block", "/sys/dev/block"),
+]
 _FLAGS_OF_FOLDERS = "rw,nosuid,nodev,noexec"
 _COMMAND = ["python3", "-I", "-S", "-B", "-c", BOOT_FROM_STREAM, "0", "_in_container", "main", "0"]
 
@@ -64,6 +75,7 @@ def options(shape: Shape, image: str, user: int, labels: dict[str, str]) -> dict
                 "/tmp": f"{_FLAGS_OF_FOLDERS},{options_of_tmp(shape.disk_bytes)}",  # noqa: S108
                 "/dev/shm": f"{_FLAGS_OF_FOLDERS},{OPTIONS_OF_SHM}",  # noqa: S108 - its usual one has no limit on files
             },
+            "MaskedPaths": _COVERED,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true"],
             "PidsLimit": shape.processes + 3,

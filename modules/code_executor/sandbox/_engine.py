@@ -52,6 +52,11 @@ def _blamed(what: str) -> Generator[None]:
         raise
     except Exception as error:
         if hasattr(error, "response") and getattr(error, "status_code", None):  # the engine's own answer
+            if "no space left on device" in str(error).lower():
+                raise SandboxError(
+                    f"The Docker engine could not {what}: no space left on device. Cure: make room where it keeps its data; "
+                    "`docker system df` shows what takes it."
+                ) from error
             raise SandboxError(f"The Docker engine could not {what}: {error}.") from error
         raise EngineGone(
             f"The Docker engine did not {what}: {str(error) or type(error).__name__}. Cure: see whether it runs; "

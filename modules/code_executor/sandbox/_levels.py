@@ -12,7 +12,7 @@ from ._jail import Walls, walls
 from ._model import Limits
 from ._mother import Mother
 from ._syscalls import allow_list
-from ._walls import STAGING
+from ._walls import LAYER, STAGING
 from .languages import LANGUAGES, SEARCH_PATH
 
 STRONG_LEVELS = ("bubblewrap", "unshare")
@@ -26,6 +26,8 @@ _ETC_SHOWN = ("ld.so.cache", "alternatives", "java-*-openjdk")
 """Below /etc; Debian keeps there what its Java does not start without."""
 _ETC_READ = ("/etc/ssl/openssl.cnf",)
 """Node does not start where it may not read this."""
+_COVERED = ("fs", "scsi", "cmdline", "diskstats", "mdstat", "modules", "partitions", "swaps")
+"""Below /proc: what tells of the host's disks and how it was started. The rest is what runtimes of languages ask for."""
 _ETC_MADE = {
     "passwd": "nobody:x:65534:65534:nobody:/tmp:/bin/sh\n",
     "group": "nogroup:x:65534:\n",
@@ -120,6 +122,9 @@ def _bubblewrap(spec: dict[str, Any]) -> tuple[str, ...]:
         command += ["--symlink", target, path]
     command += ["--proc", "/proc", "--dev", "/dev", "--bind", f"{STAGING}/shm", "/dev/shm"]  # noqa: S108
     command += ["--remount-ro", "/dev", "--bind", f"{STAGING}/tmp", "/tmp"]  # noqa: S108
-    for path in spec["shown"]:
-        command += ["--ro-bind", path, path]
+    for number, path in enumerate(spec["shown"]):
+        command += ["--ro-bind", f"{STAGING}/{number}", path]
+    for name in _COVERED:  # its /proc is a whole one
+        if (path := Path("/proc", name)).exists():
+            command += ["--ro-bind", f"{STAGING}/{LAYER}" if path.is_dir() else "/dev/null", str(path)]
     return (*command, "--remount-ro", "/", "--clearenv", "--chdir", "/tmp", "--")  # noqa: S108 - the jail's own

@@ -1,6 +1,6 @@
 """The walls that we build ourselves: namespaces, a root of its own, the way down from root. Sent, like `_inside`."""
 
-# ruff: noqa: PTH102, PTH103, PTH112, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
+# ruff: noqa: PTH101, PTH102, PTH103, PTH112, PTH116, PTH120, PTH123, PTH211 - importing pathlib costs milliseconds, at each start of a jail
 
 import ctypes
 import os
@@ -39,6 +39,8 @@ SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
 OVERFLOW_ID = 65534
 STAGING = "/tmp"  # noqa: S108 - covered by a mount of the jail's own before anything is written there
 FLAGS_OF_FOLDERS = MS_NOSUID | MS_NODEV | MS_NOEXEC
+LARGEST_COPY = 256 << 10
+LAYER = ".empty"
 OPTIONS_OF_SHM = "size=4m,nr_inodes=256,mode=1777"
 """A limit on bytes alone would let in files without end: empty ones take memory of the kernel, which nobody sees."""
 
@@ -72,16 +74,54 @@ def bind(source: str, target: str, *, device: bool = False) -> None:
     check(call, f"mount_setattr of {target}")
 
 
+def show(source: str, target: str, layer: str) -> None:
+    """Show a file or a folder of the host inside, so that the jail's table of mounts does not tell which disk it is on.
+
+    A file is copied; a folder is the lower layer of an overlay, of which programs read the same pages as the host's. Where
+    that cannot be (an older kernel, mounts below the folder, which an overlay would not show), it is a plain bind.
+
+    Args:
+        source: The path on the host.
+        target: Where it is to be.
+        layer: An empty folder: an overlay of one layer would be no overlay.
+    """
+    if not os.path.isdir(source):
+        if os.stat(source).st_size > LARGEST_COPY:
+            bind(source, target)
+            return
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(source, "rb") as original, open(target, "xb") as copy:
+            copy.write(original.read())
+        os.chmod(target, 0o444)
+        return
+    if not has_mounts_below(source) and not any(sign in source for sign in ",:\\"):
+        os.makedirs(target, exist_ok=True)
+        try:
+            mount("host", target, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, f"lowerdir={source}:{layer}")
+        except OSError:
+            pass
+        else:
+            return
+    bind(source, target)
+
+
+def has_mounts_below(folder: str) -> bool:
+    """Whether something else is mounted in a folder."""
+    below = os.path.realpath(folder).rstrip("/") + "/"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        return any(line.split(" ", 5)[4].startswith(below) for line in file)
+
+
 def build_root(spec: dict[str, Any]) -> None:
     """Make an almost empty root out of `spec` and leave the host's behind."""
     mount("", "/", "", MS_REC | MS_PRIVATE)
     mount("jail", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,nr_inodes=512,mode=755")
-    for folder in ("proc", "dev/shm", "tmp", "etc"):
+    for folder in ("proc", "dev/shm", "tmp", "etc", LAYER):
         os.makedirs(f"{STAGING}/{folder}")
     for path, target in spec["links"]:
         os.symlink(target, STAGING + path)
     for path in spec["shown"]:
-        bind(path, STAGING + path)
+        show(path, STAGING + path, f"{STAGING}/{LAYER}")
     for path in spec["devices"]:
         bind(path, STAGING + path, device=True)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
@@ -138,14 +178,20 @@ def forbid_namespaces() -> None:
         file.write("0")
 
 
-def make_folders(disk_bytes: int) -> None:
-    """Make the folders that bubblewrap is to show: its own know neither a limit on files nor one on execution."""
+def make_folders(disk_bytes: int, shown: list[str]) -> None:
+    """Make the folders that bubblewrap is to show: its own know neither a limit on files nor one on execution.
+
+    What it shows of the host is put there as well, numbered: its own way is a bind, which tells of the host's disks.
+    """
     enter_namespaces(CLONE_NEWNS)
     mount("", "/", "", MS_REC | MS_PRIVATE)
-    mount("jail", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,nr_inodes=8,mode=755")
+    mount("jail", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,nr_inodes=64,mode=755")
     for name, options in (("tmp", options_of_tmp(disk_bytes)), ("shm", OPTIONS_OF_SHM)):
         os.mkdir(f"{STAGING}/{name}")
         mount(name, f"{STAGING}/{name}", "tmpfs", FLAGS_OF_FOLDERS, options)
+    os.mkdir(f"{STAGING}/{LAYER}")
+    for number, path in enumerate(shown):
+        show(path, f"{STAGING}/{number}", f"{STAGING}/{LAYER}")
 
 
 def launch(control: int, spec: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def warden(spec: dict[str, Any], handles: list[int]) -> None:
 
 def execute_bubblewrap(control: int, spec: dict[str, Any]) -> None:
     """Become bubblewrap, and in its walls a launcher, with our code compiled already. Does not return."""
-    make_folders(spec["disk_bytes"])
+    make_folders(spec["disk_bytes"], spec["shown"])
     command = spec["bubblewrap"]
     prctl(PR_SET_PDEATHSIG, SIGKILL, "parent-death signal")
     code = os.memfd_create("jail", 0)

@@ -31,7 +31,11 @@ declare module "*";
 _JVM = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:ActiveProcessorCount=2", "-Xmx{heap_mib}m")
 """One thread collects, nothing is written for monitors, and a heap that fits into the limit."""
 _JAVAC = tuple(f"-J{flag}" for flag in (*_JVM, "-XX:TieredStopAtLevel=1"))
-_TSC = ("--target", "es2020", "--lib", "es2020", "--module", "commonjs", "--esModuleInterop", "--noEmitOnError")
+_TSC = (
+    *("--target", "es2020", "--lib", "es2020", "--module", "commonjs", "--esModuleInterop", "--noEmitOnError"),
+    # A source without `import` is a module, too: what it declares by itself, such as `require`, hides our names and does not clash.
+    *("--moduleDetection", "force"),
+)
 
 
 @frozen

@@ -44,24 +44,18 @@ def that_runs() -> Module:
     return fake(executor.contract, {executor.GetLimits: LIMITS, executor.ListLanguages: languages}).module
 
 
-@pytest.fixture(params=["local", "loopback"])
-def placement(request: pytest.FixtureRequest) -> Placement:
-    found: Placement = request.param
-    return found
-
-
 @pytest.fixture
-async def bus(placement: Placement, tmp_path: Path) -> AsyncGenerator[Bus]:
-    settings = Settings(database=f"sqlite:///{tmp_path}", partitions=2, commit_interval_s=0.05)
-    async with placed(placement, [module, that_runs()], settings=settings) as opened:
+async def bus(placement: str, settings: Settings) -> AsyncGenerator[Bus]:
+    where: Placement = "loopback" if placement == "loopback" else "local"
+    async with placed(where, [module, that_runs()], settings=settings) as opened:
         yield opened
 
 
 @pytest.fixture
-async def alone(placement: Placement, tmp_path: Path) -> AsyncGenerator[Bus]:
+async def alone(placement: str, settings: Settings) -> AsyncGenerator[Bus]:
     """The challenges with an executor that is away."""
-    settings = Settings(database=f"sqlite:///{tmp_path}", partitions=2, commit_interval_s=0.05)
-    async with placed(placement, [module, fake(executor.contract).module], settings=settings) as opened:
+    where: Placement = "loopback" if placement == "loopback" else "local"
+    async with placed(where, [module, fake(executor.contract).module], settings=settings) as opened:
         yield opened
 
 
@@ -187,6 +181,34 @@ async def test_without_the_executor_nothing_is_stored_that_it_has_to_be_asked_ab
     assert await alone.execute(ChangeChallenge("queens", 1, title="Ladies")) == 2
     with pytest.raises(CannotBeChecked):
         await alone.execute(ChangeChallenge("queens", 2, time_s=1.0))
+
+
+async def test_what_only_one_of_the_databases_could_keep_is_refused_on_both(bus: Bus) -> None:
+    right = CreateChallenge("double", "Double", 1, "Write.", cases=(Case("", ""),))
+    for wrong in (
+        evolve(right, slug="double\n"),
+        evolve(right, title="Dou\0ble"),
+        evolve(right, statement="Wri\0te."),
+        evolve(right, cases=(Case("\0", ""),)),
+        evolve(right, examples=(Case("", "\0"),)),
+        evolve(right, tags=("\0",)),
+        evolve(right, languages=("\0",)),
+        ChangeChallenge("sum-of-two", 2**31),
+    ):
+        with pytest.raises(InvalidMessage):
+            await bus.execute(wrong)
+    with pytest.raises(UnknownChallenge):
+        await bus.ask(GetChallenge("double"))
+
+
+async def test_text_beyond_the_usual_is_kept_as_it_is(bus: Bus) -> None:
+    odd = "\x01\x1b[2J\u202e\r\n\t\U0001f600\ufeff é"
+    await bus.execute(
+        CreateChallenge("odd", odd, 1, odd, cases=(Case(odd, odd),), examples=(Case(odd, odd),), tags=(odd,))
+    )
+    shown = await bus.ask(GetChallenge("odd"))
+    assert (shown.title, shown.statement, shown.tags, shown.examples) == (odd, odd, (odd,), (Case(odd, odd),))
+    assert await bus.ask(GetCase("odd", 1)) == Case(odd, odd)
 
 
 async def test_a_challenge_of_the_catalogue_follows_its_files_until_an_author_changes_it(

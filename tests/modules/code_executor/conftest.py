@@ -1,6 +1,5 @@
 """Sandboxes of each kind that this machine can do, and a host to be left unharmed by what runs in them."""
 
-import os
 import secrets
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from tests.brokers.fixtures import apache_kafka as apache_kafka
 from tests.brokers.fixtures import embedded_kafka as embedded_kafka
 
 from .engine import Engine, NoEngine, open_engine
+from .image import SMALL, required, required_languages
 
 MIB = 1 << 20
 KINDS = ("bubblewrap", "unshare", pytest.param("docker", marks=pytest.mark.docker))
@@ -90,8 +90,19 @@ def missing(kind: str) -> str:
 
 def skip(kind: str, reason: str) -> None:
     """Skip, or fail where `FISSILE_REQUIRE` names this kind."""
-    if kind in os.environ.get("FISSILE_REQUIRE", "").replace(",", " ").split():
+    if kind in required():
         pytest.fail(f"{kind} is required by FISSILE_REQUIRE, but {reason}")
+    pytest.skip(reason)
+
+
+async def demand(sandbox: Sandbox, language: str) -> None:
+    """Skip where a sandbox has no such language, or fail where `FISSILE_REQUIRE` names it."""
+    await sandbox.probe()
+    if language in sandbox.languages():
+        return
+    reason = f"the tools of {language} are not there for the sandbox {sandbox.level!r}"
+    if language in required_languages():
+        pytest.fail(f"{language} is required by FISSILE_REQUIRE, but {reason}")
     pytest.skip(reason)
 
 
@@ -128,7 +139,13 @@ async def sandbox(request: pytest.FixtureRequest, open_sandbox: Callable[..., Aw
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave uvloop out for containers: it shares all of their code with asyncio, and each takes a second."""
+    """Give large images their time, and leave uvloop out for containers: it shares all of their code with asyncio, and each takes a second."""
+    if required_languages() - set(
+        SMALL
+    ):  # an image of more than a gigabyte is made once, by whichever test comes first
+        for item in items:
+            if item.get_closest_marker("docker") and not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(900))
     slow = [item for item in items if "docker" in item.name and "uvloop" in item.name]
     if slow:
         config.hook.pytest_deselected(items=slow)

@@ -8,17 +8,18 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import pytest
 from attrs import frozen
 
 from modules.code_executor.sandbox import _engine
 from modules.code_executor.sandbox._model import NoSandbox
 
-from .image import cache_folder, image_tar
+from .image import NoImage, cache_folder, image_tar, languages_of_image
 
 ANSWERS_WITHIN_S = 30.0
 
@@ -62,13 +63,7 @@ def open_engine() -> Iterator[Engine]:
         if given := os.environ.get("FISSILE_TEST_IMAGE"):
             yield Engine(api, given, process)
             return
-        tar = image_tar()
-        image = f"fissile-sandbox-of-tests:{tar.stem.rsplit('-', 1)[1]}"
-        if not api.images(name=image, quiet=True):
-            repository, tag = image.split(":")
-            api.timeout = 100
-            api.import_image(str(tar), repository=repository, tag=tag)
-        yield Engine(api, image, process)
+        yield Engine(api, _import(api, languages_of_image()), process)
     finally:
         if api is not None:
             api.close()
@@ -80,6 +75,81 @@ def open_engine() -> Iterator[Engine]:
             else:
                 os.environ["DOCKER_HOST"] = before
         stack.close()
+
+
+def _import(api: Any, languages: Iterable[str]) -> str:
+    """Give an engine an image with some languages, if it has none yet, and return its name."""
+    try:
+        tar = image_tar(languages)
+    except NoImage as error:
+        raise NoEngine(str(error)) from error
+    image = f"fissile-sandbox-of-tests:{tar.stem.rsplit('-', 1)[1]}"
+    if not api.images(name=image, quiet=True):
+        repository, tag = image.split(":")
+        api.timeout = 300
+        api.import_image(str(tar), repository=repository, tag=tag)
+    return image
+
+
+class Victim:
+    """An engine of a test's own, with an image that has Python only: to be killed, or to run out of disk. A context manager.
+
+    Args:
+        folder: Where it keeps everything.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.address = _address(folder)
+        self.image = ""
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            with self.named():
+                api = _client()
+                try:
+                    self.image = _import(api, ("python",))
+                finally:
+                    api.close()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """The environment names this engine."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DOCKER_HOST", self.address)
+            yield
+
+    def start(self) -> None:
+        """Start it, and return when it answers. As a service manager does, try again: what was killed may have left something locked."""
+        with self.named():
+            for attempt in range(3):
+                self._process = _start(self._folder)
+                try:
+                    _wait_for_client(self._process, self._folder).close()
+                except NoEngine:
+                    if attempt == 2:
+                        raise
+                else:
+                    return
+
+    def kill(self) -> None:
+        """End it as a fault would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        if self._process.poll() is not None:  # its own helper is its child still, and only it knows of it
+            self.start()
+        self._process.terminate()
+        self._process.wait()
 
 
 @contextmanager
@@ -122,7 +192,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
         raise NoEngine("no Docker engine answers, and to start one takes root and an installed dockerd")
     command = [program, "--bridge=none", "--iptables=false", f"--host={_address(folder)}", f"--pidfile={folder}/pid"]
     command += [f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 

@@ -19,7 +19,7 @@ import anyio
 import pytest
 from attrs import Factory, frozen
 
-from modules.code_executor.sandbox import Outcome, Program, Result, Sandbox
+from modules.code_executor.sandbox import NoSandbox, Outcome, Program, Result, Sandbox, _probe, _syscalls
 
 from .attack_list import ATTACKS, Attack
 from .conftest import KINDS, Host, until
@@ -157,6 +157,46 @@ async def test_the_host_is_unharmed_by_all_of_them(report: Report) -> None:
     assert report.is_canary_alive
     segments = await anyio.Path("/proc/sysvipc/shm").read_text()
     assert str(0x1234) not in segments.split()
+
+
+OPENED = {
+    "sockets to the kernel and beyond": ("socket",),
+    "the memory of other processes": ("process_vm_readv", "process_vm_writev", "kcmp", "ptrace"),
+    "mounts and roots": (
+        "open_tree",
+        "move_mount",
+        "fsopen",
+        "fsconfig",
+        "fsmount",
+        "mount_setattr",
+        "mount",
+        "chroot",
+    ),
+    "namespaces of its own": ("clone3", "setns"),
+    "dangerous corners of the kernel": (
+        *("io_uring_setup", "io_uring_enter", "io_uring_register", "open_by_handle_at", "name_to_handle_at"),
+        *("add_key", "request_key", "keyctl", "personality"),
+    ),
+    "shared memory and message queues": ("shmget", "msgget", "semget"),
+}
+"""Calls that some attack must miss in the filter: names that the kernel of the tests has for sure."""
+
+
+async def test_the_attacks_notice_each_call_that_a_filter_lets_through(
+    open_sandbox: Callable[..., Awaitable[Sandbox]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {name for calls in OPENED.values() for name in calls}
+    monkeypatch.setattr(_syscalls, "_ALLOWED", " ".join([_syscalls._ALLOWED, *names]))
+    with pytest.raises(NoSandbox, match="forbidden_calls"):
+        await (await open_sandbox("unshare")).probe()
+    monkeypatch.setattr(_probe, "_weakness", lambda *_: "")
+    sandbox = await open_sandbox("unshare")
+    for attack in ATTACKS:
+        if attack.name in OPENED:
+            said = (await sandbox.run(Program("python", attack.source.replace("CANARY", "99999")))).stdout
+            noticed = {line.split()[0] for line in said.splitlines()}
+            wanted = {"16", "17"} if attack.name.startswith("sockets") else set(OPENED[attack.name])
+            assert wanted <= noticed, said
 
 
 def test_the_table_for_readers_has_all_attacks_with_verdicts_that_are_accepted() -> None:

@@ -18,7 +18,7 @@ from modules.code_executor.sandbox.docker import DockerSandbox
 from modules.code_executor.sandbox.languages import PROGRAM, Language
 from modules.code_executor.sandbox.local import LocalSandbox
 
-from .conftest import KINDS, MIB, Host, missing, skip
+from .conftest import KINDS, MIB, Host, demand, missing, skip
 
 AMPLE = Limits(wall_s=60.0, cpu_s=20.0)
 ECHO = "#include <stdio.h>\nint main(void) { int c; while ((c = getchar()) != EOF) putchar(c); return 0; }"
@@ -79,9 +79,7 @@ def open_counting(request: pytest.FixtureRequest) -> Open:
 
 
 async def need_c(sandbox: Sandbox) -> None:
-    await sandbox.probe()
-    if "c" not in sandbox.languages():
-        pytest.skip("the tools of c are not there")
+    await demand(sandbox, "c")
 
 
 async def echo(sandbox: Sandbox, text: str, source: str = ECHO) -> None:

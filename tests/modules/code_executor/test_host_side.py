@@ -15,16 +15,18 @@ from typing import Any
 import anyio
 import pytest
 
-from modules.code_executor.sandbox import Limits, Outcome, Program, Sandbox
+from modules.code_executor.sandbox import Limits, Outcome, Program, Sandbox, SandboxBusy
 from modules.code_executor.sandbox._inside import landlock_abi
 from modules.code_executor.sandbox._levels import LANDLOCK_ABI_MIN, WEAK_LEVELS
 from modules.code_executor.sandbox._remove import remove_folder
 from modules.code_executor.sandbox.local import LocalSandbox
 
-from .conftest import KINDS, MIB, Host
+from .conftest import KINDS, MIB, Host, demand
 
 AMPLE = Limits(wall_s=60.0, cpu_s=60.0)
-SCALE = float(os.environ.get("FISSILE_TEST_SCALE", "1"))
+IS_SOAK = os.environ.get("FISSILE_TEST_SOAK", "0") not in ("", "0")
+CANCELLED = {"docker": 200 if IS_SOAK else 6, "bubblewrap": 400 if IS_SOAK else 25, "unshare": 400 if IS_SOAK else 25}
+"""How many runs are cancelled in each sandbox: a thousand in the long tests."""
 
 OpenSandbox = Callable[..., Awaitable[Sandbox]]
 
@@ -153,9 +155,7 @@ async def test_an_odd_source_is_run_as_it_is(sandbox: Sandbox, source: str, stdo
 
 
 async def test_a_compiler_that_is_sent_to_read_without_end_is_ended(sandbox: Sandbox, host: Host) -> None:
-    await sandbox.probe()
-    if "c" not in sandbox.languages():
-        pytest.skip("the toolchain of c is not on this machine")
+    await demand(sandbox, "c")
     result = await sandbox.run(Program("c", '#include "/dev/zero"\nint main(void) { return 0; }', limits=AMPLE))
     assert result.outcome is Outcome.COMPILE_ERROR, result
     await host.check_unharmed()
@@ -171,7 +171,7 @@ os.close(os.open('sparse', os.O_WRONLY | os.O_CREAT)); os.truncate('sparse', 1 <
 for name in ('x' * 255, 'line\\nline', '-rf', '\\x1b[2J', '...'): os.mkdir(name); open(name + '/' + name, 'w').close()
 open(b'\\xff\\xfe', 'w').close()
 os.mkdir('many')
-for number in range(2000): open(f'many/{{number}}', 'w').close()
+for number in range({many}): open(f'many/{{number}}', 'w').close()
 os.mkdir('closed'); os.mkdir('closed/inner'); open('closed/inner/file', 'w').close()
 os.symlink({victim!r}, 'closed/inner/link'); os.chmod('closed/inner', 0); os.chmod('closed', 0)
 here = os.getcwd()
@@ -189,7 +189,9 @@ async def test_a_folder_on_the_host_is_taken_away_whatever_is_in_it_and_nothing_
         pytest.skip(f"the kernel has Landlock ABI {landlock_abi()}")
     (tmp_path / "kept").write_text("kept")
     async with LocalSandbox(levels=(level,), allow_weak=True) as sandbox:
-        result = await sandbox.run(Program("python", RUBBISH.format(victim=str(tmp_path)), limits=AMPLE))
+        result = await sandbox.run(
+            Program("python", RUBBISH.format(victim=str(tmp_path), many=100_000 if IS_SOAK else 2000), limits=AMPLE)
+        )
     assert (result.outcome, result.exit_code) == (Outcome.FINISHED, 0), result
     folder = anyio.Path(result.stdout.strip())
     assert folder.name.startswith("fissile-run-")
@@ -240,11 +242,45 @@ async def test_a_run_that_is_cancelled_at_any_moment_leaves_no_process(sandbox: 
     seed = random.randrange(1 << 32)
     moments = random.Random(seed)
     latest_s = 0.6 if sandbox.level == "docker" else 0.08
-    for _ in range(int((6 if sandbox.level == "docker" else 25) * SCALE)):
+    for _ in range(CANCELLED[sandbox.level]):
         with anyio.move_on_after(moments.uniform(0.0, latest_s)):
             await sandbox.run(Program("python", source, limits=AMPLE))
         assert not host.survivors(), f"seed {seed}"
     await host.check_unharmed()
+    assert (await sandbox.run(Program("python", "print('next')", limits=AMPLE))).stdout == "next\n"
+
+
+@pytest.mark.timeout(600)
+async def test_of_200_runs_asked_at_once_those_that_may_wait_are_run_and_the_others_told_at_once(
+    open_sandbox: OpenSandbox, kind: str
+) -> None:
+    if kind != "unshare" and not IS_SOAK:
+        pytest.skip("the queue is the same for all of them: set FISSILE_TEST_SOAK")
+    at_once, waiting, asked = 2, 32, 200
+    sandbox = await open_sandbox(kind, at_once=at_once, waiting=waiting)
+    await sandbox.probe()
+    go_on, done = anyio.Event(), 0
+    refused: list[tuple[int, int]] = []
+
+    async def run(number: int) -> None:
+        nonlocal done
+        await go_on.wait()
+        try:
+            result = await sandbox.run(Program("python", f"print({number})", limits=AMPLE))
+        except SandboxBusy as error:
+            refused.append((error.waiting, done))
+        else:
+            assert result.stdout == f"{number}\n", result
+            done += 1
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(asked):
+            tasks.start_soon(run, number)
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+    assert done == at_once + waiting
+    # Who is refused is told before any run has ended.
+    assert refused == [(waiting, 0)] * (asked - at_once - waiting)
     assert (await sandbox.run(Program("python", "print('next')", limits=AMPLE))).stdout == "next\n"
 
 

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from modules.code_executor.sandbox import Limits, Outcome, Program, Result, Sandbox
 
-from .conftest import KINDS, MIB
+from .conftest import KINDS, MIB, demand
 
 LIMITS = Limits(wall_s=60.0, cpu_s=20.0)
 """A busy machine must not pass for a program that is too slow."""
@@ -192,17 +192,14 @@ SAMPLES = {
 COMPILED = ("typescript", "c", "cpp", "rust", "go", "java")
 
 
-# The walls make no difference to what a compiler says; with an image that has all languages, containers are looked at, too.
-of_mistakes = pytest.mark.parametrize(
-    "sandbox", KINDS if os.environ.get("FISSILE_TEST_IMAGE") else ["unshare"], indirect=True
-)
+# The walls make no difference to what a compiler says; in the long tests containers are looked at, too.
+IS_SOAK = os.environ.get("FISSILE_TEST_SOAK", "0") not in ("", "0")
+of_mistakes = pytest.mark.parametrize("sandbox", KINDS if IS_SOAK else ["unshare"], indirect=True)
 
 
 @pytest.fixture(params=sorted(SAMPLES))
 async def language(request: pytest.FixtureRequest, sandbox: Sandbox) -> str:
-    await sandbox.probe()
-    if request.param not in sandbox.languages():
-        pytest.skip(f"the tools of {request.param} are not there")
+    await demand(sandbox, request.param)
     return str(request.param)
 
 
@@ -240,6 +237,19 @@ async def test_a_program_that_fails_is_told_with_its_own_message(sandbox: Sandbo
     assert result.outcome is (Outcome.KILLED if sample.code is None else Outcome.FINISHED)
 
 
+@of_mistakes
+async def test_a_typescript_source_may_declare_the_names_of_node_by_itself(sandbox: Sandbox) -> None:
+    await demand(sandbox, "typescript")
+    source = """
+        declare const require: any, process: any, module: any;
+        declare var Buffer: any;
+        const name: string = require("fs").readFileSync(0, "utf8");
+        console.log(name.trim(), process.argv.length, Buffer.from("a").length);
+    """
+    result = await run(sandbox, "typescript", source, "straw\n")
+    assert (result.outcome, result.stdout) == (Outcome.FINISHED, "straw 2 1\n"), result
+
+
 HUNGRY = {
     "java": """
         public class Main {
@@ -267,9 +277,7 @@ HUNGRY = {
 @of_mistakes
 @pytest.mark.parametrize("hungry", sorted(HUNGRY))
 async def test_a_runtime_that_manages_its_own_memory_has_no_more_than_others(sandbox: Sandbox, hungry: str) -> None:
-    await sandbox.probe()
-    if hungry not in sandbox.languages():
-        pytest.skip(f"the tools of {hungry} are not there")
+    await demand(sandbox, hungry)
     limits = Limits(wall_s=60.0, cpu_s=20.0, memory_bytes=160 * MIB)
     result = await run(sandbox, hungry, HUNGRY[hungry], limits=limits)
     refused_by_itself = result.outcome is Outcome.FINISHED and "OutOfMemoryError" in result.stderr
@@ -278,9 +286,7 @@ async def test_a_runtime_that_manages_its_own_memory_has_no_more_than_others(san
 
 @of_mistakes
 async def test_a_program_of_many_threads_stays_below_the_limit_of_processes(sandbox: Sandbox) -> None:
-    await sandbox.probe()
-    if "go" not in sandbox.languages():
-        pytest.skip("the tools of go are not there")
+    await demand(sandbox, "go")
     source = r"""
         package main
 

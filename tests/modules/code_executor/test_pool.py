@@ -25,6 +25,8 @@ pytestmark = pytest.mark.docker
 
 IS_SOAK = os.environ.get("FISSILE_TEST_SOAK", "0") not in ("", "0")
 AT_ONCE = 2
+CONTAINER_MORE_BYTES = 48 * MIB
+"""What the launcher, the init process and the files of Python that all of them map have beside a program."""
 IN_TIME_S = 30.0
 """Far above what any call may take, for a machine that does other things, too; far below a call that hangs."""
 
@@ -43,6 +45,28 @@ def names(engine: Engine) -> set[str]:
 def running(engine: Engine) -> set[str]:
     found = engine.api.containers(filters={"label": LABEL, "status": "running"})
     return {container["Names"][0] for container in found}
+
+
+def resident() -> int:
+    """How much memory this process has, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_of_containers(engine: Engine) -> int:
+    """What all processes of all containers have resident, in bytes, as the kernel says: pages that several share count once for each."""
+    found = 0
+    for container in engine.api.containers(filters={"label": LABEL}):
+        try:
+            processes = [int(row[0]) for row in engine.api.top(container["Id"], "-o pid")["Processes"]]
+        except Exception:  # noqa: BLE001 - it has ended meanwhile
+            continue
+        for process in processes:
+            try:
+                pages = Path(f"/proc/{process}/statm").read_text().split()[1]
+            except (OSError, IndexError):
+                continue
+            found += int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return found
 
 
 @asynccontextmanager
@@ -115,11 +139,15 @@ async def test_many_runs_at_once_stay_within_the_bound_and_leave_nothing_and_one
     engine: Engine,
 ) -> None:
     asked, spare, most = 100 if IS_SOAK else 16, 2, 0
+    fenced = Limits(wall_s=60.0, cpu_s=20.0, memory_bytes=64 * MIB)
+    largest = {"executor": 0, "containers": 0}
     outcomes: list[Outcome] = []
     async with open_full(engine, spare, waiting=asked - AT_ONCE) as (sandbox, _):
 
         async def run(number: int) -> None:
-            result = await sandbox.run(Program("python", f"print({number})", limits=Limits(wall_s=60.0, cpu_s=20.0)))
+            # Each takes a good part of what it may have, and no page of it is shared with another.
+            source = f"held = bytes([{number % 256}]) * (32 << 20); print({number})"
+            result = await sandbox.run(Program("python", source, limits=fenced))
             assert result.stdout == f"{number}\n"
             outcomes.append(result.outcome)
 
@@ -127,7 +155,11 @@ async def test_many_runs_at_once_stay_within_the_bound_and_leave_nothing_and_one
             nonlocal most
             while True:
                 most = max(most, len(await anyio.to_thread.run_sync(running, engine)))
+                largest["executor"] = max(largest["executor"], resident() - before_bytes)
+                used = await anyio.to_thread.run_sync(memory_of_containers, engine)
+                largest["containers"] = max(largest["containers"], used)
 
+        before_bytes = resident()
         async with anyio.create_task_group() as watching:
             watching.start_soon(watch)
             async with anyio.create_task_group() as runs:
@@ -139,6 +171,12 @@ async def test_many_runs_at_once_stay_within_the_bound_and_leave_nothing_and_one
             watching.cancel_scope.cancel()
     assert outcomes == [Outcome.FINISHED] * asked
     assert 0 < most <= 2 * AT_ONCE + spare
+    fence_bytes = fenced.memory_bytes + CONTAINER_MORE_BYTES
+    print(
+        f"{asked} runs at once: at most {most} containers with {largest['containers'] >> 20} MiB, {largest['executor'] >> 20} MiB more here"
+    )
+    assert 0 < largest["containers"] <= (2 * AT_ONCE + spare) * fence_bytes
+    assert largest["executor"] < 64 * MIB  # not a part for each that waits
 
 
 @pytest.mark.usefixtures("impatient")

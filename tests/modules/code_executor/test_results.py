@@ -7,7 +7,7 @@ import pytest
 
 from modules.code_executor.sandbox import Limits, Outcome, Program, Sandbox, SandboxBusy, Stream, UnknownLanguage
 
-from .conftest import QUICK, Host
+from .conftest import QUICK, Host, demand
 
 
 async def test_the_exit_code_and_both_streams_are_told_apart(sandbox: Sandbox) -> None:
@@ -37,9 +37,7 @@ async def test_a_crash_is_told_by_its_signal(sandbox: Sandbox) -> None:
 
 
 async def test_the_warnings_of_a_compiler_are_not_mixed_into_the_output_of_the_program(sandbox: Sandbox) -> None:
-    await sandbox.probe()
-    if "c" not in sandbox.languages():
-        pytest.skip("the toolchain of c is not on this machine")
+    await demand(sandbox, "c")
     result = await sandbox.run(Program("c", "#warning beware\nint main(void) { return 3; }"))
     assert (result.outcome, result.exit_code, result.stderr) == (Outcome.FINISHED, 3, "")
 

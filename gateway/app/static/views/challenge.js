@@ -6,7 +6,7 @@ import { ago, duration, h, replace } from "../dom.js";
 import { followLeaderboard } from "../live.js";
 import { languageName, start } from "../samples.js";
 import { session } from "../session.js";
-import { formatted } from "../text.js";
+import { formatted, visible } from "../text.js";
 import { badge, follow, makeVerdict } from "../verdict.js";
 import { languages, makeWorkbench } from "../workbench.js";
 import { difficulty } from "./challenges.js";
@@ -44,13 +44,13 @@ export async function view({ parameter: slug, signal }) {
 
   const statement = h("article", { class: "statement" },
     h("p", { class: "crumbs" }, h("a", { href: "#/challenges" }, "Challenges")),
-    h("h1", { tabindex: "-1" }, challenge.title),
-    h("p", { class: "meta" }, difficulty(challenge.difficulty), challenge.tags.map((tag) => h("span", { class: "tag" }, tag)),
+    h("h1", { tabindex: "-1" }, visible(challenge.title)),
+    h("p", { class: "meta" }, difficulty(challenge.difficulty), challenge.tags.map((tag) => h("span", { class: "tag" }, visible(tag))),
       h("span", {}, `${challenge.time_s} s of CPU time (${1.5 * challenge.time_s + 1} s by the clock), ${challenge.memory_mib} MiB for each of ${challenge.examples.length + challenge.cases} cases`)),
     h("div", { class: "prose" }, formatted(challenge.statement)),
     challenge.examples.map((example, index) => exampleOf(example, index, challenge.examples.length, workbench)));
   const task = h("div", { class: "task" }, statement, h("div", { class: "others" }, mine.node, solvers.node));
-  return { title: challenge.title, kind: "full split", node: [task, workbench.node] };
+  return { title: visible(challenge.title), kind: "full split", node: [task, workbench.node] };
 }
 
 function exampleOf(example, index, count, workbench) {
@@ -59,8 +59,8 @@ function exampleOf(example, index, count, workbench) {
     h("div", { class: "example-head" }, h("h2", {}, name),
       h("button", { type: "button", class: "link", "aria-label": `Use as input: ${name.toLowerCase()}`, onclick: () => workbench.read(example.stdin) }, "Use as input")),
     h("div", { class: "example-texts" },
-      h("figure", {}, h("figcaption", {}, "Input"), h("pre", { tabindex: "0", "aria-label": `${name}, input` }, example.stdin)),
-      h("figure", {}, h("figcaption", {}, "Output"), h("pre", { tabindex: "0", "aria-label": `${name}, output` }, example.stdout))));
+      h("figure", {}, h("figcaption", {}, "Input"), h("pre", { tabindex: "0", "aria-label": `${name}, input` }, visible(example.stdin))),
+      h("figure", {}, h("figcaption", {}, "Output"), h("pre", { tabindex: "0", "aria-label": `${name}, output` }, visible(example.stdout)))));
 }
 
 /** What somebody has submitted to this challenge. */

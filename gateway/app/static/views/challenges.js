@@ -3,6 +3,7 @@
 import { ask } from "../api.js";
 import { h, icon } from "../dom.js";
 import { session } from "../session.js";
+import { visible } from "../text.js";
 
 /** Get all challenges, page by page. */
 export async function allChallenges(signal) {
@@ -10,7 +11,7 @@ export async function allChallenges(signal) {
   let after = null;
   do {
     const page = await ask("challenges/list-challenges", { limit: 100, after }, { signal, anonymous: true });
-    found.push(...page.challenges);
+    found.push(...page.challenges.map((each) => ({ ...each, title: visible(each.title), tags: each.tags.map(visible) })));
     after = page.next;
   } while (after !== null);
   return found;

@@ -6,6 +6,7 @@ import { makeEditor } from "../editor.js";
 import { languageName } from "../samples.js";
 import { session } from "../session.js";
 import { programKey, save } from "../storage.js";
+import { visible } from "../text.js";
 import { follow, makeVerdict, showStored } from "../verdict.js";
 import { signedOut } from "./submissions.js";
 
@@ -38,7 +39,7 @@ export async function view({ parameter: id, signal }) {
     title,
     node: [
       h("p", { class: "crumbs" }, h("a", { href: "#/submissions" }, "Your submissions")),
-      h("header", { class: "page-head" }, h("h1", { tabindex: "-1" }, challenge?.title ?? summary.challenge),
+      h("header", { class: "page-head" }, h("h1", { tabindex: "-1" }, challenge ? visible(challenge.title) : summary.challenge),
         h("p", { class: "muted" }, languageName(summary.language), " · ", ago(summary.submitted_at)),
         h("span", { class: "stretch" }), h("button", { type: "button", class: "button", onclick: goOn }, "Go on with it")),
       verdict.node, frame,
