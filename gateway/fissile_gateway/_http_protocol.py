@@ -188,13 +188,17 @@ class GuardedProtocol(H11Protocol):
             await self._send_h11_event(h11.Data(data=event.data))
         elif isinstance(event, EndBody):
             await self._send_h11_event(h11.EndOfMessage())
-        elif isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
-            headers = [*event.headers, (b"connection", b"close")]
+        elif isinstance(event, Response) and event.status_code >= 200 and self._is_last():
+            headers = [*(field for field in event.headers if field[0] != b"connection"), (b"connection", b"close")]
             await super().stream_send(Response(stream_id=STREAM_ID, headers=headers, status_code=event.status_code))
         elif isinstance(event, EndData):
             self._host.request_ended()  # A WebSocket's client has some time to answer our close.
         else:
             await super().stream_send(event)
+
+    def _is_last(self) -> bool:
+        """Tell whether the connection ends after the answer: when the server drains, and after a WebSocket was refused."""
+        return self.context.terminated.is_set() or isinstance(self.connection, H11WSConnection)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
