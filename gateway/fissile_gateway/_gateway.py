@@ -166,7 +166,10 @@ class Gateway:
             await self._open_socket(scope, receive, send)
 
     async def _open_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a WebSocket be opened, or refuse it, and write the access log of that. Only hand-written routes and mounted applications have any."""
+        """Let a WebSocket be opened, or refuse it, and write the access log of that.
+
+        Only hand-written routes and mounted applications have any.
+        """
         began = perf_counter()
         path = _path(scope)
         exchange = Exchange(self, scope, path)
