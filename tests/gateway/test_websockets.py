@@ -72,9 +72,9 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @asynccontextmanager
-async def opening(shop: Shop, path: str, **fields: str) -> AsyncGenerator[Stream]:
+async def opening(shop: Shop, path: str) -> AsyncGenerator[Stream]:
     """Ask for a WebSocket."""
-    async with streaming(shop, path, **HANDSHAKE, **fields) as answer:
+    async with streaming(shop, path, "GET", b"", **HANDSHAKE) as answer:
         yield answer
 
 
