@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Gate:
 
 
 @contextmanager
-def gate(protection: dict[str, Any] | None = None, **settings: Any) -> Iterator[Gate]:
+def gate(protection: dict[str, Any] | None = None, **settings: Any) -> Generator[Gate]:
     """Run the gateway in a process of its own."""
     command = [sys.executable, "-m", "tests.gateway.gate", json.dumps(settings), json.dumps(protection or {})]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
