@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from fissile._api_keys import new_key
@@ -69,6 +70,9 @@ def key(tmp_path: Path) -> str:
 
 async def check(url: str, folder: Path, key: str, where: Where) -> None:
     """Run schemathesis with all of its checks."""
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
+        for path in ("/openapi.json", "/asyncapi.json", "/api"):  # made now: schemathesis waits for ten seconds
+            assert (await client.get(path)).status_code == 200
     (folder / "schemathesis.toml").write_text(f'{CONFIGURATION}\n[auth.openapi.apiKey]\napi_key = "{key}"\n')
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", "all"]
     command += ["--request-timeout", "60"]  # machines under load are slow

@@ -81,7 +81,7 @@ async def opening(shop: Shop, path: str) -> AsyncGenerator[Stream]:
 async def document(answer: Stream) -> dict[str, Any]:
     """Read a problem from an answer, after which the server closes."""
     length = int(answer.headers["content-length"])
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         said: dict[str, Any] = json.loads(await answer.reader.receive_exactly(length))
         with pytest.raises(anyio.EndOfStream):
             await answer.reader.receive()
@@ -101,7 +101,7 @@ async def test_a_websocket_where_there_is_none_is_refused_with_a_problem(log: py
             assert problem["type"] == "/problems/not-found"
             assert problem["request_id"] == answer.headers["x-request-id"]
             assert path in problem["detail"]
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while len(lines(log)) < len(paths):
                 await anyio.wait_all_tasks_blocked()
     assert lines(log) == [("GET", path, 404) for path in paths]
@@ -114,7 +114,7 @@ async def test_a_websocket_has_its_line_of_the_access_log_while_it_is_open(
     async with serving(routes=pages(here=PAGES)) as shop, opening(shop, "/echo") as answer:
         assert answer.status == 101
         await answer.socket.send(b"\x81\x82\x00\x00\x00\x00hi")
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while not (await answer.reader.receive_until(b"hi", 1000)).endswith(b"\x81\x02"):
                 pass
         assert lines(log) == [("GET", "/echo", 101)]
@@ -130,7 +130,7 @@ async def test_a_websocket_whose_view_fails_says_so_to_its_client(
         for path, code in ways:
             async with opening(shop, path) as answer:
                 assert answer.status == 101
-                with anyio.fail_after(5):
+                with anyio.fail_after(20):
                     said = await answer.reader.receive_until(code.to_bytes(2, "big"), 1000)
                 assert said.endswith(b"\x88\x02")  # a frame that closes, with nothing but the code
     assert len(troubles(log)) == 2  # SoldOut is an answer
