@@ -50,7 +50,7 @@ format: setup ## Format the code
 	$(BIN)/ruff format
 
 soak: setup ## Run the long tests: faults on Apache Kafka and many seeds (minutes)
-	@FISSILE_REQUIRE=$${FISSILE_REQUIRE:-kafka,postgres,docker,languages} FISSILE_TEST_SCALE=10 FISSILE_TEST_SOAK=1 FISSILE_TEST_SEEDS=500 $(BIN)/python -m pytest -s tests/faults tests/placements tests/transports tests/crashes tests/sagas tests/modules/submissions $(foreach part,host_side pool docker languages engine_faults over_http,tests/modules/code_executor/test_$(part).py) tests/playground $(ARGS)
+	@FISSILE_REQUIRE=$${FISSILE_REQUIRE:-kafka,postgres,docker,languages} FISSILE_TEST_SCALE=10 FISSILE_TEST_SOAK=1 FISSILE_TEST_SEEDS=500 $(BIN)/python -m pytest -s tests/faults tests/placements tests/transports tests/crashes tests/sagas tests/modules/submissions $(foreach part,host_side pool docker languages engine_faults over_http,tests/modules/code_executor/test_$(part).py) tests/playground tests/gateway/test_memory.py tests/gateway/test_schemathesis.py $(ARGS)
 
 bench-kafka: setup ## Measure it over Kafka, on the embedded broker and on Apache Kafka, and put the figures into README.md
 	@$(BIN)/python -m benchmarks kafka $(ARGS); done=$$?; \

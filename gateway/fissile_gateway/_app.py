@@ -8,8 +8,9 @@ from itertools import chain
 from typing import Any, cast
 
 import sniffio
-from quart import Quart, Response, request
+from quart import Quart, Response, has_request_context, request, websocket
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from fissile import Bus, Clock, Ids, Process, Topic
 from fissile_gateway._auth import authenticator_of
@@ -21,7 +22,7 @@ from fissile_gateway._deprecation import deprecations
 from fissile_gateway._derived import Derived
 from fissile_gateway._documents.routes import documents
 from fissile_gateway._exchange import Scope
-from fissile_gateway._gateway import Gateway
+from fissile_gateway._gateway import ACCEPTED, FAILED, REFUSED, Gateway
 from fissile_gateway._health import health
 from fissile_gateway._metrics_page import metrics_page
 from fissile_gateway._operation import operation_of
@@ -99,17 +100,24 @@ def build(
     for rule in quart.url_map.iter_rules():
         protection.add_route(rule.rule, rule.methods or (), operation_of(quart.view_functions[rule.endpoint]).raises)
 
-    async def on_error(error: Exception) -> Response:
+    def response_to(error: Exception) -> Response:
         this = exchange()
         this.failure = error
-        other = this.gateway.on_failure(cast("Scope", request.scope), error)
+        asked = request if has_request_context() else websocket
+        other = this.gateway.on_failure(cast("Scope", asked.scope), error)
         if other is not None:
             return _answer(other)
         if isinstance(error, HTTPException):
             if isinstance(error.response, Response):
                 return error.response
-            return _answer(_of_http(error, nearby(request.path, routes)))
+            return _answer(_of_http(error, nearby(asked.path, routes)))
         return _answer(problem_of(error))
+
+    async def on_error(error: Exception) -> Response:
+        response = response_to(error)
+        if exchange().status == ACCEPTED and not exchange().is_done:  # Quart would say that all is well
+            await websocket.close(FAILED if response.status_code >= 500 else REFUSED)
+        return response
 
     quart.register_error_handler(Exception, on_error)
     gateway = Gateway(
@@ -171,7 +179,7 @@ def _quart() -> Quart:
 
 def _answer(problem: Problem) -> Response:
     headers = dict(problem.headers)
-    if request.method != "POST":  # the gateway says so of all answers to commands
+    if not has_request_context() or request.method != "POST":  # the gateway says so of all answers to commands
         headers["cache-control"] = "no-store"
     return Response(problem.document(exchange().request_id), problem.status, headers, content_type=MEDIA_TYPE)
 
@@ -184,7 +192,12 @@ def _of_http(error: HTTPException, near: str) -> Problem:
     headers: list[tuple[str, Any]] = [
         (key, value) for key, value in error.get_headers() if key.lower() != "content-type"
     ]
-    if isinstance(error, NotFound):
+    if isinstance(error, WebsocketMismatch):
+        if has_request_context():
+            detail = "Here is a WebSocket only; a client opens it with `Upgrade: websocket`."
+        else:
+            status, name, detail = 404, "not-found", f"There is no WebSocket at {websocket.path}."
+    elif isinstance(error, NotFound):
         detail = near if error.description == NotFound.description else detail
     elif isinstance(error, MethodNotAllowed):
         allowed = " or ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))

@@ -44,6 +44,15 @@ OWN_CREDENTIALS = (*PROBES, "/metrics")
 """Where nobody is who a token of the application's says: what is asked there is for operators."""
 
 
+ACCEPTED = 101
+"""The status of a handshake after which there is a WebSocket."""
+
+CLOSED_BEFORE = 403
+"""What a WebSocket is answered that is closed before it was accepted, says ASGI."""
+
+REFUSED, FAILED = 1008, 1011
+"""Why a WebSocket is closed (RFC 6455, 7.4.1): it may not be had, or it failed."""
+
 _logger = logging.getLogger("fissile.gateway")
 
 
@@ -154,27 +163,76 @@ class Gateway:
         elif scope["type"] == "lifespan":
             await self._mounts.lifespan(scope, receive, send)
         else:
-            path = _path(scope)
-            app, scope, _ = self._mounts.choose(path, scope)
-            exchange = scope[EXCHANGE] = Exchange(self, scope, path)
-            exchange.request_id = exchange.request_id or self._new_id()
-            try:
-                if await self._admit(exchange, scope, own=app is self.routes):
-                    await app(scope, receive, send)
-                else:
-                    await send({"type": "websocket.close", "code": 1008})  # before it is accepted: an HTTP answer, 403
-            finally:
-                exchange.release()
+            await self._open_socket(scope, receive, send)
 
-    async def _admit(self, exchange: Exchange, scope: Scope, *, own: bool) -> bool:
-        """Return whether a WebSocket may be opened. Only hand-written routes and mounted applications have any."""
+    async def _open_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a WebSocket be opened, or refuse it, and write the access log of that.
+
+        Only hand-written routes and mounted applications have any.
+        """
+        began = perf_counter()
         path = _path(scope)
-        self.protection.see(scope, exchange, path)
-        if await self._refusal({**scope, "method": "GET"}, exchange, path, self.protection.rule(path)) is not None:
-            return False
-        if own and exchange.credentials is not None and await self._authenticate(exchange, scope) is not None:
-            return False
-        return await self.protection.count_client(exchange, self.protection.rule(path)) is None
+        exchange = Exchange(self, scope, path)
+        exchange.request_id = exchange.request_id or self._new_id()
+        exchange.trace = exchange.trace or begin_trace(self._new_id())
+        handshake = {**scope, "method": "GET"}
+        self.protection.see(handshake, exchange, path)
+        is_told = False
+
+        def tell() -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                status = status_of(exchange)
+                self.metrics.count(exchange.route, "GET", status, perf_counter() - began, is_stream=False)
+                self._log(handshake, path, exchange, began)
+
+        async def send_on(message: Message) -> None:
+            kind = message["type"]
+            if kind == "websocket.accept":
+                exchange.status = ACCEPTED
+            elif kind == "websocket.http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = _with_own(message["headers"], exchange)
+            elif kind == "websocket.http.response.body":
+                exchange.sent_bytes += len(message.get("body", b""))
+            elif kind == "websocket.close":
+                exchange.status = exchange.status or CLOSED_BEFORE
+                exchange.is_done = True
+            await send(message)
+            if exchange.status == ACCEPTED or exchange.is_done:
+                tell()
+
+        outer_trace = ambient.set(exchange.trace)
+        try:
+            app, inner, exchange.route = self._mounts.choose(path, scope)
+            inner[EXCHANGE] = exchange
+            problem = await self._refuse_socket(exchange, handshake, own=app is self.routes)
+            if problem is None:
+                await app(inner, receive, send_on)
+            elif "websocket.http.response" in (scope.get("extensions") or {}):
+                await send_problem(problem, exchange, send_on, "websocket.http.response")
+            else:
+                await send_on(
+                    {"type": "websocket.close", "code": REFUSED}
+                )  # before it is accepted: an HTTP answer, 403
+        finally:
+            exchange.release()
+            ambient.reset(outer_trace)
+            tell()
+
+    async def _refuse_socket(self, exchange: Exchange, scope: Scope, *, own: bool) -> Problem | None:
+        """Return why a WebSocket may not be opened; None if it may."""
+        rule = self.protection.rule(exchange.path)
+        refusal = await self._refusal(scope, exchange, exchange.path, rule)
+        if isinstance(refusal, Problem):
+            return refusal
+        if own and exchange.credentials is not None:
+            scope[EXCHANGE] = exchange
+            problem = await self._authenticate(exchange, scope)
+            if problem is not None:
+                return problem
+        return await self.protection.count_client(exchange, rule)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Gateway]:
@@ -317,13 +375,13 @@ class Gateway:
         return problem
 
 
-async def send_problem(problem: Problem, exchange: Exchange, send: Send) -> None:
-    """Answer with a problem, without any framework."""
+async def send_problem(problem: Problem, exchange: Exchange, send: Send, kind: str = "http.response") -> None:
+    """Answer with a problem, without any framework; `kind` is what ASGI calls the answer."""
     body = problem.document(exchange.request_id)
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
     headers += [(name.encode(), value.encode()) for name, value in problem.headers]
-    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send({"type": f"{kind}.start", "status": problem.status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": body, "more_body": False})
 
 
 async def _send_refusal(refusal: Problem | Fields, exchange: Exchange, send: Send) -> None:

@@ -204,6 +204,8 @@ class Connection:
     def stalled(self) -> None:
         """Note that the client does not take its answer, and take it for gone."""
         self._server.stalled_total += 1
+        # Up to megabytes would wait in the operating system for as long as the client takes a byte now and then.
+        self._stream.forget_unsent()
         self.lose()
 
     def end(self) -> None:

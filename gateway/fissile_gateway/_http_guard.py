@@ -9,11 +9,15 @@ The rules are plain functions over bytes and h11 events.
 
 import json
 import ssl
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 
 import attrs
 import h11
+
+_FIELD_BYTES = len(b": \r\n")
+_CHUNK_OVERHEAD = 16
+"""A chunk of one byte takes six."""
 
 
 @attrs.frozen(kw_only=True)
@@ -110,6 +114,39 @@ def check_head(received: bytes, settings: ServerSettings) -> None:
         raise Refusal(400, "A field of the request head is folded over several lines.")
     if lines - (1 if end < 0 else 2) > settings.max_head_fields:
         raise Refusal(431, f"The request head has more than {settings.max_head_fields} fields.")
+
+
+def check_trailer(fields: Collection[tuple[bytes, bytes]], settings: ServerSettings) -> None:
+    """Refuse what stands behind a chunked body where it is larger than a head may be.
+
+    h11 bounds a trailer that is incomplete only, as it does with heads; nobody reads these fields.
+
+    Args:
+        fields: The fields.
+        settings: The bounds.
+
+    Raises:
+        Refusal: 431.
+    """
+    if len(fields) > settings.max_head_fields:
+        raise Refusal(431, f"The trailer has more than {settings.max_head_fields} fields.")
+    if sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields) > settings.max_head_bytes:
+        raise Refusal(431, f"The trailer is larger than {settings.max_head_bytes} bytes.")
+
+
+def check_framing(received: int, body: int, settings: ServerSettings) -> None:
+    """Refuse a chunked body that is hardly anything but sizes of chunks and their extensions.
+
+    Args:
+        received: How many bytes came of it.
+        body: How many of them were its content.
+        settings: The bounds.
+
+    Raises:
+        Refusal: 400.
+    """
+    if received > settings.max_head_bytes + _CHUNK_OVERHEAD * body:
+        raise Refusal(400, f"More than {_CHUNK_OVERHEAD} bytes came for each byte of the body.")
 
 
 def check_request(request: h11.Request, settings: ServerSettings) -> None:

@@ -20,7 +20,15 @@ from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent, Task
 from hypercorn.typing import Event as WaitableEvent
 
 from fissile._cancellation import loop_clock
-from fissile_gateway._http_guard import Refusal, ServerSettings, check_head, check_request, problem_answer
+from fissile_gateway._http_guard import (
+    Refusal,
+    ServerSettings,
+    check_framing,
+    check_head,
+    check_request,
+    check_trailer,
+    problem_answer,
+)
 
 _READ_AHEAD_BYTES = 64 * 1024
 _WEBSOCKET_PING_S = 20.0
@@ -52,7 +60,7 @@ class GuardedProtocol(H11Protocol):
     """Hypercorn's HTTP/1.1 protocol with the rules of `_http_guard`, and with fewer and larger writes.
 
     It relies on these names of Hypercorn 0.18 beyond its public interface: ``_handle_events``, ``_check_protocol``,
-    ``_create_stream``, ``_send_h11_event`` and ``_maybe_recycle``.
+    ``_create_stream``, ``_send_h11_event`` and ``_maybe_recycle``, and on the buffer of its `WSStream`.
     """
 
     def __init__(
@@ -84,6 +92,8 @@ class GuardedProtocol(H11Protocol):
         self._settings = settings
         self._held = b""
         self._refused = False
+        self._closes = False
+        self._received_bytes = 0  # of a body, with its chunks' sizes
         self.body_bytes = 0
 
     @property
@@ -105,8 +115,12 @@ class GuardedProtocol(H11Protocol):
         Raises:
             Refusal: The client sent what the server does not accept; `refuse` answers it.
         """
+        if self.body_pending:
+            self._received_bytes += len(data)
         self.connection.receive_data(data)
         await self._handle_events()
+        if self.body_pending:
+            check_framing(self._received_bytes, self.body_bytes, self._settings)
 
     async def farewell(self) -> None:
         """Do nothing: HTTP/1.1 has no word for it."""
@@ -155,17 +169,31 @@ class GuardedProtocol(H11Protocol):
         if self.connection.their_state is h11.IDLE:
             check_head(self.connection.trailing_data[0], self._settings)
         try:
-            return self.connection.next_event()
+            event = self.connection.next_event()
         except h11.RemoteProtocolError as error:
             raise Refusal(error.error_status_hint, f"{error}.") from error
+        if isinstance(event, h11.EndOfMessage) and event.headers:
+            check_trailer(event.headers, self._settings)
+        return event
 
     def _begin(self, request: h11.Request) -> None:
         # Stands in for H11Protocol._check_protocol, which would switch to HTTP/2. `Upgrade: h2c` is not looked at: a
         # server may ignore it and answer in HTTP/1.1 (RFC 9110 section 7.8). With settings of a wrong length the
         # switch even ended the process on the Trio worker.
         check_request(request, self._settings)
-        self.body_bytes = 0
+        self.body_bytes = self._received_bytes = 0
+        # Who asks for an echo of what proxies have added gets a 405; nothing more is taken from there.
+        self._closes = request.method == b"TRACE"
         self._host.request_began()
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        # Hypercorn would accept compression, and what 64 KiB inflate to, 64 MiB, is there before anybody can count it.
+        fields = [field for field in request.headers if field[0] != b"sec-websocket-extensions"]
+        if len(fields) < len(request.headers):
+            request = h11.Request(
+                method=request.method, target=request.target, headers=fields, http_version=request.http_version
+            )
+        await super()._create_stream(request)
 
     def _count_body(self, size: int) -> None:
         self.body_bytes += size
@@ -177,8 +205,13 @@ class GuardedProtocol(H11Protocol):
             # Hypercorn answers twice here, and the error from that ends the Trio worker's process
             # (pgjones/hypercorn#225).
             raise Refusal(400, "WebSocket frames came before the handshake was answered.")
-        if self.stream is not None:
-            await self.stream.handle(event)
+        if self.stream is None:
+            return
+        await self.stream.handle(event)
+        if isinstance(self.stream, WSStream) and self.stream.buffer.length > self.stream.buffer.max_length:
+            # Hypercorn has told the client (1009), and would wait for its answer as long as it likes, with the message at hand.
+            self.stream.buffer.clear()
+            self._host.request_ended()
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send what the application says."""
@@ -188,13 +221,17 @@ class GuardedProtocol(H11Protocol):
             await self._send_h11_event(h11.Data(data=event.data))
         elif isinstance(event, EndBody):
             await self._send_h11_event(h11.EndOfMessage())
-        elif isinstance(event, Response) and event.status_code >= 200 and self.context.terminated.is_set():
-            headers = [*event.headers, (b"connection", b"close")]
+        elif isinstance(event, Response) and event.status_code >= 200 and self._is_last():
+            headers = [*(field for field in event.headers if field[0] != b"connection"), (b"connection", b"close")]
             await super().stream_send(Response(stream_id=STREAM_ID, headers=headers, status_code=event.status_code))
         elif isinstance(event, EndData):
             self._host.request_ended()  # A WebSocket's client has some time to answer our close.
         else:
             await super().stream_send(event)
+
+    def _is_last(self) -> bool:
+        """Tell whether the connection ends after the answer: when the server drains, after TRACE, and after a WebSocket was refused."""
+        return self._closes or self.context.terminated.is_set() or isinstance(self.connection, H11WSConnection)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -32,6 +33,9 @@ class Duplex(Protocol):
 
     def send_eof(self) -> None:
         """Close the sending side."""
+
+    def forget_unsent(self) -> None:
+        """Make closing a reset: what the operating system holds for the client is thrown away."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -96,6 +100,11 @@ class Stream:
         """Close the sending side."""
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
+
+    def forget_unsent(self) -> None:
+        """Make closing a reset: what the operating system holds for the client is thrown away."""
+        with suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
         """Close the socket; whoever waits for it gets `anyio.ClosedResourceError`."""

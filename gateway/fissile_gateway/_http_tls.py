@@ -103,6 +103,10 @@ class TlsStream:
             self._push_now()
         self._stream.send_eof()
 
+    def forget_unsent(self) -> None:
+        """Make closing a reset: what the operating system holds for the client is thrown away."""
+        self._stream.forget_unsent()
+
     def close(self) -> None:
         """Close the connection; a client that reads to the end is told that this is it."""
         with suppress(ssl.SSLError, OSError):

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from quart import Response, request
+from quart import Response, has_request_context, request, websocket
 
 from fissile_gateway._answers import Answer, View
 from fissile_gateway._exchange import EXCHANGE, Exchange, Scope
 
 
 def exchange() -> Exchange:
-    """Return the exchange of the request in hand."""
-    this: Exchange = cast("Scope", request.scope)[EXCHANGE]
+    """Return the exchange of the request in hand, or of the handshake of a WebSocket."""
+    this: Exchange = cast("Scope", (request if has_request_context() else websocket).scope)[EXCHANGE]
     return this
 
 

@@ -36,7 +36,8 @@ class App:
 
     Args:
         modules: The modules to host.
-        contracts: The contracts of modules that are hosted elsewhere.
+        contracts: The contracts of modules that are hosted elsewhere. Those of hosted ones may stand among them: the order of all is the order
+            in which documents and messages name modules, whichever of them a process hosts.
         settings: The runtime's settings; the defaults unless told.
         sources: Where the modules' settings come from; nowhere unless told.
         name: The application's name.
@@ -110,7 +111,9 @@ class App:
 
     def _check(self) -> tuple[Catalog, list[ModulePlan], dict[str, dict[type, Any]], list[Fault]]:
         faults: list[Fault] = []
-        catalog = check_contracts([*(module.contract for module in self.modules), *self.contracts], faults)
+        given_places = {id(contract) for contract in self.contracts}
+        hosted = [module.contract for module in self.modules if id(module.contract) not in given_places]
+        catalog = check_contracts([*hosted, *self.contracts], faults)
         plans = [check_module(module, catalog, faults) for module in self.modules]
         given = self._given_transport
         is_shared = not self.settings.bus.startswith(("memory:", "sqlite:")) if given is None else given.shared

@@ -164,8 +164,7 @@ class Application:
                 hosted.append(gateway)
         if faults:
             raise StartupFailed(tuple(faults))
-        elsewhere = [contract for contract in contracts.values() if contract.name not in placement[process]]
-        return self._make(hosted, elsewhere, process)
+        return self._make(hosted, list(contracts.values()), process)
 
     def client(self) -> App:
         """Make a process that hosts nothing and calls everything.
@@ -186,10 +185,10 @@ class Application:
             raise StartupFailed(tuple(faults))
         return self._make(list(modules.values()), [], "client")
 
-    def _make(self, hosted: list[Module], elsewhere: list[Contract], process: str) -> App:
+    def _make(self, hosted: list[Module], contracts: list[Contract], process: str) -> App:
         return App(
             hosted,
-            contracts=elsewhere,
+            contracts=contracts,
             settings=self.settings,
             sources=self.sources,
             name=self.name,

@@ -106,7 +106,7 @@ async def hosting(
             await stack.enter_async_context(
                 App([front], contracts=contracts, settings=back.shared(folder), name="testing", process="front")
             )
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await ready.wait()
         yield hosted
 
@@ -120,11 +120,11 @@ async def _back(folder: Path, modules: Sequence[Module]) -> AsyncGenerator[None]
         try:
             assert process.stdin is not None
             assert process.stdout is not None
-            with anyio.fail_after(30):
+            with anyio.fail_after(120):
                 assert await process.stdout.receive() == b"ready\n"
             yield
             await process.stdin.aclose()
-            with anyio.fail_after(30):
+            with anyio.fail_after(120):
                 assert await process.wait() == 0
         finally:
             if process.returncode is None:

@@ -341,6 +341,7 @@ async def test_trace_is_a_405_that_reflects_nothing() -> None:
         answer = await client.request("TRACE", "/api/everything/count", headers={"x-secret": "hush"})
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
+    assert answer.headers["connection"] == "close"
     assert "hush" not in answer.text
 
 

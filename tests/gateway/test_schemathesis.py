@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from fissile._api_keys import new_key
@@ -15,6 +16,8 @@ from modules.accounts.service import module as accounts
 from modules.challenges.service import module as challenges
 from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import module as code_executor
+from modules.leaderboard.service import module as leaderboard
+from modules.submissions.service import module as submissions
 from tests.gateway import everything, guarded
 from tests.gateway.documented import Where, hosting
 from tests.modules.code_executor.fake_sandbox import FakeSandbox
@@ -38,7 +41,20 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-SCOPES = ["money:read", "money:write", "audit", "totals:read", "challenges:write", "accounts:self", "accounts:write"]
+SCOPES = [
+    *("money:read", "money:write", "audit", "totals:read"),
+    *("challenges:write", "submissions:write", "leaderboard:rebuild", "accounts:self", "accounts:write"),
+]
+APPLICATION = [code_executor, challenges, submissions, leaderboard, accounts]
+
+IS_SOAK = os.environ.get("FISSILE_TEST_SOAK", "0") not in ("", "0")
+PHASES: dict[Where, str] = {"one process": "examples,coverage", "two processes": "examples,fuzzing"}
+"""What is run of each placement by default: each of the phases once, since all of them together would take minutes."""
+
+EXAMPLES = 100 if IS_SOAK else 3
+"""How many cases there are at most of each route in the phase `fuzzing`; `examples` and `coverage` are as many as the document makes them."""
+
+pytestmark = pytest.mark.timeout(7200 if IS_SOAK else 600)
 
 
 @pytest.fixture
@@ -52,39 +68,33 @@ def key(tmp_path: Path) -> str:
     return made
 
 
-async def check(url: str, folder: Path, key: str, *, phases: str, examples: int) -> None:
+async def check(url: str, folder: Path, key: str, where: Where) -> None:
     """Run schemathesis with all of its checks."""
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as client:
+        for path in ("/openapi.json", "/asyncapi.json", "/api"):  # made now: schemathesis waits for ten seconds
+            assert (await client.get(path)).status_code == 200
     (folder / "schemathesis.toml").write_text(f'{CONFIGURATION}\n[auth.openapi.apiKey]\napi_key = "{key}"\n')
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", "--checks", "all"]
-    command += ["--phases", phases, "--max-examples", str(examples), "--generation-deterministic"]
+    command += ["--request-timeout", "60"]  # machines under load are slow
+    phases = "examples,coverage,fuzzing,stateful" if IS_SOAK else PHASES[where]
+    command += ["--phases", phases, "--max-examples", str(EXAMPLES), "--generation-deterministic"]
     command += ["--no-color", "--continue-on-failure", "--output-sanitize", "false"]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.gateway.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
     done = await anyio.run_process(command, check=False, cwd=folder, stderr=None, env=environment)
     assert done.returncode == 0, done.stdout.decode()
 
 
-@pytest.mark.timeout(300)
-async def test_every_answer_in_one_process_is_as_the_document_says(tmp_path: Path, key: str) -> None:
-    async with hosting([everything.module, guarded.module], api_keys_file=str(tmp_path / KEYS)) as hosted:
-        await check(hosted.url, tmp_path, key, phases="examples,coverage", examples=5)
+@pytest.mark.parametrize("where", ["one process", "two processes"])
+async def test_every_answer_is_as_the_document_says(tmp_path: Path, key: str, where: Where) -> None:
+    modules = [everything.module, guarded.module]
+    async with hosting(modules, where, folder=tmp_path, api_keys_file=str(tmp_path / KEYS)) as hosted:
+        await check(hosted.url, tmp_path, key, where)
 
 
-@pytest.mark.timeout(300)
-async def test_every_answer_is_as_the_document_says_where_the_module_is_in_another_process(
-    tmp_path: Path, key: str
-) -> None:
-    async with hosting(
-        [everything.module, guarded.module], "two processes", folder=tmp_path, api_keys_file=str(tmp_path / KEYS)
-    ) as hosted:
-        await check(hosted.url, tmp_path, key, phases="examples,fuzzing", examples=10)
-
-
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("where", ["one process", "two processes"])
 async def test_every_answer_of_this_application_is_as_its_document_says(tmp_path: Path, key: str, where: Where) -> None:
-    modules = [code_executor, challenges, accounts]
     fakes = {Sandbox: FakeSandbox()}
     async with hosting(
-        modules, where, folder=tmp_path, routes="gateway.app", overrides=fakes, api_keys_file=str(tmp_path / KEYS)
+        APPLICATION, where, folder=tmp_path, routes="gateway.app", overrides=fakes, api_keys_file=str(tmp_path / KEYS)
     ) as hosted:
-        await check(hosted.url, tmp_path, key, phases="examples,fuzzing", examples=10)
+        await check(hosted.url, tmp_path, key, where)

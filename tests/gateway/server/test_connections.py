@@ -199,6 +199,60 @@ async def test_a_websocket_that_was_closed_waits_for_its_client_only_so_long() -
     assert seen == ["websocket.disconnect"]
 
 
+async def test_a_message_of_a_websocket_that_is_too_large_ends_it(make_quart: MakeQuart) -> None:
+    quart = make_quart()
+    seen: list[int] = []
+
+    @quart.websocket("/echo")
+    async def echo() -> None:
+        while True:
+            seen.append(len(await websocket.receive()))
+
+    async with serving(quart, max_body_bytes=1000, keep_alive_s=0.2) as site, site.connect() as client:
+        await client.send(WEBSOCKET_UPGRADE)
+        assert (await client.answer()).status == 101
+        await client.send(frame(0x82, 1000) + frame(0x02, 600) + frame(0x80, 600))  # one whole, and one in two parts
+        assert await client.until((1009).to_bytes(2, "big"))  # too big (RFC 6455, 7.4.1)
+        await client.closed()  # although the client does not answer
+        await eventually(lambda: site.server.statistics().connections == 0)
+    assert seen == [1000]
+
+
+def frame(first: int, size: int) -> bytes:
+    """Write a frame of zeros as a client does: masked."""
+    return bytes([first, 0x80 | 126]) + size.to_bytes(2, "big") + bytes(4 + size)
+
+
+async def test_a_websocket_is_not_compressed(make_quart: MakeQuart) -> None:
+    """A message of a kilobyte could be one of a megabyte."""
+    quart = make_quart()
+
+    @quart.websocket("/echo")
+    async def echo() -> None:
+        await websocket.send(await websocket.receive())
+
+    async with serving(quart) as site, site.connect() as client:
+        await client.send(WEBSOCKET_UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n")
+        answer = await client.answer()
+        assert answer.status == 101
+        assert "sec-websocket-extensions" not in answer.fields
+        await client.send(b"\x81\x82\x00\x00\x00\x00hi")
+        assert (await client.until(b"hi")).endswith(b"\x81\x02hi")
+
+
+async def test_connections_wait_in_the_kernel_while_the_process_is_busy() -> None:
+    async with serving(hello) as site:
+        # Nothing else runs meanwhile: none is accepted, and the kernel takes them all. With a backlog of 100, the 102nd would have to wait.
+        clients = [socket.create_connection(site.address, timeout=5) for _ in range(300)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        await eventually(lambda: site.server.statistics().requests_total == len(clients))
+        await eventually(lambda: site.server.statistics().connections == 0)
+        for client in clients:
+            with client:
+                assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+
 WEBSOCKET_UPGRADE = (
     b"GET /echo HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -1,5 +1,7 @@
 """A client that is slow, or silent, costs only its own connection, and not for long."""
 
+import errno
+import socket
 from typing import Any
 
 import anyio
@@ -106,6 +108,14 @@ async def test_a_client_that_never_reads_is_dropped(flood: Any) -> None:
         await client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         await eventually(lambda: site.server.statistics().stalled_total == 1)
         await eventually(lambda: site.server.statistics().connections == 0)
+
+
+async def test_what_the_kernel_holds_for_a_client_that_never_reads_is_thrown_away(flood: Any) -> None:
+    async with serving(flood, write_timeout_s=0.3) as site:
+        with socket.create_connection(site.address) as client:  # on no event loop, which would read ahead
+            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            await eventually(lambda: site.server.statistics().stalled_total == 1)
+            await eventually(lambda: client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET)
 
 
 async def test_a_client_that_reads_slowly_gets_everything(flood: Any) -> None:

@@ -1,5 +1,6 @@
 """What the server does not let in: two readings of one message, sizes without a bound, and other protocols."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -42,6 +43,21 @@ REFUSED = {
     "a head of 60 KiB in one write": (GET + b"X: aaaaaaaa\r\n" * 5_000 + b"\r\n", 431),
     "a head that never ends": (GET + b"X: " + b"a" * 17_000, 431),
     "101 fields": (GET + b"X: a\r\n" * 100 + b"\r\n", 431),
+    "9,000 fields behind a body": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:b\r\n" * 9_000 + b"\r\n",
+        431,
+    ),
+    "101 fields behind a body": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:b\r\n" * 101 + b"\r\n",
+        431,
+    ),
+    "17 KiB behind a body": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\na:" + b"b" * 17_000 + b"\r\n\r\n",
+        431,
+    ),
+    "what never ends behind a body": (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\na:" + b"b" * 17_000, 431),
+    "a chunk size of 21 digits": (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 20 + b"1\r\nx", 400),
+    "a chunk size that never ends": (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 17_000, 431),
     "an announced body that is too large": (POST + b"Content-Length: 1048577\r\n\r\n", 413),
     "an absurd length": (POST + b"Content-Length: " + b"9" * 20 + b"\r\n\r\n", 413),
 }
@@ -70,6 +86,14 @@ ACCEPTED = {
     "a chunked body": (
         POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;x=y\r\nyou\r\n0\r\nT: t\r\n\r\n",
         b"8",
+    ),
+    "100 fields behind a body": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n" + b"T: t\r\n" * 100 + b"\r\n",
+        b"5",
+    ),
+    "a body of chunks of one byte": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 30_000 + b"0\r\n\r\n",
+        b"30000",
     ),
     "an upgrade to what we do not speak": (GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n", b"0"),
     "LF in a body": (POST + b"Content-Length: 4\r\n\r\n\n\n\r\n", b"4"),
@@ -117,6 +141,38 @@ async def test_a_chunked_body_is_cut_at_the_bound_and_the_application_told() -> 
         await client.closed()
         await eventually(lambda: seen)
     assert seen == ["http.disconnect"]
+
+
+async def test_a_body_that_is_nothing_but_extensions_of_chunks_is_refused() -> None:
+    async with serving(hello) as site, site.connect() as client, anyio.create_task_group() as tasks:
+        await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+
+        async def push() -> None:
+            with contextlib.suppress(anyio.BrokenResourceError):
+                while True:
+                    await client.send(b"1;" + b"x" * 8000 + b"\r\nx\r\n")
+
+        tasks.start_soon(push)
+        assert (await client.answer()).status == 400
+        await eventually(lambda: site.server.statistics().connections == 0)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_request_of_http_0_9_is_no_request() -> None:
+    async with serving(hello, head_timeout_s=0.2) as site, site.connect() as client:
+        await client.send(b"GET /\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer.fields["connection"]) == (408, "close")
+        assert await client.closed() == b""
+        assert site.server.statistics().requests_total == 0
+
+
+async def test_trace_ends_its_connection() -> None:
+    async with serving(hello) as site, site.connect() as client:
+        await client.send(b"TRACE / HTTP/1.1\r\nHost: test\r\n\r\n" + GET + b"\r\n")
+        assert (await client.answer()).fields["connection"] == "close"
+        assert await client.closed() == b""
+        assert site.server.statistics().requests_total == 1
 
 
 async def test_an_expected_100_continue_is_sent_before_the_body() -> None:
