@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fissile import Bus, InvalidMessage, Settings
-from fissile.testing import Placement, placed
+from fissile.testing import PLACEMENTS, Placement, placed
 from modules.challenges import catalogue
 from modules.challenges.contract import (
     Case,
@@ -29,16 +29,16 @@ from modules.challenges.service import CASES_BYTES, module
 DOUBLE = CreateChallenge("double", "Double it", 1, "Write the double.", cases=(Case("1\n", "2\n"), Case("2\n", "4\n")))
 
 
-@pytest.fixture(params=["local", "loopback"])
+@pytest.fixture(params=PLACEMENTS)
 def placement(request: pytest.FixtureRequest) -> Placement:
     found: Placement = request.param
     return found
 
 
 @pytest.fixture
-async def bus(placement: Placement, tmp_path: Path) -> AsyncGenerator[Bus]:
+async def bus(placement: Placement, broker: str | None, tmp_path: Path) -> AsyncGenerator[Bus]:
     settings = Settings(database=f"sqlite:///{tmp_path}", partitions=2, commit_interval_s=0.05)
-    async with placed(placement, [module], settings=settings) as opened:
+    async with placed(placement, [module], broker=broker, settings=settings) as opened:
         yield opened
 
 
@@ -80,6 +80,7 @@ async def test_a_module_that_judges_gets_the_examples_first_and_then_the_hidden_
             await bus.ask(GetCase(slug, number))
 
 
+@pytest.mark.split
 async def test_an_author_adds_a_challenge_once(bus: Bus) -> None:
     async with bus.tap(changes, key="double") as tap:
         await bus.execute(DOUBLE)
@@ -90,6 +91,7 @@ async def test_an_author_adds_a_challenge_once(bus: Bus) -> None:
     assert (shown.title, shown.version, shown.cases, shown.examples) == ("Double it", 1, 2, ())
 
 
+@pytest.mark.split
 async def test_a_change_keeps_what_it_leaves_out_and_needs_the_version_it_is_made_to(bus: Bus) -> None:
     await bus.execute(DOUBLE)
     before = await bus.ask(GetChallenge("double"))
