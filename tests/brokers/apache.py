@@ -17,7 +17,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from tests.brokers.processes import START_S, BrokerFailed, BrokerProcess, free_ports
 
@@ -109,10 +109,11 @@ class Door:
 
 @define(eq=False)
 class Cluster:
-    """Some nodes of one cluster, and the second listener of each, where they have one."""
+    """Some nodes of one cluster, and the second listener of each, where they have one; and further ones of the first, by protocol."""
 
     nodes: Sequence[BrokerProcess]
     doors: Sequence[Door] = ()
+    others: Mapping[str, str] = field(factory=dict[str, str])
 
     @property
     def servers(self) -> str:
@@ -131,6 +132,7 @@ def start_apache(
     properties: Mapping[str, str] | None = None,
     format_arguments: Sequence[str] = (),
     protocol: str = "PLAINTEXT",
+    others: Sequence[str] = (),
     has_doors: bool = False,
     java_options: Sequence[str] | None = None,
 ) -> Cluster:
@@ -141,14 +143,18 @@ def start_apache(
         properties: More properties of each node.
         format_arguments: More arguments for the formatting of its storage, such as SCRAM users.
         protocol: The security protocol of its listener for clients.
+        others: The protocols of further listeners of a single node, each of which is called like its protocol.
         has_doors: Whether its nodes have second listeners, without security.
         java_options: More options of Java, instead of those that make it start sooner.
     """
     shared = _shared_classes() if java_options is None else ()
     java = _java(512, shared if java_options is None else java_options)
-    ports = free_ports(4 * nodes)
-    clients, controllers, inner, outer = (ports[number::4] for number in range(4))
+    ports = free_ports(4 * nodes + len(others))
+    clients, controllers, inner, outer = (ports[number : 4 * nodes : 4] for number in range(4))
     doors = tuple(map(Door, inner, outer)) if has_doors else ()
+    at_others = {name: f"127.0.0.1:{port}" for name, port in zip(others, ports[4 * nodes :], strict=True)}
+    named = "".join(f",{name}://{server}" for name, server in at_others.items())
+    protocols = "".join(f",{name}:{name}" for name in others)
     voters = ",".join(f"{number + 1}@127.0.0.1:{port}" for number, port in enumerate(controllers))
     copies = str(min(3, nodes))
     found: list[BrokerProcess] = []
@@ -161,10 +167,10 @@ def start_apache(
             **_PROPERTIES,
             "node.id": str(number + 1),
             "controller.quorum.voters": voters,
-            "listeners": f"{listeners}{at_door[0]},CONTROLLER://127.0.0.1:{controllers[number]}",
-            "advertised.listeners": listeners + at_door[1],
+            "listeners": f"{listeners}{at_door[0]}{named},CONTROLLER://127.0.0.1:{controllers[number]}",
+            "advertised.listeners": listeners + at_door[1] + named,
             "inter.broker.listener.name": "CLIENTS",
-            "listener.security.protocol.map": f"CLIENTS:{protocol},PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": f"CLIENTS:{protocol},PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}",
             "log.dirs": str(node.folder / "data"),
             "offsets.topic.replication.factor": copies,
             "transaction.state.log.replication.factor": copies,
@@ -174,7 +180,7 @@ def start_apache(
         }
         (node.folder / "server.properties").write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
         node.command = [*java, "kafka.Kafka", "server.properties"]
-    cluster = Cluster(found, doors)
+    cluster = Cluster(found, doors, at_others)
     try:
         _format(found, _java(256, shared), format_arguments)
         for node in found:

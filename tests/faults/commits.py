@@ -10,8 +10,7 @@ import anyio
 
 from tests.faults.driver import Site
 from tests.faults.history import Commit
-
-GROUPS = ("ledger", "reader")
+from tests.faults.log import TOPICS, place
 
 
 @asynccontextmanager
@@ -23,10 +22,10 @@ async def watching_commits(site: Site) -> AsyncGenerator[None]:
     await admin.start()
 
     async def look() -> None:
-        for group in GROUPS:
+        for group in TOPICS:
             found = await admin.list_consumer_group_offsets(site.settings.kafka_prefix + group)
-            for place, one in found.items():
-                line = Commit(time.monotonic(), f"{group}: {place.topic}/{place.partition}", one.offset)
+            for partition, one in found.items():
+                line = Commit(time.monotonic(), place(group, partition), one.offset)
                 site.history.write(line)
 
     async def look_regularly() -> None:

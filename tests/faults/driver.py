@@ -25,7 +25,9 @@ from attrs import define, field
 from fissile import App, Bus, Module, Settings
 from fissile.testing._placements import import_path
 from tests.faults.checker import Report, check
+from tests.faults.deliveries import Limits
 from tests.faults.history import Effects, History, Lag
+from tests.faults.log import look_at_log
 from tests.faults.modules import EFFECTS, ledger, reader
 from tests.figures import figure
 
@@ -36,6 +38,8 @@ SEED = int(os.environ.get("FISSILE_TEST_SEED", "0"))
 SESSION_S = 10.0 if IS_FULL or "FISSILE_TEST_KAFKA" in os.environ else 3.0
 RECOVERY_S = SESSION_S + 5.0
 """What 99 of 100 operations that a fault held up may take after it."""
+COMMIT_SLACK_S = 0.5
+"""How long a commit may take, besides its interval: its round trip, and a busy machine."""
 PATIENCE_S = 60.0
 """How long a test waits for what has to come."""
 PULSE_S = 0.02
@@ -171,6 +175,7 @@ class Site:
 
     def go_on(self, worker: Worker) -> None:
         """Let a process go on (SIGCONT)."""
+        self.history.fault("freeze", "felt")
         worker.signal(signal.SIGCONT)
 
     async def more(self, count: int) -> None:
@@ -180,7 +185,10 @@ class Site:
         await until(lambda: self.history.running, "one is under way")
 
     async def settle(self) -> None:
-        """Wait until all that was acknowledged was handled; what is missing at the end is for the checker to tell."""
+        """Wait until all that was acknowledged was handled, and note what is stored and committed then.
+
+        What is missing is for the checker to tell.
+        """
         with anyio.move_on_after(PATIENCE_S):
             while not self.history.acknowledged <= self.effects.look():
                 await anyio.sleep(0.02)
@@ -189,12 +197,17 @@ class Site:
             before = self.effects.count
             await anyio.sleep(0.5)
             self.effects.look()
+        lines = await look_at_log(self.settings)
+        assert lines or not self.history.acknowledged, "nothing was found in the log"
+        for line in lines:
+            self.history.write(line)
 
     def report(self, title: str) -> Report:
         """Check what is written down, and note the figures."""
         # A message is stored, or not, within the deadline of an append, and what waits for a place in its partition within another.
         deadline_s = max(self.settings.call_timeout_s, 2 * self.settings.kafka_append_s)
-        found = check(self.history.path, self.effects.path, deadline_s=deadline_s)
+        limits = Limits(deadline_s, commit_s=self.settings.commit_interval_s + COMMIT_SLACK_S, settle_s=RECOVERY_S)
+        found = check(self.history.path, self.effects.path, limits)
         figure(f"{title} [seed {SEED}, scale {SCALE:g}]: {found}")
         return found
 
@@ -207,6 +220,7 @@ async def site(
     *processes: Module,
     settings: Settings = SETTINGS,
     modules: Sequence[Module] = (ledger, reader),
+    bus: str | None = None,
 ) -> AsyncGenerator[Site]:
     """Start processes on a broker, and a caller in this process; kill them all at the end.
 
@@ -217,13 +231,14 @@ async def site(
         processes: The module of each process.
         settings: The settings of all.
         modules: The modules that any of the processes may host.
+        bus: The broker of the caller, if it is not that of the others.
     """
     name: Literal["asyncio", "trio"] = "trio" if backend == "trio" else "asyncio"
     settings = attrs.evolve(settings, bus=f"kafka://{broker}", backend=name, kafka_prefix=f"f{uuid4().hex[:8]}.")
     found = Site(folder, settings, Random(SEED), modules)
     try:
         # The caller first: it makes the topics, so that processes do not make them at the same time.
-        found.app = caller(found, "test")
+        found.app = caller(found, "test", bus=bus)
         async with anyio.create_task_group() as watching:
             watching.start_soon(_watch_machine, found.history)
             async with found.app:
@@ -238,9 +253,10 @@ async def site(
         found.history.close()
 
 
-def caller(site: Site, process: str) -> App:
+def caller(site: Site, process: str, *, bus: str | None = None) -> App:
     """Make one that hosts no module and calls them all."""
-    return App([], contracts=[module.contract for module in site.modules], settings=site.settings, process=process)
+    settings = site.settings if bus is None else attrs.evolve(site.settings, bus=bus)
+    return App([], contracts=[module.contract for module in site.modules], settings=settings, process=process)
 
 
 async def _watch_machine(history: History) -> None:

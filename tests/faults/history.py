@@ -15,6 +15,7 @@ from typing import IO, Literal
 import msgspec
 from attrs import define, field
 
+FaultType = Literal["begin", "end", "felt"]
 OpType = Literal["invoke", "ok", "fail", "info"]
 
 
@@ -43,10 +44,13 @@ class Op(msgspec.Struct, frozen=True, tag_field="line", tag="op"):
 
 
 class Fault(msgspec.Struct, frozen=True, tag_field="line", tag="fault"):
-    """One line about a fault: it has begun, or it is over. What has no duration has only the first."""
+    """One line about a fault: it has begun, or it is over. What has no duration has only the first.
+
+    The end is `felt` where recovery counts from the beginning, as others take over, and what comes back will be felt once more.
+    """
 
     time: float
-    type: Literal["begin", "end"]
+    type: FaultType
     name: str
     seed: int = 0
 
@@ -57,6 +61,22 @@ class Commit(msgspec.Struct, frozen=True, tag_field="line", tag="commit"):
     time: float
     place: str
     offset: int
+
+
+class Stored(msgspec.Struct, frozen=True, tag_field="line", tag="stored"):
+    """One line about a record in the log, which is read from outside once all is over.
+
+    Attributes:
+        time: When it was read.
+        place: The group that handles it, its topic and its partition, as a `Commit` has them.
+        offset: Its place there.
+        id: The id of its operation.
+    """
+
+    time: float
+    place: str
+    offset: int
+    id: str
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -83,7 +103,7 @@ class Lag(msgspec.Struct, frozen=True, tag_field="line", tag="lag"):
     late_s: float
 
 
-Line = Op | Fault | Commit | Lag
+Line = Op | Fault | Commit | Lag | Stored
 
 
 @define(eq=False)
@@ -116,8 +136,8 @@ class History:
             if line.type == "ok":
                 self.acknowledged.add(line.id)
 
-    def fault(self, name: str, kind: Literal["begin", "end"] = "begin", seed: int = 0) -> None:
-        """Note a fault that is injected now."""
+    def fault(self, name: str, kind: FaultType = "begin", seed: int = 0) -> None:
+        """Note a fault that is injected now, or ends."""
         self.write(Fault(time.monotonic(), kind, name, seed))
 
     def close(self) -> None:

@@ -47,6 +47,7 @@ async def test_a_broker_that_is_frozen_costs_time_and_nothing_else(
     assert report.anomalies == ()
     assert report.in_flight > 0
     assert report.unknown + report.failed > 0  # callers were told in time
+    assert report.recoveries  # it has held something up
     assert report.recovers_within(RECOVERY_S)
 
 
@@ -73,6 +74,7 @@ async def test_a_broker_that_is_killed_and_started_again_has_all_that_it_acknowl
         report = found.report(f"a broker killed, and started again {DOWN_S:g} s later")
     assert report.anomalies == ()
     assert report.in_flight > 0
+    assert report.recoveries  # it has held something up
     assert report.recovers_within(RECOVERY_S)
 
 
@@ -102,4 +104,5 @@ async def test_a_node_of_three_that_is_killed_is_replaced_by_the_others(
         report = found.report("a node of three killed")
     assert report.anomalies == ()
     assert report.in_flight > 0
+    assert report.recoveries  # it has held something up
     assert report.recovers_within(RECOVERY_S)

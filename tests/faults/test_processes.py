@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,19 @@ import pytest
 
 from fissile import Module
 from tests.faults.commits import watching_commits
-from tests.faults.driver import RECOVERY_S, SESSION_S, Site, Worker, on, scaled, site, until
+from tests.faults.driver import RECOVERY_S, SESSION_S, SETTINGS, Site, Worker, on, scaled, site, until
 from tests.faults.load import CALLERS, commands, events, steady
 from tests.faults.modules import ledger, reader
 
 pytestmark = pytest.mark.timeout(600)
 
+IN_HAND = SETTINGS.window * SETTINGS.partitions
+"""How many events two processes may have in hand."""
 
-async def _kill_and_replace(found: Site, total: int, module: Module, running: int) -> None:
+
+async def _kill_and_replace(found: Site, total: int, kills: int, module: Module, running: int) -> None:
     """Kill one of the processes that are there, in the middle and while so many operations are running, and start another."""
-    for number in range(scaled(3)):
+    for number in range(kills):
         at = found.random.randint(total // 4, total // 2) + number * total // 8
 
         def is_middle(at: int = at) -> bool:
@@ -34,10 +38,10 @@ async def _kill_and_replace(found: Site, total: int, module: Module, running: in
 async def test_commands_outlive_a_callee_that_is_killed_in_the_middle(
     apache_kafka: str, tmp_path: Path, anyio_backend: Any
 ) -> None:
-    total = scaled(1000)
+    total, kills = scaled(1000), scaled(3)
     async with site(tmp_path, apache_kafka, anyio_backend, ledger, ledger) as found:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_kill_and_replace, found, total, ledger, CALLERS // 2)
+            tasks.start_soon(_kill_and_replace, found, total, kills, ledger, CALLERS // 2)
             await commands(found, total, pause_s=0.05)
         await found.settle()
         report = found.report("SIGKILL of a callee")
@@ -46,7 +50,9 @@ async def test_commands_outlive_a_callee_that_is_killed_in_the_middle(
     # Another process takes over long before the callers' deadline: none of them is left without an answer.
     assert (report.sent, report.failed, report.unknown) == (total, 0, 0)
     assert report.declared == total // 10
-    assert report.recoveries_s  # it has held something up
+    # What it had in hand, and what it had done since its last commit.
+    assert report.repeats <= 2 * CALLERS * kills
+    assert report.recoveries  # it has held something up
     assert report.recovers_within(RECOVERY_S)
 
 
@@ -54,16 +60,17 @@ async def test_commands_outlive_a_callee_that_is_killed_in_the_middle(
 async def test_events_outlive_a_subscriber_that_is_killed_in_the_middle(
     apache_kafka: str, tmp_path: Path, anyio_backend: Any
 ) -> None:
-    total = scaled(10_000)
+    total, kills = scaled(10_000), scaled(3)
     async with site(tmp_path, apache_kafka, anyio_backend, reader, reader) as found:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_kill_and_replace, found, total, reader, 1)
+            tasks.start_soon(_kill_and_replace, found, total, kills, reader, 1)
             await events(found, total, pause_s=0.01)
         await found.settle()
         report = found.report("SIGKILL of a subscriber")
     assert report.anomalies == ()
     assert (report.sent, report.ok) == (total, total)
-    assert report.recoveries_s  # it has held something up
+    assert report.repeats <= IN_HAND * kills
+    assert report.recoveries  # it has held something up
     assert report.recovers_within(RECOVERY_S)
 
 
@@ -86,7 +93,43 @@ async def test_a_subscriber_that_was_frozen_past_its_session_does_no_harm_when_i
         report = found.report("a process frozen past its session")
     assert report.anomalies == ()
     assert report.ok == total + total // 4
-    assert report.recoveries_s  # it has held something up
+    assert report.repeats <= 2 * IN_HAND  # by the other one, and by itself when it goes on
+    assert report.recoveries  # it has held something up
+    assert report.recovers_within(RECOVERY_S)
+
+
+def _late(found: Site) -> int:
+    """Return how many replies came to this process for nobody."""
+    statistics = found.app.remote_statistics()
+    assert statistics is not None
+    return statistics.late
+
+
+@on("trio", "asyncio")
+async def test_a_callee_that_was_frozen_past_its_session_replies_late_and_does_no_harm(
+    apache_kafka: str, tmp_path: Path, anyio_backend: Any
+) -> None:
+    total = scaled(2000)
+    async with site(tmp_path, apache_kafka, anyio_backend, ledger, ledger) as found:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(commands, found, total, pause_s=0.05))
+            await until(
+                lambda: found.history.done >= total // 4 and found.history.running >= CALLERS // 2, "some are under way"
+            )
+            zombie = found.random.choice(found.workers)
+            found.freeze(zombie)
+            await anyio.sleep(SESSION_S * 1.5)
+        await found.settle()  # by the other one, which has answered its callers
+        before = _late(found)
+        found.go_on(zombie)
+        await until(lambda: _late(found) > before, "it replies, though the other one has")
+        await commands(found, total // 4, pause_s=0.05, prefix="later")
+        await found.settle()
+        report = found.report("a callee frozen past its session")
+    assert report.anomalies == ()
+    assert (report.sent, report.failed, report.unknown) == (total + total // 4, 0, 0)
+    assert report.repeats <= 2 * CALLERS
+    assert report.recoveries  # it has held something up
     assert report.recovers_within(RECOVERY_S)
 
 
@@ -96,18 +139,24 @@ async def test_joins_and_leaves_under_load_lose_nothing(apache_kafka: str, tmp_p
         stop = anyio.Event()
         async with watching_commits(found), anyio.create_task_group() as tasks:
             tasks.start_soon(steady, found, stop)
+            await found.more(scaled(1000))  # so that it is known what is usual
             guests: list[Worker] = []
             for number in range(scaled(40)):
                 if number % 2 == 0:
                     found.history.fault("join")
                     guests.append(await found.start((reader, ledger)[number // 2 % 2]))
+                    found.history.fault("join", "felt")
                 else:
                     found.history.fault("leave")
                     await guests.pop(found.random.randrange(len(guests))).leave()
+                    found.history.fault("leave", "felt")
             stop.set()
         await found.settle()
         report = found.report("joins and leaves")
     assert report.anomalies == ()
     assert report.failed == report.unknown == 0
-    assert report.recoveries_s  # it has held something up
+    # Who leaves, or has to share, finishes and commits what it has in hand. What takes too long for that comes again.
+    assert report.repeats <= report.in_flight
+    assert report.most <= 2
+    assert report.recoveries  # it has held something up
     assert report.recovers_within(RECOVERY_S)

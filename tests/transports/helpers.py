@@ -62,9 +62,9 @@ async def until(condition: Callable[[], object], what: str) -> None:
     pytest.fail(f"Waited in vain until {what}")
 
 
-async def assigned(member: Member) -> Assigned:
+async def assigned(member: Member, within_s: float = PATIENCE_S) -> Assigned:
     """Wait for an assignment, passing over all else."""
-    with anyio.fail_after(PATIENCE_S):
+    with anyio.fail_after(within_s):
         while True:
             news = await member.receive()
             if isinstance(news, Assigned):

@@ -12,7 +12,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 
 from fissile import App, Bus, Environment, Settings
-from fissile.testing import ManualClock, user
+from fissile.testing import ManualClock, placed, user
 from modules.accounts.contract import GetSigningKeys, Session, SignIn, SignUp
 from modules.accounts.service import module
 from modules.accounts.settings import AccountsSettings
@@ -59,12 +59,27 @@ class Running:
         await self.cared(before + rounds)
 
 
+def cheap() -> dict[type, object]:
+    """Return what a process of its own is given."""
+    return {AccountsSettings: CHEAP}
+
+
 @asynccontextmanager
 async def running(
-    settings: Settings, placement: str = "local", clock: ManualClock | None = None, **changes: Any
+    settings: Settings,
+    placement: str = "local",
+    clock: ManualClock | None = None,
+    *,
+    broker: str | None = None,
+    **changes: Any,
 ) -> AsyncGenerator[Running]:
-    """Run the module in one process, or in one process through the log with every message handled twice."""
+    """Run the module: in one process; through the log, with every message handled twice; in a process and with a clock of its own."""
     clock = clock or ManualClock()
+    if placement == "split":
+        assert not changes
+        async with placed("split", [module], broker=broker, settings=settings, overrides=cheap) as bus:
+            yield Running(bus, clock)
+        return
     is_loopback = placement == "loopback"
     app = App(
         [module],

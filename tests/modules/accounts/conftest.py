@@ -1,4 +1,4 @@
-"""The module in one process and through the log, on SQLite; and on PostgreSQL."""
+"""The module in every placement, on SQLite; and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         combinations = [(asyncio, place) for place in ("local", "loopback")]
         if metafunc.function.__name__ in ON_POSTGRESQL:
             combinations.append((asyncio, "postgresql"))
+        if metafunc.definition.get_closest_marker("split"):
+            combinations.append((asyncio, "split"))
         combinations += [(other, "local") for other in others]
         metafunc.parametrize(
             ("anyio_backend", "placement"),
@@ -62,6 +64,6 @@ def settings(placement: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
 
 
 @pytest.fixture
-async def here(settings: Settings, placement: str) -> AsyncGenerator[Running]:
-    async with running(settings, placement) as started:
+async def here(settings: Settings, placement: str, broker: str | None) -> AsyncGenerator[Running]:
+    async with running(settings, placement, broker=broker) as started:
         yield started

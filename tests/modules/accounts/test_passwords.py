@@ -23,6 +23,7 @@ from modules.accounts.contract import (
 from tests.modules.accounts.accounts import BETTER, CHEAP, GOOD, Running, running
 
 
+@pytest.mark.split
 async def test_who_has_signed_up_can_sign_in_and_nobody_else_can_take_the_name(here: Running) -> None:
     await here.sign_up()
     with pytest.raises(NameTaken):

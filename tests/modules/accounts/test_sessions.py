@@ -44,6 +44,7 @@ async def test_an_access_token_says_who_for_whom_how_long_and_what_they_may_do(h
     assert claims["jti"] != (await here.claims((await here.sign_in()).access_token))["jti"]
 
 
+@pytest.mark.split
 async def test_a_refresh_token_is_spent_and_one_that_comes_again_ends_the_session(here: Running) -> None:
     await here.sign_up()
     other = await here.sign_in()

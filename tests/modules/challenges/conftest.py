@@ -1,4 +1,4 @@
-"""The module in one process and through the log, on SQLite; and on PostgreSQL."""
+"""The module in every placement, on SQLite; and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         asyncio, *others = BACKENDS
         combinations = [(asyncio, place) for place in ("local", "loopback", "postgresql")]
         combinations += [(other, "local") for other in others]
+        if metafunc.definition.get_closest_marker("split"):
+            combinations.append((asyncio, "split"))
         metafunc.parametrize(
             ("anyio_backend", "placement"),
             [pytest.param(*backend.values, place, id=f"{backend.id}-{place}") for backend, place in combinations],

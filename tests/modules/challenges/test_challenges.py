@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from fissile import Bus, InvalidMessage, Module, Settings
-from fissile.testing import Placement, fake, placed
+from fissile import Bus, InvalidMessage, Settings
+from fissile.testing import PLACEMENTS, Placement, fake, placed
 from modules.challenges import catalogue
 from modules.challenges.contract import (
     CannotBeChecked,
@@ -36,26 +36,27 @@ DOUBLE = CreateChallenge("double", "Double it", 1, "Write the double.", cases=(C
 
 
 LIMITS = executor.RunLimits(time_s=4.0, memory_mib=200, input_bytes=600, output_bytes=300)
+LANGUAGES = (executor.Language("python", "none"), executor.Language("c", "none"))
+
+that_runs = fake(executor.contract, {executor.GetLimits: LIMITS, executor.ListLanguages: LANGUAGES}).module
+"""Stands in for the executor."""
 
 
-def that_runs() -> Module:
-    """Stand in for the executor."""
-    languages = (executor.Language("python", "none"), executor.Language("c", "none"))
-    return fake(executor.contract, {executor.GetLimits: LIMITS, executor.ListLanguages: languages}).module
+def where(placement: str) -> Placement:
+    """Return the placement; PostgreSQL is tried in one process."""
+    return next((each for each in PLACEMENTS if each == placement), "local")
 
 
 @pytest.fixture
-async def bus(placement: str, settings: Settings) -> AsyncGenerator[Bus]:
-    where: Placement = "loopback" if placement == "loopback" else "local"
-    async with placed(where, [module, that_runs()], settings=settings) as opened:
+async def bus(placement: str, broker: str | None, settings: Settings) -> AsyncGenerator[Bus]:
+    async with placed(where(placement), [module, that_runs], broker=broker, settings=settings) as opened:
         yield opened
 
 
 @pytest.fixture
 async def alone(placement: str, settings: Settings) -> AsyncGenerator[Bus]:
     """The challenges with an executor that is away."""
-    where: Placement = "loopback" if placement == "loopback" else "local"
-    async with placed(where, [module, fake(executor.contract).module], settings=settings) as opened:
+    async with placed(where(placement), [module, fake(executor.contract).module], settings=settings) as opened:
         yield opened
 
 
@@ -97,6 +98,7 @@ async def test_a_module_that_judges_gets_the_examples_first_and_then_the_hidden_
             await bus.ask(GetCase(slug, number))
 
 
+@pytest.mark.split
 async def test_an_author_adds_a_challenge_once(bus: Bus) -> None:
     async with bus.tap(changes, key="double") as tap:
         await bus.execute(DOUBLE)
@@ -107,6 +109,7 @@ async def test_an_author_adds_a_challenge_once(bus: Bus) -> None:
     assert (shown.title, shown.version, shown.cases, shown.examples) == ("Double it", 1, 2, ())
 
 
+@pytest.mark.split
 async def test_a_change_keeps_what_it_leaves_out_and_needs_the_version_it_is_made_to(bus: Bus) -> None:
     await bus.execute(DOUBLE)
     before = await bus.ask(GetChallenge("double"))
@@ -225,11 +228,11 @@ async def test_a_challenge_of_the_catalogue_follows_its_files_until_an_author_ch
 
     async def title(written: str) -> str:
         (folder / "challenge.toml").write_text(f'title = "{written}"\ndifficulty = 1\n')
-        async with placed("local", [module, that_runs()], settings=settings) as bus:
+        async with placed("local", [module, that_runs], settings=settings) as bus:
             return (await bus.ask(GetChallenge("one"))).title
 
     assert [await title("First"), await title("Second")] == ["First", "Second"]
-    async with placed("local", [module, that_runs()], settings=settings) as bus:
+    async with placed("local", [module, that_runs], settings=settings) as bus:
         await bus.execute(ChangeChallenge("one", 2, title="An author's"))
     assert await title("Third") == "An author's"
 

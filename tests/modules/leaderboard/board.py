@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager, contextmanager
 from random import Random
 
 import anyio
-from attrs import define
+from attrs import define, field
 from sqlalchemy import Connection, NullPool, create_engine
 
 from fissile import App, Bus, Settings
 from fissile._clock import SystemClock
-from fissile.testing import fake
+from fissile.testing import fake, placed
 from fissile.transports.memory import MemoryLog, MemoryTransport
 from modules.leaderboard.contract import GetSolvers, GetStandings, Solver, Solvers, Standing, Standings
 from modules.leaderboard.service import module
@@ -92,6 +92,23 @@ class Board:
         return await self.bus.ask(GetStandings(100)), solvers
 
 
+@define(eq=False)
+class BoardApart(Board):
+    """One in a process of its own: that everything has been taken in is seen by what it shows."""
+
+    published: list[SubmissionJudged] = field(factory=list[SubmissionJudged])
+
+    async def publish(self, events: Iterable[SubmissionJudged]) -> None:
+        given = list(events)
+        self.published += given
+        await super().publish(given)
+
+    async def caught_up(self) -> None:
+        with anyio.move_on_after(PATIENCE_S):
+            while await self.shown() != expected(self.published):
+                await anyio.sleep(0.05)
+
+
 def new_log() -> MemoryLog:
     """A log of its own."""
     return MemoryLog(SystemClock(), 100_000_000, 2_000_000)
@@ -104,7 +121,7 @@ async def leaderboard(
     """Run a leaderboard beside somebody who publishes verdicts."""
     log = log or new_log()
     app = App(
-        [fake(submissions).module, module],
+        [verdict_source, module],
         settings=settings,
         transport=MemoryTransport(log),
         is_loopback=is_loopback,
@@ -112,6 +129,17 @@ async def leaderboard(
     )
     async with app:
         yield Board(app.bus, log)
+
+
+verdict_source = fake(submissions).module
+"""Stands in for the submissions, in whatever process."""
+
+
+@asynccontextmanager
+async def leaderboard_apart(settings: Settings, broker: str) -> AsyncGenerator[BoardApart]:
+    """Run a leaderboard in a process of its own."""
+    async with placed("split", [verdict_source, module], broker=broker, settings=settings) as bus:
+        yield BoardApart(bus, new_log())
 
 
 # --- what has to be shown --------------------------------------------------------------------------------------------

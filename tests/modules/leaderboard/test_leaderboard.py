@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from fissile import InvalidMessage, Settings
+from fissile.testing import PLACEMENTS, Placement
 from modules.leaderboard.contract import (
     GetSolvers,
     GetStandings,
@@ -25,6 +26,7 @@ from tests.modules.leaderboard.board import (
     expected,
     judged,
     leaderboard,
+    leaderboard_apart,
     some_verdicts,
 )
 
@@ -35,10 +37,20 @@ async def board(settings: Settings) -> AsyncGenerator[Board]:
         yield opened
 
 
-@pytest.fixture(params=[False, True], ids=["local", "loopback"])
-async def placed_board(request: pytest.FixtureRequest, settings: Settings) -> AsyncGenerator[Board]:
-    async with leaderboard(settings, is_loopback=request.param) as opened:
-        yield opened
+@pytest.fixture(params=PLACEMENTS)
+def placement(request: pytest.FixtureRequest) -> Placement:
+    found: Placement = request.param
+    return found
+
+
+@pytest.fixture
+async def placed_board(placement: Placement, broker: str | None, settings: Settings) -> AsyncGenerator[Board]:
+    if broker is not None:
+        async with leaderboard_apart(settings, broker) as apart:
+            yield apart
+    else:
+        async with leaderboard(settings, is_loopback=placement == "loopback") as opened:
+            yield opened
 
 
 async def test_who_has_solved_more_is_first_and_of_equals_who_was_earlier(board: Board) -> None:
@@ -99,6 +111,7 @@ async def test_what_is_out_of_its_range_is_refused(board: Board) -> None:
             await board.bus.ask(unfit)
 
 
+@pytest.mark.split
 @pytest.mark.parametrize("seed", range(2))
 async def test_verdicts_may_come_in_any_order_and_again(placed_board: Board, seed: int) -> None:
     random = Random(seed)

@@ -1,4 +1,4 @@
-"""The application with submissions, in both placements of one process."""
+"""The application with submissions, in every placement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fissile.testing import Placement
+from fissile.testing import PLACEMENTS, Placement
 from tests.brokers.postgres import own_postgres as own_postgres
 from tests.brokers.postgres import postgres as postgres
 from tests.brokers.postgres import postgres_database as postgres_database
@@ -16,15 +16,15 @@ from tests.brokers.postgres import postgres_database as postgres_database
 from .court import Court, court, settings_of
 
 
-@pytest.fixture(params=["local", "loopback"])
+@pytest.fixture(params=PLACEMENTS)
 def placement(request: pytest.FixtureRequest) -> Placement:
     found: Placement = request.param
     return found
 
 
 @pytest.fixture
-async def opened(placement: Placement, tmp_path: Path) -> AsyncGenerator[Court]:
-    async with court(placement, settings_of(tmp_path)) as found:
+async def opened(placement: Placement, broker: str | None, tmp_path: Path) -> AsyncGenerator[Court]:
+    async with court(placement, settings_of(tmp_path), broker=broker) as found:
         yield found
 
 

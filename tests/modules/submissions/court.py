@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 import msgspec
-from attrs import define, field
+from attrs import define, evolve, field
 
 from fissile import Bus, Module, Settings
 from fissile.testing import Placement, fake, placed, user
@@ -27,7 +27,7 @@ from modules.submissions.service import module as submissions
 
 CASES = 10
 """How many cases a challenge has, the two examples counted."""
-QUICK = {"pause_s": 0.02, "patience_s": 0.3, "overdue_s": 600.0}
+QUICK: Mapping[str, Any] = {"pause_s": 0.02, "patience_s": 0.3, "overdue_s": 600.0}
 """Settings for what is tried again."""
 
 OUTCOMES: Mapping[str, tuple[str, int | None]] = {
@@ -185,12 +185,28 @@ def settings_of(folder: Path, **more: Any) -> Settings:
     return Settings(**given)
 
 
+executor_apart = Executor().module()
+"""Stands in for the executor in a process of its own, where no test can reach it."""
+
+
+def overrides_apart() -> dict[type, object]:
+    """Return what each process of its own is given."""
+    return {SubmissionsSettings: evolve(SubmissionsSettings(), **QUICK)}
+
+
 @asynccontextmanager
-async def court(placement: Placement, settings: Settings, **quick: Any) -> AsyncGenerator[Court]:
+async def court(
+    placement: Placement, settings: Settings, *, broker: str | None = None, **quick: Any
+) -> AsyncGenerator[Court]:
     """Open the application with the challenge `count`."""
     found = Executor()
+    modules = modules_with(found)
     overrides = {SubmissionsSettings: SubmissionsSettings(**{**QUICK, **quick})}
-    async with placed(placement, modules_with(found), settings=settings, overrides=overrides) as bus:
+    if placement == "split":
+        assert not quick
+        modules = [submissions, challenges, executor_apart]
+    given = overrides_apart if placement == "split" else overrides
+    async with placed(placement, modules, broker=broker, settings=settings, overrides=given) as bus:
         with suppress(ChallengeExists):  # where it goes on with the files of an earlier one
             await bus.execute(count())
         yield Court(bus, found)

@@ -54,6 +54,7 @@ async def test_a_repeat_gets_the_same_submission_and_another_command_another_one
     assert opened.executor.cases_of(program()).total() >= 2 * CASES
 
 
+@pytest.mark.split
 async def test_another_authors_submission_is_as_unknown_as_none_at_all(opened: Court) -> None:
     submission_id = await opened.submit("ann", program())
     await opened.judged("ann", submission_id)
