@@ -59,7 +59,4 @@ async def test_what_is_out_of_its_bounds_is_told_and_not_echoed(
             answer = await running.client.post(f"/api/code-executor/{path}", json={"language": long, "source": ""})
             assert answer.status_code == 400
             assert len(answer.content) < 2000
-        for query in ("limit=-5", "limit=0", "limit=101", f"before={'x' * 65}"):
-            assert (await running.client.get(f"/api/code-executor/list-runs?{query}")).status_code == 400, query
         assert (await running.client.get(f"/api/code-executor/get-run?run_id={'x' * 65}")).status_code == 400
-        assert (await running.client.get("/api/code-executor/list-runs?limit=100")).status_code == 200

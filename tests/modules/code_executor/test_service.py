@@ -289,6 +289,9 @@ async def test_runs_are_listed_the_newest_first_in_pages(bus: Bus) -> None:
     third = await bus.ask(ListRuns(limit=2, before=second.next))
     assert [run.run_id for run in third.runs] == [ids[0]]
     assert third.next is None
+    for wrong in (ListRuns(limit=-5), ListRuns(limit=0), ListRuns(limit=101), ListRuns(before="x" * 65)):
+        with pytest.raises(InvalidMessage):
+            await bus.ask(wrong)
 
 
 async def test_the_oldest_runs_make_room_for_new_ones(bus: Bus) -> None:
