@@ -75,7 +75,7 @@ async def serving(
             ended.set()
 
         tasks.start_soon(run)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await ready.wait()
         async with httpx.AsyncClient(base_url=url[0], timeout=10, trust_env=False) as client:
             yield Shop(app, url[0], client, watch, stop, ended)
@@ -173,7 +173,7 @@ class Stream:
     async def frame(self) -> Frame | None:
         """Read one event; None is the end."""
         if not self.ahead:
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 piece = (await self.chunk()).decode()
             if not piece:
                 return None
@@ -202,7 +202,7 @@ async def streaming(
         head = f"{method} {path} HTTP/1.1\r\nhost: test\r\n{length}{fields}\r\n"
         await socket.send(head.encode() + body)
         reader = BufferedByteReceiveStream(socket)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             lines = (await reader.receive_until(b"\r\n\r\n", 20_000)).decode().split("\r\n")
         pairs = (line.split(": ", 1) for line in lines[1:])
         yield Stream(socket, reader, int(lines[0].split()[1]), dict(pairs))
