@@ -73,6 +73,9 @@ class Socket:
     def send_eof(self) -> None:
         pass
 
+    def forget_unsent(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

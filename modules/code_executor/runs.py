@@ -15,6 +15,9 @@ from .contract import Run, RunPage, RunReport, RunSummary, UnknownRun
 class RunStore:
     """The newest runs.
 
+    Attributes:
+        under_way: Those that this process performs for who does not wait.
+
     Args:
         clock: Tells when a run was asked for.
         kept: How many runs are kept.
@@ -22,6 +25,7 @@ class RunStore:
 
     clock: Clock
     kept: int
+    under_way: set[str] = field(factory=set[str], init=False)
     _runs: OrderedDict[str, Run] = field(factory=OrderedDict[str, Run], init=False)
     _secret: bytes = field(factory=lambda: SystemRandom().randbytes(16), init=False)
 

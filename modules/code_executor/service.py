@@ -225,9 +225,10 @@ async def perform_run(
 ) -> None:
     """Run an accepted program, telling what it writes while it does."""
     store.add(command.run_id, command.language)
-    if store.get(command.run_id).summary.state in ("done", "failed"):
-        return  # a repeat of what has ended
+    if store.get(command.run_id).summary.state in ("done", "failed") or command.run_id in store.under_way:
+        return  # a repeat of what has ended, or is at work: its output would be told twice at the same time
     program = boxes.Program(command.language, command.source, command.stdin, settings.limits())
+    store.under_way.add(command.run_id)
     try:
         async with places.one(places.people):
             store.running(command.run_id)
@@ -239,6 +240,8 @@ async def perform_run(
     else:
         store.finished(report)
         await bus.publish(RunFinished(command.run_id, report))
+    finally:
+        store.under_way.discard(command.run_id)
 
 
 async def _run_aloud(run_id: str, program: boxes.Program, sandbox: Sandbox, bus: Bus) -> RunReport:
