@@ -265,10 +265,10 @@ async def test_a_member_without_partitions_waits_for_long_and_takes_over(
                 while True:
                     told.append((transport.client, bool((await assigned(member, within_s=math.inf)).positions)))
 
-    async with opened(apache_kafka, partitions=1) as transport, anyio.create_task_group() as tasks:
+    async with opened(apache_kafka, partitions=1) as transport:
         first, second = (kafka(apache_kafka, transport.options.prefix) for _ in range(2))
         first.client, second.client = "a", "b"  # partitions are dealt out in the order of these names
-        async with first, second:
+        async with first, second, anyio.create_task_group() as tasks:
             tasks.start_soon(follow, first, leaves)
             await until(lambda: told == [("a", True)], "the first one has all")
             tasks.start_soon(follow, second, anyio.CancelScope())
