@@ -27,7 +27,7 @@ PLACEMENTS: tuple[Placement, ...] = ("local", "loopback", "split")
 Overrides = Mapping[Any, Any]
 """Resources and settings by their type. Any: of whatever types the modules name."""
 
-START_S = 30.0
+START_S = 120.0  # of processes that share a busy machine with each other
 STOP_S = 20.0
 
 
