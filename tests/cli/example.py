@@ -209,6 +209,31 @@ async def listen(lifespan: Lifespan, bus: Bus, settings: GatewaySettings) -> Non
         accepting.cancel()
 '''
 
+VAULT_CONTRACT = """
+from attrs import frozen
+from fissile import Command, Contract
+
+contract = Contract("vault")
+
+
+@frozen
+class Open(Command[str], requires=("vault:open", "vault:see")):
+    scopes: tuple[str, ...] = ()
+"""
+
+VAULT_SERVICE = """
+from fissile import Caller, Module
+
+from .contract import Open, contract
+
+module = Module(contract)
+
+
+@module.command(Open, idempotent=True)
+async def open_vault(command: Open, caller: Caller) -> str:
+    return f"{caller.identity and caller.identity.subject} {command.scopes}"
+"""
+
 FILES = {
     "pyproject.toml": PYPROJECT,
     "modules/orders/contract.py": ORDERS_CONTRACT,
@@ -225,6 +250,22 @@ def write_application(folder: Path, changes: dict[str, str] | None = None) -> Pa
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dedent(text), encoding="utf-8")
+    return folder
+
+
+def with_vault(folder: Path) -> Path:
+    """Add a module that requires scopes to an application; return its folder."""
+    text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    changes = {
+        "pyproject.toml": text.replace('"modules.billing"', '"modules.billing", "modules.vault"').replace(
+            'billing = ["billing"]', 'billing = ["billing", "vault"]'
+        ),
+        "modules/vault/contract.py": VAULT_CONTRACT,
+        "modules/vault/service.py": VAULT_SERVICE,
+    }
+    for name, content in changes.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
     return folder
 
 

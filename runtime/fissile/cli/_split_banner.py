@@ -49,7 +49,7 @@ def split_banner(
         took = output.style(f"ready in {unit.ready_s:.2f} s", "green")
         hosted = ", ".join(unit.ready.modules)
         name = output.style(unit.name.ljust(width), unit.color)
-        output.say(f"  {name} pid {unit.child.process.pid}  {took}  {hosted}")
+        output.say(f"  {name} pid {unit.child.process.pid}  {took}  {hosted}{where}")
     watching = "no reload" if watched is None else f"watching {', '.join(watched)}"
     ready_s = output.style(f"Ready in {perf_counter() - started:.2f} s", "green")
     output.say(f"  {ready_s} · {watching} · Ctrl-C to stop")

@@ -5,9 +5,10 @@ As in `_supervise.py`, everything that happens comes through one queue and is an
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,8 +20,10 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from attrs import define, field, frozen
 
 from fissile._application import Application
+from fissile._developers_key import developers_key, path_of_key
 from fissile._errors import StartupFailed
 from fissile._placement import Placement
+from fissile._settings import variable_name
 from fissile.cli._broker import Broker
 from fissile.cli._children import Changed, Child, Ended, Event, Signalled, Told, how_it_ended
 from fissile.cli._context import Context
@@ -228,6 +231,7 @@ class SplitSupervisor:
         """Start a broker if the processes could not share the bus, and end it after them."""
         self._bus = application.settings.bus
         if application.log_is_shared:
+            self._take_key(application)
             yield
             return
         where = next(each.source for each in application.origins if each.variable == "FISSILE_BUS")
@@ -238,10 +242,30 @@ class SplitSupervisor:
         self.broker = await Broker.start()
         self._bus = self.settings["FISSILE_BUS"] = self.broker.url
         try:
+            self._take_key(application)
             yield
         finally:
             with anyio.CancelScope(shield=True):
                 await self.broker.stop()
+            with suppress(OSError):
+                path_of_key(application.root, self._bus).unlink()  # all that was signed with it is gone
+
+    def _take_key(self, application: Application) -> None:
+        """Give the processes a key for the identities of callers where none is set, which other commands find, too.
+
+        Raises:
+            StartupFailed: Others could read it.
+        """
+        if application.settings.identity_keys or not self._bus.startswith("kafka:"):
+            return  # one is beside a log in a file
+        try:
+            key = developers_key(application.root, self._bus)
+        except OSError as error:
+            self.context.output.warn(
+                f"The key of these processes cannot be handed over to other commands: {error}. FISSILE_IDENTITY_KEYS sets one for all."
+            )
+            key = secrets.token_urlsafe(32)
+        self.settings[variable_name("identity_keys")] = key
 
     async def _watch_broker(self, broker: Broker) -> None:
         await broker.wait_ended()
