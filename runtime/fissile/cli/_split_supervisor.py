@@ -28,10 +28,10 @@ from fissile.cli._broker import Broker
 from fissile.cli._children import Changed, Child, Ended, Event, Signalled, Told, how_it_ended
 from fissile.cli._context import Context
 from fissile.cli._exit import Exit
-from fissile.cli._placements import processes_of
+from fissile.cli._placements import metrics_ports, processes_of
 from fissile.cli._serve import Ready
 from fissile.cli._signals import StopSignals
-from fissile.cli._split_banner import split_banner
+from fissile.cli._split_banner import metrics_url, split_banner
 from fissile.cli._units import COLORS, Lines, Unit, drain_in_order, units_to_restart
 from fissile.cli._watch import Watched, forget_compiled
 
@@ -71,6 +71,7 @@ class SplitSupervisor:
     broker: Broker | None = field(default=None, init=False)
     _drain_s: float = field(default=10.0, init=False)
     _bus: str = field(default="", init=False)
+    _metrics_host: str = field(default="", init=False)
     _lines: Lines = field(init=False)
     _tasks: anyio.abc.TaskGroup = field(init=False)
     _send: MemoryObjectSendStream[Happening] = field(init=False)
@@ -153,14 +154,18 @@ class SplitSupervisor:
                 parts = [unit.reason, output.style(f"ready in {unit.ready_s:.2f} s", "green")]
                 parts += [f"pid {event.child.process.pid}"]
                 parts += unit.ready.announcements if unit.ready.announcements != unit.announced else ()
+                if unit.metrics_port != unit.shown_metrics_port and unit.metrics_port:
+                    parts += [metrics_url(unit, self._metrics_host)]
                 output.say(f"{self._lines.prefix(unit)} {' · '.join(parts)}")
-            unit.announced = unit.ready.announcements
+            unit.announced, unit.shown_metrics_port = unit.ready.announcements, unit.metrics_port
             if all(each.ready is not None for each in self.units) and not self._is_draining:
                 self._told.clear()
                 if not self._was_ready:
                     self._was_ready = True
                     watched = self.watched.names() if self.reload else None
-                    split_banner(output, self.units, self._bus, watched, self.context.started)
+                    split_banner(
+                        output, self.units, self._bus, watched, self.context.started, metrics_host=self._metrics_host
+                    )
         elif report.error is not None:
             event.child.has_failed, event.child.code = True, report.code
             said = (report.error, *report.details)
@@ -202,6 +207,8 @@ class SplitSupervisor:
             # It does not notice that a member has died. The next one of the same name takes its place; one name for all processes
             # does, since a module is in one of them, and may move to another.
             given["FISSILE_KAFKA_INSTANCE"] = "dev"
+        if unit.metrics_port:
+            given[variable_name("metrics_port")] = unit.metrics_port
         unit.ready = None
         unit.child = await Child.start(given, self.context, began, process_name=unit.name)
         self._tasks.start_soon(self._lines.follow, unit, unit.child, self._send.send)
@@ -327,6 +334,10 @@ class SplitSupervisor:
         self.units = [
             known.get(name) or Unit(name, COLORS[index % len(COLORS)]) for index, name in enumerate(placement)
         ]
+        ports = metrics_ports(application, placement)
+        for unit in self.units:
+            unit.metrics_port = ports[unit.name]
+        self._metrics_host = application.settings.metrics_host
         self._lines = Lines(self.context.output, max(len(name) for name in placement))
 
     async def _watch(self) -> None:
