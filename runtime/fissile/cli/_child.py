@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import attrs
 import msgspec
 
+from fissile._garbage import collect_rarely
 from fissile._logging import format_error
 from fissile.cli._errors import describe, exit_code
 from fissile.cli._exit import Exit
@@ -65,6 +66,7 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 def main() -> int:
     """Run the application; return the exit code."""
+    collect_rarely()
     with link_to_supervisor() as supervisor, StopSignals() as signals:
         orders = receive_orders(supervisor, Orders)
         if orders is None:

@@ -18,6 +18,7 @@ import attrs
 import msgspec
 
 from fissile._application import Application
+from fissile._garbage import collect_rarely
 from fissile._logging import set_up_logging
 from fissile.cli._child import Report, end_with, link_to_supervisor, receive_orders, tell
 from fissile.cli._exit import Exit
@@ -46,6 +47,7 @@ class Orders(msgspec.Struct):
 
 def main() -> int:
     """Run the application; return the exit code."""
+    collect_rarely()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the supervisor, and may reach the whole group
     with link_to_supervisor() as supervisor, StopSignals() as signals:
         orders = receive_orders(supervisor, Orders)
