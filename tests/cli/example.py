@@ -12,11 +12,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from threading import Thread
 from time import monotonic
 from typing import IO
+
+from tests.cli.zygote import Zygote
 
 PATIENCE_S = 60.0
 """How long a test waits for a condition; machines under load are slow."""
@@ -282,12 +285,21 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **more}
 
 
+@cache
+def zygote() -> Zygote:
+    """Return the process that commands are forked from."""
+    return Zygote(environment())
+
+
 def fissile(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; what it writes never shows a group to somebody who did not ask."""
-    command = [sys.executable, "-m", "fissile", *arguments]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    if any(name.startswith("PYTHON") for name in more):
+        command = [sys.executable, "-m", "fissile", *arguments]
+        done = subprocess.run(
+            command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+    else:
+        done = zygote().run(arguments, cwd, environment(**more), PATIENCE_S)
     if "-v" not in arguments:
         shown = done.stdout + done.stderr
         assert "ExceptionGroup" not in shown, shown
