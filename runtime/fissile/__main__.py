@@ -11,6 +11,9 @@ STARTED = perf_counter()
 
 def main() -> int:
     """Run the command line; return its exit code."""
+    from fissile._garbage import collect_rarely
+
+    collect_rarely()
     from fissile.cli._app import run_command_line
 
     return run_command_line(sys.argv[1:], STARTED)

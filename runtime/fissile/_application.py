@@ -132,6 +132,41 @@ class Application:
             )
         return cls(name, root, file, tuple(paths), table, sources, settings, origins, is_dev)
 
+    def with_developers_key(self) -> Application:
+        """Return it with the key that `fissile dev --split` has made for its bus, where no key is set and there is such a one.
+
+        It is for what asks of the processes there, and hosts nothing that others call.
+
+        Raises:
+            StartupFailed: The file with the key cannot be read, or others could.
+        """
+        if self.settings.identity_keys or not self.settings.bus.startswith("kafka:"):
+            return self
+        from fissile._developers_key import path_of_key, read_key  # for developers only
+
+        path = path_of_key(self.root, self.settings.bus)
+        try:
+            key = read_key(path)
+        except OSError as error:
+            raise StartupFailed(
+                (
+                    Fault(
+                        f"The key cannot be read: {error.strerror}.",
+                        str(path),
+                        "Correct its permissions, or remove it.",
+                    ),
+                )
+            ) from None
+        if key is None:
+            return self
+        origins = tuple(
+            msgspec.structs.replace(origin, value=(key,), source=str(path.relative_to(self.root)))
+            if origin.variable == variable_name("identity_keys")
+            else origin
+            for origin in self.origins
+        )
+        return attrs.evolve(self, settings=attrs.evolve(self.settings, identity_keys=(key,)), origins=origins)
+
     # --- modules -----------------------------------------------------------------------------------------------------
 
     def app(self, process: str | None = None, *, with_gateway: bool = True) -> App:

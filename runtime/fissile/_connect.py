@@ -48,4 +48,5 @@ def client(folder: str | Path | None = None, *, bus: str | None = None) -> App:
     from fissile._application import Application  # what reads configuration is not needed to import fissile
 
     given = {} if bus is None else {variable_name("bus"): bus}
-    return Application.find(Path.cwd() if folder is None else Path(folder), command_line=given).client()
+    application = Application.find(Path.cwd() if folder is None else Path(folder), command_line=given)
+    return application.with_developers_key().client()

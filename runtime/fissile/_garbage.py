@@ -1,4 +1,4 @@
-"""What a process that serves tells Python's garbage collector."""
+"""What a process tells Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import gc
 
 ALLOCATIONS = 20_000
 """After so many objects more than have gone, the youngest are looked through."""
+
+ALLOCATIONS_AT_START = 50_000
+"""The same while a process starts."""
+
+
+def collect_rarely() -> None:
+    """Have the garbage collector look rarely while modules are imported and files are read: next to nothing of that becomes garbage.
+
+    By default it looks a thousand times during the start of an application with databases, which takes a fifth of the time.
+    """
+    gc.set_threshold(ALLOCATIONS_AT_START, 10, 10)
 
 
 def collect_less() -> None:

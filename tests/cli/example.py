@@ -12,11 +12,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from textwrap import dedent
 from threading import Thread
 from time import monotonic
 from typing import IO
+
+from tests.cli.zygote import Zygote
 
 PATIENCE_S = 60.0
 """How long a test waits for a condition; machines under load are slow."""
@@ -209,6 +212,31 @@ async def listen(lifespan: Lifespan, bus: Bus, settings: GatewaySettings) -> Non
         accepting.cancel()
 '''
 
+VAULT_CONTRACT = """
+from attrs import frozen
+from fissile import Command, Contract
+
+contract = Contract("vault")
+
+
+@frozen
+class Open(Command[str], requires=("vault:open", "vault:see")):
+    scopes: tuple[str, ...] = ()
+"""
+
+VAULT_SERVICE = """
+from fissile import Caller, Module
+
+from .contract import Open, contract
+
+module = Module(contract)
+
+
+@module.command(Open, idempotent=True)
+async def open_vault(command: Open, caller: Caller) -> str:
+    return f"{caller.identity and caller.identity.subject} {command.scopes}"
+"""
+
 FILES = {
     "pyproject.toml": PYPROJECT,
     "modules/orders/contract.py": ORDERS_CONTRACT,
@@ -228,6 +256,22 @@ def write_application(folder: Path, changes: dict[str, str] | None = None) -> Pa
     return folder
 
 
+def with_vault(folder: Path) -> Path:
+    """Add a module that requires scopes to an application; return its folder."""
+    text = (folder / "pyproject.toml").read_text(encoding="utf-8")
+    changes = {
+        "pyproject.toml": text.replace('"modules.billing"', '"modules.billing", "modules.vault"').replace(
+            'billing = ["billing"]', 'billing = ["billing", "vault"]'
+        ),
+        "modules/vault/contract.py": VAULT_CONTRACT,
+        "modules/vault/service.py": VAULT_SERVICE,
+    }
+    for name, content in changes.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
 # --- running the command ---------------------------------------------------------------------------------------------
 
 
@@ -241,12 +285,21 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error", **more}
 
 
+@cache
+def zygote() -> Zygote:
+    """Return the process that commands are forked from."""
+    return Zygote(environment())
+
+
 def fissile(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; what it writes never shows a group to somebody who did not ask."""
-    command = [sys.executable, "-m", "fissile", *arguments]
-    done = subprocess.run(
-        command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    if any(name.startswith("PYTHON") for name in more):
+        command = [sys.executable, "-m", "fissile", *arguments]
+        done = subprocess.run(
+            command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+    else:
+        done = zygote().run(arguments, cwd, environment(**more), PATIENCE_S)
     if "-v" not in arguments:
         shown = done.stdout + done.stderr
         assert "ExceptionGroup" not in shown, shown

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.example import fissile, running
+from tests.cli.example import fissile, running, with_vault
 
 
 def test_the_reply_is_printed_as_json(shop: Path) -> None:
@@ -108,42 +108,10 @@ def test_ctrl_c_cancels_the_call_and_exits_with_130(shop: Path, tmp_path: Path) 
         assert "Traceback" not in call.text
 
 
-VAULT_CONTRACT = """
-from attrs import frozen
-from fissile import Command, Contract
-
-contract = Contract("vault")
-
-
-@frozen
-class Open(Command[str], requires=("vault:open", "vault:see")):
-    scopes: tuple[str, ...] = ()
-"""
-
-VAULT_SERVICE = """
-from fissile import Caller, Module
-
-from .contract import Open, contract
-
-module = Module(contract)
-
-
-@module.command(Open, idempotent=True)
-async def open_vault(command: Open, caller: Caller) -> str:
-    return f"{caller.identity and caller.identity.subject} {command.scopes}"
-"""
-
-
 @pytest.fixture
 def vault(shop: Path) -> Path:
     """The example application with a module that requires scopes."""
-    folder = shop / "modules/vault"
-    folder.mkdir()
-    for name, text in (("__init__", ""), ("contract", VAULT_CONTRACT), ("service", VAULT_SERVICE)):
-        (folder / f"{name}.py").write_text(text)
-    file = shop / "pyproject.toml"
-    file.write_text(file.read_text().replace('"modules.billing"', '"modules.billing", "modules.vault"'))
-    return shop
+    return with_vault(shop)
 
 
 def test_a_call_is_made_for_whom_it_says(vault: Path) -> None:

@@ -94,15 +94,35 @@ def test_of_another_module_only_the_contract_may_be_imported(tmp_path: Path) -> 
                 def late():
                     import modules.orders.store.rows as rows
                     from modules import orders
+                class Table:
+                    async def read(self):
+                        try:
+                            pass
+                        except* ValueError:
+                            from modules.orders.store import rows
+                        else:
+                            from modules.orders.store import rows
+                        finally:
+                            from modules.orders.store import rows
+                        for _ in ():
+                            pass
+                        else:
+                            from modules.orders.store import rows
+                        async with self:
+                            match self:
+                                case None:
+                                    from modules.orders.store import rows
             """,
             "gateway/pages.py": "from modules.billing.service import module\nfrom modules.billing.contract import GetTotal\n",
         },
     )
-    assert crossings(tmp_path) == [
+    inner = _crossing("modules.billing.bad", "modules.orders.store.rows")
+    assert sorted(crossings(tmp_path), key=lambda each: (each[0].split(":")[0][8:], int(each[0].split(":")[1]))) == [
         ("modules/billing/bad.py:5", _crossing("modules.billing.bad", "modules.orders.store.rows")),
         ("modules/billing/bad.py:7", _crossing("modules.billing.bad", "modules.orders.service.module")),
         ("modules/billing/bad.py:9", _crossing("modules.billing.bad", "modules.orders.store.rows")),
         ("modules/billing/bad.py:10", _crossing("modules.billing.bad", "modules.orders")),
+        *((f"modules/billing/bad.py:{line}", inner) for line in (16, 18, 20, 24, 28)),
         ("gateway/pages.py:1", _crossing("gateway.pages", "modules.billing.service.module")),
     ]
 

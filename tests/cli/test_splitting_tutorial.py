@@ -57,7 +57,7 @@ def test_the_commands_are_those_that_the_tests_below_run() -> None:
     assert kinds[3:6] == ["fissile run"] * 3
     assert kinds[6:] == [
         "export FISSILE_BUS=kafka://127.0.0.1:40951",
-        *(f"fissile {name}" for name in ("plan", "topics", "call", "ps", "lag", "tail")),
+        *(f"fissile {name}" for name in ("plan", "topics", "check", "call", "call", "ps", "lag", "tail")),
     ]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "$(BIN)/fissile dev --split" in makefile

@@ -1,6 +1,7 @@
 """The process that `fissile dev` starts anew: it runs the application, and tells its supervisor over a socket how that went.
 
-It is no command: it gets its orders as JSON, and does not import the command line, because a developer waits for its start.
+It is no command: it gets its orders as JSON over that socket, because everybody on the machine can read the arguments of a process, and settings
+may be secrets. It does not import the command line, because a developer waits for its start.
 """
 
 from __future__ import annotations
@@ -14,30 +15,31 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
 
+from fissile._garbage import collect_rarely
 from fissile._logging import format_error
 from fissile.cli._errors import describe, exit_code
 from fissile.cli._exit import Exit
 from fissile.cli._serve import Ready, serve_for_developer
 from fissile.cli._signals import StopSignals
 
+T = TypeVar("T")
+
 
 class Orders(msgspec.Struct):
     """What the supervisor wants.
 
     Attributes:
-        descriptor: The socket to it.
         settings: Settings from the command line, by the name of their environment variable.
         verbose: Whether details are wanted.
         color: Whether stderr gets colours.
         process: The process of the placement to run; may be left out where there is one.
     """
 
-    descriptor: int
     settings: dict[str, Any]  # Any: of the setting's type
     verbose: bool
     color: bool
@@ -64,9 +66,11 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 def main() -> int:
     """Run the application; return the exit code."""
-    orders = msgspec.json.decode(sys.argv[1], type=Orders)
-    os.set_inheritable(orders.descriptor, False)  # noqa: FBT003 -- it takes no keyword
-    with socket.socket(fileno=orders.descriptor) as supervisor, StopSignals() as signals:
+    collect_rarely()
+    with link_to_supervisor() as supervisor, StopSignals() as signals:
+        orders = receive_orders(supervisor, Orders)
+        if orders is None:
+            return Exit.INTERRUPTED
         Thread(target=end_with, args=(supervisor,), daemon=True).start()
 
         def on_ready(ready: Ready) -> None:
@@ -101,6 +105,24 @@ def _imported_files() -> Iterator[str]:
         file = getattr(module, "__file__", None)
         if file is not None and not file.startswith(installed):
             yield file
+
+
+def link_to_supervisor() -> socket.socket:
+    """Return the socket to the supervisor, whose descriptor is the only argument."""
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)  # noqa: FBT003 -- it takes no keyword
+    return socket.socket(fileno=descriptor)
+
+
+def receive_orders(supervisor: socket.socket, kind: type[T]) -> T | None:
+    """Return the line that the supervisor sends first; None if it has gone, or has changed its mind."""
+    line = b""
+    with suppress(OSError, KeyboardInterrupt):
+        while data := supervisor.recv(65536):
+            line += data
+            if line.endswith(b"\n"):  # nothing comes after it
+                return msgspec.json.decode(line, type=kind)
+    return None
 
 
 def tell(supervisor: socket.socket, report: Report) -> None:

@@ -90,9 +90,8 @@ class Child:
         ours, theirs = socket.socketpair()
         color, is_piped = context.output.color_err, process_name is not None
         with theirs:
-            orders = Orders(theirs.fileno(), dict(settings), context.verbose, color, process_name)
             process = await anyio.open_process(
-                [sys.executable, "-m", "fissile.cli._child", msgspec.json.encode(orders).decode()],
+                [sys.executable, "-m", "fissile.cli._child", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL if is_piped else None,
                 stdout=subprocess.PIPE if is_piped else None,
                 stderr=subprocess.STDOUT if is_piped else None,
@@ -100,7 +99,9 @@ class Child:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        return cls(process, await anyio.abc.SocketStream.from_socket(ours), began)
+        link = await anyio.abc.SocketStream.from_socket(ours)
+        await give_orders(link, Orders(dict(settings), context.verbose, color, process_name))
+        return cls(process, link, began)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, if it is still there."""
@@ -127,6 +128,12 @@ class Child:
         except (anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream):
             pass
         yield Ended(self, await self.process.wait())
+
+
+async def give_orders(link: anyio.abc.SocketStream, orders: msgspec.Struct) -> None:
+    """Send a child what it is to do. One that has ended already is told of by its end."""
+    with suppress(anyio.BrokenResourceError):
+        await link.send(msgspec.json.encode(orders) + b"\n")
 
 
 def how_it_ended(code: int) -> str:

@@ -33,18 +33,24 @@ class Context:
     verbose: bool = False
     output: Output = field(factory=Output)
 
-    def application(self, command_line: Mapping[str, Any] | None = None, *, is_dev: bool = False) -> Application:
+    def application(
+        self, command_line: Mapping[str, Any] | None = None, *, is_dev: bool = False, is_served: bool = False
+    ) -> Application:
         """Find the application here or above.
+
+        A command that only asks finds the key of `fissile dev --split`. What is served by hand wants one that is set.
 
         Args:
             command_line: Settings given there, by the name of their environment variable; Any: of the setting's type.
             is_dev: Whether it runs for a developer.
+            is_served: Whether it is run for others, as in production.
 
         Raises:
             StartupFailed: There is none, or its configuration has faults.
         """
         given = {name: value for name, value in (command_line or {}).items() if value is not None}
-        return Application.find(Path.cwd(), command_line=given, is_dev=is_dev)
+        application = Application.find(Path.cwd(), command_line=given, is_dev=is_dev)
+        return application if is_dev or is_served else application.with_developers_key()
 
 
 @frozen

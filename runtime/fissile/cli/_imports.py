@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from attrs import frozen
 from fissile._application import Application
 from fissile._names import place
 
+_BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")
+"""Where statements hold others."""
 _SKIPPED = {"__pycache__", "node_modules"}
 
 
@@ -60,7 +63,7 @@ class SourceFile:
 
     def imports(self) -> Iterator[Import]:
         """Yield everything that the file imports, at any level and under `TYPE_CHECKING` too."""
-        for node in ast.walk(self.tree) if self.tree is not None else ():
+        for node in _statements(self.tree) if self.tree is not None else ():
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     yield Import(alias.name, None, alias.asname or alias.name, node.lineno)
@@ -76,6 +79,16 @@ class SourceFile:
         up = node.level - 1 if self.is_package else node.level
         base = parts[: len(parts) - up] if up else parts
         return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield all statements of a file. An import is one: expressions, of which a file mostly consists, need not be looked at."""
+    waiting: deque[ast.AST] = deque(tree.body)
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        for block in _BLOCKS:
+            waiting.extend(getattr(node, block, ()))
 
 
 @frozen

@@ -8,6 +8,7 @@ from fissile._placement import MONOLITH, Placement, read_placements
 from fissile.cli._exit import CommandFailed, Exit
 
 _SPLIT = "split"
+_LAST_PORT = 65_535
 
 
 def default_placement(application: Application) -> str:
@@ -37,7 +38,7 @@ def processes_of(application: Application, name: str) -> Placement:
     """Return the processes of a placement; which modules they host is checked by themselves.
 
     Raises:
-        StartupFailed: There is no such placement, or it has no processes.
+        StartupFailed: There is no such placement, it has no processes, or there are too few ports for their metrics.
     """
     placements = read_placements(application.table, ())
     if not placements.get(name):
@@ -46,4 +47,14 @@ def processes_of(application: Application, name: str) -> Placement:
         )
         where = f"{application.file} [tool.fissile.placements]"
         raise StartupFailed((Fault(what, where, f"Use one of: {', '.join(placements)}; or add it."),))
+    port = application.settings.metrics_port
+    if port and port + len(placements[name]) - 1 > _LAST_PORT:
+        what = f"FISSILE_METRICS_PORT is {port}, and each of the {len(placements[name])} processes takes the next one: there are too few."
+        raise StartupFailed((Fault(what, "FISSILE_METRICS_PORT", "Choose a lower one, or 0 for none."),))
     return placements[name]
+
+
+def metrics_ports(application: Application, placement: Placement) -> dict[str, int]:
+    """Return the port where each process of this machine tells its metrics: that of the settings, and those after it; 0 for none."""
+    port = application.settings.metrics_port
+    return {name: port and port + number for number, name in enumerate(placement)}

@@ -49,7 +49,7 @@ def run(
         given = {"FISSILE_PLACEMENT": placement, "FISSILE_PORT": port, "FISSILE_BACKEND": backend}
         given["FISSILE_WORKERS"] = workers
         try:
-            application = context.application(given)
+            application = context.application(given, is_served=True)
             if application.settings.workers > 1:
                 return _run_workers(application, process, given, signals, context)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 import anyio
 
-from fissile._settings import variable_name
 from fissile.cli._context import Context
 from fissile.cli._exit import Exit
 from fissile.cli._placements import default_placement, processes_of
@@ -25,13 +23,10 @@ def supervise_split(context: Context, name: str | None, settings: dict[str, Any]
         reload: Whether processes are started anew when their files change.
 
     Raises:
-        StartupFailed: There is no application here, or no such placement.
+        StartupFailed: There is no application here, no such placement, or others could read the key of its processes.
         CommandFailed: The broker cannot be had.
     """
     application = context.application(settings, is_dev=True)
-    if not application.settings.identity_keys:
-        settings = {**settings, variable_name("identity_keys"): secrets.token_urlsafe(32)}  # for as long as they run
-        application = context.application(settings, is_dev=True)
     name = name or default_placement(application)
     processes = processes_of(application, name)
     with StopSignals() as signals:

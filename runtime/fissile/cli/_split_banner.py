@@ -12,7 +12,13 @@ from fissile.cli._units import Unit
 
 
 def split_banner(
-    output: Output, units: Sequence[Unit], bus: str, watched: Iterable[str] | None, started: float
+    output: Output,
+    units: Sequence[Unit],
+    bus: str,
+    watched: Iterable[str] | None,
+    started: float,
+    *,
+    metrics_host: str,
 ) -> None:
     """Show the banner of an application in several processes.
 
@@ -22,6 +28,7 @@ def split_banner(
         bus: The bus that they share.
         watched: What is watched; None where there is no reload.
         started: When the command began, on `perf_counter`.
+        metrics_host: Where processes tell their metrics, if they do.
     """
     told = [unit.ready for unit in units if unit.ready is not None]
     modules = count(len({name for ready in told for name in ready.modules} - {"gateway"}), "module")
@@ -48,9 +55,15 @@ def split_banner(
         assert unit.ready is not None
         took = output.style(f"ready in {unit.ready_s:.2f} s", "green")
         hosted = ", ".join(unit.ready.modules)
+        where = f"  {metrics_url(unit, metrics_host)}" if unit.metrics_port else ""
         name = output.style(unit.name.ljust(width), unit.color)
-        output.say(f"  {name} pid {unit.child.process.pid}  {took}  {hosted}")
+        output.say(f"  {name} pid {unit.child.process.pid}  {took}  {hosted}{where}")
     watching = "no reload" if watched is None else f"watching {', '.join(watched)}"
     ready_s = output.style(f"Ready in {perf_counter() - started:.2f} s", "green")
     output.say(f"  {ready_s} · {watching} · Ctrl-C to stop")
     output.say()
+
+
+def metrics_url(unit: Unit, host: str) -> str:
+    """Return where a process tells its metrics."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{unit.metrics_port}/metrics"

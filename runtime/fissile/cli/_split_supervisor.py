@@ -5,9 +5,10 @@ As in `_supervise.py`, everything that happens comes through one queue and is an
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,16 +20,18 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from attrs import define, field, frozen
 
 from fissile._application import Application
+from fissile._developers_key import developers_key, path_of_key
 from fissile._errors import StartupFailed
 from fissile._placement import Placement
+from fissile._settings import variable_name
 from fissile.cli._broker import Broker
 from fissile.cli._children import Changed, Child, Ended, Event, Signalled, Told, how_it_ended
 from fissile.cli._context import Context
 from fissile.cli._exit import Exit
-from fissile.cli._placements import processes_of
+from fissile.cli._placements import metrics_ports, processes_of
 from fissile.cli._serve import Ready
 from fissile.cli._signals import StopSignals
-from fissile.cli._split_banner import split_banner
+from fissile.cli._split_banner import metrics_url, split_banner
 from fissile.cli._units import COLORS, Lines, Unit, drain_in_order, units_to_restart
 from fissile.cli._watch import Watched, forget_compiled
 
@@ -68,6 +71,7 @@ class SplitSupervisor:
     broker: Broker | None = field(default=None, init=False)
     _drain_s: float = field(default=10.0, init=False)
     _bus: str = field(default="", init=False)
+    _metrics_host: str = field(default="", init=False)
     _lines: Lines = field(init=False)
     _tasks: anyio.abc.TaskGroup = field(init=False)
     _send: MemoryObjectSendStream[Happening] = field(init=False)
@@ -150,14 +154,18 @@ class SplitSupervisor:
                 parts = [unit.reason, output.style(f"ready in {unit.ready_s:.2f} s", "green")]
                 parts += [f"pid {event.child.process.pid}"]
                 parts += unit.ready.announcements if unit.ready.announcements != unit.announced else ()
+                if unit.metrics_port != unit.shown_metrics_port and unit.metrics_port:
+                    parts += [metrics_url(unit, self._metrics_host)]
                 output.say(f"{self._lines.prefix(unit)} {' · '.join(parts)}")
-            unit.announced = unit.ready.announcements
+            unit.announced, unit.shown_metrics_port = unit.ready.announcements, unit.metrics_port
             if all(each.ready is not None for each in self.units) and not self._is_draining:
                 self._told.clear()
                 if not self._was_ready:
                     self._was_ready = True
                     watched = self.watched.names() if self.reload else None
-                    split_banner(output, self.units, self._bus, watched, self.context.started)
+                    split_banner(
+                        output, self.units, self._bus, watched, self.context.started, metrics_host=self._metrics_host
+                    )
         elif report.error is not None:
             event.child.has_failed, event.child.code = True, report.code
             said = (report.error, *report.details)
@@ -199,6 +207,8 @@ class SplitSupervisor:
             # It does not notice that a member has died. The next one of the same name takes its place; one name for all processes
             # does, since a module is in one of them, and may move to another.
             given["FISSILE_KAFKA_INSTANCE"] = "dev"
+        if unit.metrics_port:
+            given[variable_name("metrics_port")] = unit.metrics_port
         unit.ready = None
         unit.child = await Child.start(given, self.context, began, process_name=unit.name)
         self._tasks.start_soon(self._lines.follow, unit, unit.child, self._send.send)
@@ -228,6 +238,7 @@ class SplitSupervisor:
         """Start a broker if the processes could not share the bus, and end it after them."""
         self._bus = application.settings.bus
         if application.log_is_shared:
+            self._take_key(application)
             yield
             return
         where = next(each.source for each in application.origins if each.variable == "FISSILE_BUS")
@@ -238,10 +249,30 @@ class SplitSupervisor:
         self.broker = await Broker.start()
         self._bus = self.settings["FISSILE_BUS"] = self.broker.url
         try:
+            self._take_key(application)
             yield
         finally:
             with anyio.CancelScope(shield=True):
                 await self.broker.stop()
+            with suppress(OSError):
+                path_of_key(application.root, self._bus).unlink()  # all that was signed with it is gone
+
+    def _take_key(self, application: Application) -> None:
+        """Give the processes a key for the identities of callers where none is set, which other commands find, too.
+
+        Raises:
+            StartupFailed: Others could read it.
+        """
+        if application.settings.identity_keys or not self._bus.startswith("kafka:"):
+            return  # one is beside a log in a file
+        try:
+            key = developers_key(application.root, self._bus)
+        except OSError as error:
+            self.context.output.warn(
+                f"The key of these processes cannot be handed over to other commands: {error}. FISSILE_IDENTITY_KEYS sets one for all."
+            )
+            key = secrets.token_urlsafe(32)
+        self.settings[variable_name("identity_keys")] = key
 
     async def _watch_broker(self, broker: Broker) -> None:
         await broker.wait_ended()
@@ -303,6 +334,10 @@ class SplitSupervisor:
         self.units = [
             known.get(name) or Unit(name, COLORS[index % len(COLORS)]) for index, name in enumerate(placement)
         ]
+        ports = metrics_ports(application, placement)
+        for unit in self.units:
+            unit.metrics_port = ports[unit.name]
+        self._metrics_host = application.settings.metrics_host
         self._lines = Lines(self.context.output, max(len(name) for name in placement))
 
     async def _watch(self) -> None:

@@ -44,6 +44,7 @@ class Unit:
         folders: Where the files of its modules are.
         ends: How often it has ended by itself, one soon after the other.
         reason: Why it was started.
+        metrics_port: The port where it tells its metrics; 0 for none.
     """
 
     name: str
@@ -56,7 +57,9 @@ class Unit:
     folders: tuple[Path, ...] = ()
     ends: int = 0
     reason: str = ""
+    metrics_port: int = 0
     announced: tuple[str, ...] = field(default=(), init=False)
+    shown_metrics_port: int = field(default=0, init=False)
 
     def became_ready(self, ready: Ready, files: Iterable[str], root: Path) -> None:
         """Note what it has told.

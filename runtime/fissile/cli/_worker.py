@@ -1,12 +1,11 @@
 """One of several processes that serve one port: it runs the application as `fissile run` does, and tells its supervisor when it is ready.
 
-It is no command: it gets its orders as JSON from `_workers.py`, with sockets that are listening already.
+It is no command: it gets its orders as JSON over the socket to `_workers_supervisor.py`, with sockets that are listening already.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
 import sys
@@ -19,8 +18,9 @@ import attrs
 import msgspec
 
 from fissile._application import Application
+from fissile._garbage import collect_rarely
 from fissile._logging import set_up_logging
-from fissile.cli._child import Report, end_with, tell
+from fissile.cli._child import Report, end_with, link_to_supervisor, receive_orders, tell
 from fissile.cli._exit import Exit
 from fissile.cli._log_end import log_end
 from fissile.cli._serve import Ready, serve
@@ -33,14 +33,12 @@ class Orders(msgspec.Struct):
     """What the supervisor wants.
 
     Attributes:
-        descriptor: The socket to it.
         number: Which worker this is, from 0 on.
         process: The process of the placement to run.
         settings: Settings from the command line, by the name of their environment variable.
         verbose: Whether details are wanted.
     """
 
-    descriptor: int
     number: int
     process: str
     settings: dict[str, Any]  # Any: of the setting's type
@@ -49,10 +47,12 @@ class Orders(msgspec.Struct):
 
 def main() -> int:
     """Run the application; return the exit code."""
-    orders = msgspec.json.decode(sys.argv[1], type=Orders)
-    os.set_inheritable(orders.descriptor, False)  # noqa: FBT003 -- it takes no keyword
+    collect_rarely()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the supervisor, and may reach the whole group
-    with socket.socket(fileno=orders.descriptor) as supervisor, StopSignals() as signals:
+    with link_to_supervisor() as supervisor, StopSignals() as signals:
+        orders = receive_orders(supervisor, Orders)
+        if orders is None:
+            return Exit.INTERRUPTED
         Thread(target=end_with, args=(supervisor,), daemon=True).start()
         set_up_logging("json", verbose=orders.verbose, fields={"worker": orders.number})
         try:

@@ -29,7 +29,7 @@ from fissile._metrics_local import ask_metrics
 from fissile._process import Check
 from fissile._settings import Settings, variable_name
 from fissile.cli._child import Report
-from fissile.cli._children import how_it_ended
+from fissile.cli._children import give_orders, how_it_ended
 from fissile.cli._exit import Exit
 from fissile.cli._signals import StopSignals
 from fissile.cli._worker import Orders
@@ -237,16 +237,17 @@ class WorkersSupervisor:
                 variable_name("metrics_port"): 0,  # the supervisor tells those of all
                 variable_name("listen_fds"): ",".join(map(str, descriptors)),
             }
-            orders = Orders(theirs.fileno(), number, self.process, settings, self.verbose)
             process = await anyio.open_process(
-                [sys.executable, "-m", "fissile.cli._worker", msgspec.json.encode(orders).decode()],
+                [sys.executable, "-m", "fissile.cli._worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=None,
                 stderr=None,
                 pass_fds=[theirs.fileno(), *descriptors],
                 start_new_session=True,  # Ctrl-C reaches it through the supervisor only, once and not twice
             )
-        worker = Worker(number, process, await anyio.abc.SocketStream.from_socket(ours))
+        link = await anyio.abc.SocketStream.from_socket(ours)
+        await give_orders(link, Orders(number, self.process, settings, self.verbose))
+        worker = Worker(number, process, link)
         self._all.add(worker)
         self._tasks.start_soon(self._follow, worker)
         return worker
