@@ -73,9 +73,8 @@ def serve(
     """
     app = application.app(process)
     adopt_structlog()
-    processes = len(
-        application.placement(tuple(module.name for module in app.modules) + tuple(each.name for each in app.contracts))
-    )
+    hosted, known = (module.name for module in app.modules), (contract.name for contract in app.contracts)
+    processes = len(application.placement(tuple(dict.fromkeys((*hosted, *known)))))  # hosted ones may be among both
     backend, bus = backend_name(application.settings), without_password(application.settings.bus)
 
     def ready(announcements: tuple[str, ...]) -> None:
