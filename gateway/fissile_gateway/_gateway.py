@@ -131,6 +131,8 @@ class Gateway:
         self.finish = finish
         self._finish_s = settings.finish_s
         self._streams: dict[Endless, None] = {}
+        self._streams_at_once = settings.streams_at_once
+        self._sockets = 0
 
     @property
     def requests(self) -> int:
@@ -191,6 +193,7 @@ class Gateway:
             kind = message["type"]
             if kind == "websocket.accept":
                 exchange.status = ACCEPTED
+                exchange.release()  # as a stream does: it may stay for hours
             elif kind == "websocket.http.response.start":
                 exchange.status = message["status"]
                 message["headers"] = _with_own(message["headers"], exchange)
@@ -204,6 +207,7 @@ class Gateway:
                 tell()
 
         outer_trace = ambient.set(exchange.trace)
+        self._sockets += 1
         try:
             app, inner, exchange.route = self._mounts.choose(path, scope)
             inner[EXCHANGE] = exchange
@@ -217,12 +221,15 @@ class Gateway:
                     {"type": "websocket.close", "code": REFUSED}
                 )  # before it is accepted: an HTTP answer, 403
         finally:
+            self._sockets -= 1
             exchange.release()
             ambient.reset(outer_trace)
             tell()
 
     async def _refuse_socket(self, exchange: Exchange, scope: Scope, *, own: bool) -> Problem | None:
         """Return why a WebSocket may not be opened; None if it may."""
+        if self._sockets > self._streams_at_once:
+            return overloaded(f"{self._sockets - 1} WebSockets are open.")
         rule = self.protection.rule(exchange.path)
         refusal = await self._refusal(scope, exchange, exchange.path, rule)
         if isinstance(refusal, Problem):

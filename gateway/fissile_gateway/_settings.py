@@ -39,7 +39,9 @@ class GatewaySettings(ModuleSettings):
     requests_at_once: int = setting(
         500, "How many requests may be in progress, streams not counted; one more is answered 503."
     )
-    streams_at_once: int = setting(10_000, "How many event streams may be open; one more is answered 503.")
+    streams_at_once: int = setting(
+        10_000, "How many event streams may be open, and as many WebSockets; one more is answered 503."
+    )
     stream_queue_events: int = setting(
         1000, "How many events may wait for a slow client of a stream; its oldest are lost then."
     )

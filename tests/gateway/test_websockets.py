@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -156,3 +156,23 @@ async def test_what_is_not_let_in_is_told_why(pages: Callable[..., str], log: py
         assert answer.status == 421
         assert (await document(answer))["type"] == "/problems/misdirected-request"
     assert lines(log) == [("GET", "/echo", 421)]
+
+
+async def test_open_websockets_take_no_place_among_the_requests_in_progress_and_have_a_bound(
+    pages: Callable[..., str],
+) -> None:
+    async with serving(routes=pages(pages=PAGES), requests_at_once=2, streams_at_once=3) as shop:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                assert (await stack.enter_async_context(opening(shop, "/echo"))).status == 101
+            assert (await shop.client.get("/api/shop/find")).status_code == 200
+            async with opening(shop, "/echo") as one_more:
+                assert one_more.status == 503
+        with anyio.fail_after(10):
+            while (await status_of_one(shop)) != 101:
+                await anyio.sleep(0.01)
+
+
+async def status_of_one(shop: Shop) -> int:
+    async with opening(shop, "/echo") as opened:
+        return opened.status
