@@ -206,9 +206,11 @@ async def test_data_for_a_request_that_was_answered_is_let_by(tmp_path: Path) ->
 
 
 async def test_a_body_that_nobody_reads_holds_up_no_other_request(tmp_path: Path) -> None:
+    is_over = anyio.Event()
+
     async def deaf(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"] == "/deaf":
-            await anyio.sleep_forever()
+            await is_over.wait()
         await hello(scope, receive, send)
 
     async with http2(deaf, tmp_path) as (_, client):
@@ -218,6 +220,7 @@ async def test_a_body_that_nobody_reads_holds_up_no_other_request(tmp_path: Path
         await client.flush()
         assert (await client.get()).status == 200
         await client.send(frame(RST_STREAM, 0, number, bytes(4)))
+        is_over.set()  # it would hold up the end of the server
 
 
 async def test_a_request_in_progress_is_finished_while_the_server_drains_and_no_other_begins(tmp_path: Path) -> None:
