@@ -19,7 +19,7 @@ from tests.sagas.program import effects_of, notes_of
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.timeout(300)  # many processes, one after the other
 
-SEEDS = max(4, int(os.environ.get("FISSILE_TEST_SEEDS", "100")) // 25)
+SEEDS = max(2, int(os.environ.get("FISSILE_TEST_SEEDS", "50")) // 25)
 """How many random sagas there are on each database; each takes a dozen processes, one after the other."""
 
 
