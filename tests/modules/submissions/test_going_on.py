@@ -60,7 +60,7 @@ async def test_an_earlier_submission_whose_saga_was_lost_is_given_up_after_a_whi
     async with court("local", settings_of(tmp_path), overdue_s=0.2) as opened:
         lost = await opened.submit("ann", program())
         await opened.judged("ann", lost)
-        with sqlite3.connect(tmp_path / "data" / "submissions.sqlite3") as file:
+        with sqlite3.connect(tmp_path / "data" / "submissions.sqlite3", timeout=60) as file:
             file.execute("UPDATE submissions SET state = 'judging', verdict = NULL")
         file.close()
         judged = await opened.judged("ann", await opened.submit("ann", program({"0": "no"})))
