@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 64 * 1024
 _ALIVE_AGAIN_S = 1.0
+_DENIAL = "websocket.http.response.body"
 
 
 class Gatekeeper(Protocol):
@@ -328,6 +329,8 @@ class Connection:
         async def send_to_client(message: Message) -> None:
             if not self._gone:
                 await send(message)
+                if message["type"] == _DENIAL and not message.get("more_body", False) and isinstance(mailbox, Mailbox):
+                    mailbox.close({"type": "websocket.disconnect", "code": 1006})  # Quart waits for it from 0.23 on
             elif isinstance(stream, HTTPStream):
                 raise ClientGone("the client is gone")
             else:
