@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import pytest
 
 from fissile import Settings
 from tests.brokers.postgres import postgres as postgres
-from tests.conftest import BACKENDS
 from tests.modules.accounts.accounts import Running, running
-
-_numbers = count(1)
+from tests.modules.placing import divide, settings_with_empty_database
 
 ON_POSTGRESQL = {
     "test_who_has_signed_up_can_sign_in_and_nobody_else_can_take_the_name",
@@ -31,22 +28,8 @@ ON_POSTGRESQL = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every event loop sees the module in one process; what else there is does not depend on the loop."""
-    if "placement" in metafunc.fixturenames:
-        asyncio, *others = BACKENDS
-        combinations = [(asyncio, place) for place in ("local", "loopback")]
-        if metafunc.function.__name__ in ON_POSTGRESQL:
-            combinations.append((asyncio, "postgresql"))
-        if metafunc.definition.get_closest_marker("split"):
-            combinations.append((asyncio, "split"))
-        combinations += [(other, "local") for other in others]
-        metafunc.parametrize(
-            ("anyio_backend", "placement"),
-            [pytest.param(*backend.values, place, id=f"{backend.id}-{place}") for backend, place in combinations],
-            indirect=["anyio_backend"],
-        )
-    elif "anyio_backend" in metafunc.fixturenames:
-        metafunc.parametrize("anyio_backend", BACKENDS, indirect=True)
+    """Try each in every placement."""
+    divide(metafunc, on_postgresql=metafunc.function.__name__ in ON_POSTGRESQL)
 
 
 @pytest.fixture
@@ -57,10 +40,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:  # Any: as in the one 
 @pytest.fixture
 def settings(placement: str, request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Settings with an empty database."""
-    if placement == "postgresql":
-        url: str = request.getfixturevalue("postgres")
-        return Settings(database=url, database_prefix=f"accounts{next(_numbers)}_", database_migrate=True)
-    return Settings(database=f"sqlite:///{tmp_path}", partitions=2, commit_interval_s=0.05)
+    return settings_with_empty_database(placement, request, tmp_path)
 
 
 @pytest.fixture

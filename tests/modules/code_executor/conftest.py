@@ -12,7 +12,7 @@ import anyio
 import pytest
 from attrs import frozen
 
-from modules.code_executor.sandbox import Limits, Sandbox
+from modules.code_executor.sandbox import Limits, NoSandbox, Program, Sandbox
 from modules.code_executor.sandbox.docker import DockerSandbox
 from modules.code_executor.sandbox.local import LocalSandbox
 from tests.brokers.fixtures import apache_kafka as apache_kafka
@@ -34,6 +34,19 @@ async def until(condition: Callable[[], object], what: str) -> None:
             await anyio.sleep(0.01)
         return
     pytest.fail(f"Waited in vain: {what}")
+
+
+async def until_it_runs(sandbox: Sandbox) -> None:
+    """Wait until an engine that was away is used again."""
+    with anyio.fail_after(30):  # far above what it takes, for a machine that does other things, too
+        while True:
+            try:
+                result = await sandbox.run(Program("python", "print(1)"))
+            except NoSandbox:
+                await anyio.sleep(0.1)
+            else:
+                assert result.stdout == "1\n", result
+                return
 
 
 @frozen

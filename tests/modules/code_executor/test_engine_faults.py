@@ -16,7 +16,7 @@ from modules.code_executor.sandbox._engine import Engine
 from modules.code_executor.sandbox._leases import LABEL
 from modules.code_executor.sandbox.docker import DockerSandbox
 
-from .conftest import skip, until
+from .conftest import skip, until, until_it_runs
 from .engine import NoEngine, Victim
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -80,18 +80,6 @@ def names() -> set[str]:
         return {container["Names"][0] for container in engine.containers(LABEL)}
     finally:
         engine.close()
-
-
-async def until_it_runs(sandbox: DockerSandbox) -> None:
-    with anyio.fail_after(IN_TIME_S):
-        while True:
-            try:
-                result = await sandbox.run(Program("python", "print(1)"))
-            except NoSandbox:
-                await anyio.sleep(0.1)
-            else:
-                assert result.stdout == "1\n", result
-                return
 
 
 async def test_a_full_disk_of_the_engine_is_told_in_time_and_runs_go_on_when_there_is_room(

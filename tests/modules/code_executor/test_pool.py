@@ -17,7 +17,7 @@ from modules.code_executor.sandbox import Limits, NoSandbox, Outcome, Program, S
 from modules.code_executor.sandbox._leases import LABEL, OWNER_LABEL
 from modules.code_executor.sandbox.docker import DockerSandbox
 
-from .conftest import MIB, until
+from .conftest import MIB, until, until_it_runs
 from .engine import Engine
 from .gate import Gate
 
@@ -273,14 +273,3 @@ async def test_an_engine_that_dies_in_the_middle_of_a_run_is_not_taken_for_a_kil
             with anyio.fail_after(IN_TIME_S):
                 await until_it_runs(sandbox)
         assert names(engine) == set()
-
-
-async def until_it_runs(sandbox: DockerSandbox) -> None:
-    while True:
-        try:
-            result = await sandbox.run(Program("python", "print(1)"))
-        except NoSandbox:
-            await anyio.sleep(0.1)
-        else:
-            assert result.stdout == "1\n"
-            return
