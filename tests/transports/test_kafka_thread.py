@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import anyio
@@ -58,6 +62,51 @@ async def test_there_is_one_thread_and_it_ends_with_the_transport(embedded_kafka
     async with opened(embedded_kafka):
         assert threads() == ["fissile-kafka"]
     await until(lambda: not threads(), "the thread has ended")
+
+
+@on_trio
+async def test_the_thread_waits_for_the_goodbye_of_a_broker_with_tls(tmp_path: Path) -> None:
+    """aiokafka does not, on the connection that it learns the cluster from; a loop that ends before leaves an open socket, of which it warns."""
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost"
+    await anyio.run_process(make.split(), cwd=tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    said: list[str] = []
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with context.wrap_socket(server.accept()[0], server_side=True) as connection:
+                assert connection.recv(1) == b""  # the client's goodbye
+                time.sleep(0.2)  # a broker that is busy
+                said.append("goodbye")
+                connection.unwrap().close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+
+        async def connect() -> None:
+            loop = asyncio.get_running_loop()
+            port = server.getsockname()[1]
+            transport, _ = await loop.create_connection(
+                lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()),
+                "127.0.0.1",
+                port,
+                ssl=trusting,
+                server_hostname="localhost",
+            )
+            transport.close()
+
+        async def nothing() -> None: ...
+
+        bridge = ThreadBridge()
+        await bridge.start(lambda: None, nothing)
+        await bridge.call(connect)
+        await bridge.stop()
+        assert said == ["goodbye"]
+        thread.join()
+    gc.collect()
 
 
 @on_trio

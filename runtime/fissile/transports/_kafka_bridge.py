@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import anyio
@@ -35,6 +36,8 @@ _logger = logging.getLogger("fissile.kafka")
 
 CANCEL_S = 3.0
 """How long a cancelled call is waited for, in seconds. It may be in the middle of a request."""
+GOODBYE_S = 1.0
+"""How long a broker may take to say goodbye on a connection with TLS, in seconds."""
 END_S = 3.0
 """How long the thread may take to end, in seconds."""
 
@@ -160,7 +163,7 @@ class ThreadBridge(Bridge):
         self._on_death = on_death
         self._last = last
         self._ended = anyio.Event()
-        self.loop = _new_loop()
+        self.loop, self._connections = _new_loop()
         started = self._park()
         self.loop.call_soon(self.to_home, started.set, None)
         # A daemon: a thread that hangs in spite of all bounds must not hold up the end of the process.
@@ -242,7 +245,7 @@ class ThreadBridge(Bridge):
             _logger.critical("the Kafka thread has failed", exc_info=True)
         finally:
             try:
-                _close(self.loop, None if self._is_stopping else self._last)
+                _close(self.loop, self._connections, None if self._is_stopping else self._last)
             except BaseException:
                 _logger.critical("the Kafka thread could not be left in good order", exc_info=True)
             finally:
@@ -273,16 +276,40 @@ def _dead() -> Unavailable:
     return Unavailable("The Kafka thread of this process has ended.")
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def _new_loop() -> tuple[asyncio.AbstractEventLoop, set[asyncio.BaseTransport]]:
+    """Return a new loop, and the connections that were opened in it and are not lost yet.
+
+    A connection with TLS that is closed waits for the broker's goodbye. aiokafka does not, on the connection that it learns the cluster from,
+    so the end of the loop must: a loop that is closed before fails, or leaves the socket to the garbage collector.
+    """
     try:
-        import uvloop
+        from uvloop import Loop
     except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+        Loop = asyncio.SelectorEventLoop  # type: ignore[misc, assignment]  # noqa: N806 -- one of two classes
+    connections: set[asyncio.BaseTransport] = set()
+
+    class Watched(Loop):
+        async def create_connection(self, *arguments: Any, **options: Any) -> Any:  # Any: as the loop has it
+            transport: Any
+            protocol: Any
+            transport, protocol = await super().create_connection(*arguments, **options)
+            connections.add(transport)
+            lost = protocol.connection_lost
+
+            def forget_it(error: Exception | None) -> None:
+                connections.discard(transport)
+                lost(error)
+
+            protocol.connection_lost = forget_it
+            return transport, protocol
+
+    return Watched(), connections
 
 
 def _close(
-    loop: asyncio.AbstractEventLoop, last: Callable[[], Coroutine[Any, Any, None]] | None
+    loop: asyncio.AbstractEventLoop,
+    connections: set[asyncio.BaseTransport],
+    last: Callable[[], Coroutine[Any, Any, None]] | None,
 ) -> None:  # Any: as above
     """End what still runs in a loop, within a bound, and close it."""
     try:
@@ -291,8 +318,20 @@ def _close(
             loop.run_until_complete(asyncio.wait((loop.create_task(last()),), timeout=END_S))
             _end_tasks(loop)
         loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(_lose(connections))
     finally:
         loop.close()
+
+
+async def _lose(connections: set[asyncio.BaseTransport]) -> None:
+    """Wait until connections that are closing are lost, within a bound; what is left then is cut off."""
+    until = monotonic() + GOODBYE_S
+    while connections and monotonic() < until:
+        await asyncio.sleep(0.005)
+    for connection in tuple(connections):
+        if isinstance(connection, asyncio.WriteTransport):
+            connection.abort()
+    await asyncio.sleep(0)
 
 
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
