@@ -110,7 +110,8 @@ async def test_a_full_window_is_not_taken_for_a_consumer_that_is_stuck(apache_ka
 @without_uvloop
 async def test_a_frozen_broker_shows_as_silence_which_ends_with_it(own_apache_kafka: BrokerProcess) -> None:
     async with (
-        opened(own_apache_kafka.server, partitions=1, kafka_session_s=6.0) as transport,
+        # A session that outlasts the silence, however slow the machine is: this is not about a member that its group has given up.
+        opened(own_apache_kafka.server, partitions=1, kafka_session_s=30.0) as transport,
         _both(transport) as (member, reader),
     ):
         await assigned(member)
@@ -127,8 +128,9 @@ async def test_a_frozen_broker_shows_as_silence_which_ends_with_it(own_apache_ka
                 break
             except Unavailable:
                 await anyio.sleep(0.1)
-        assert numbers(await some(reader, 1)) == [1]
-        assert numbers(await some(member, 1)) == [1]
+        # What was not confirmed may be stored all the same, and then it is stored twice.
+        assert set(numbers(await some(reader, 1))) == {1}
+        assert set(numbers(await some(member, 1))) == {1}
 
 
 @without_uvloop
