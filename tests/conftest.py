@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 # Properties have no time limit of their own: the machine may be busy.
 from tests.figures import COLLECTED
+from tests.loops import add_options, choose
 
 settings.register_profile("fissile", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fissile")
@@ -24,6 +25,16 @@ BACKENDS = [
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """The event loop of a test."""
     return request.param
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the command line choose an event loop."""
+    add_options(parser)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the event loops that it did not ask for."""
+    choose(config, items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -61,6 +61,15 @@ def apache_kafka() -> str:
     return apache_servers()
 
 
+@pytest.fixture(scope="session")
+def kafka_at_hand(request: pytest.FixtureRequest) -> str:
+    """Where Apache Kafka is, or the embedded broker where there is none and none is required."""
+    has_apache = os.environ.get("FISSILE_TEST_KAFKA") or kafka_in_docker() is not None or why_not() is None
+    is_required = "kafka" in os.environ.get("FISSILE_REQUIRE", "").split(",")
+    found: str = request.getfixturevalue("apache_kafka" if has_apache or is_required else "embedded_kafka")
+    return found
+
+
 @pytest.fixture
 def own_apache_kafka() -> BrokerProcess:
     """The process of an Apache Kafka that the test may freeze; it is the one of this run, and has to be left running."""

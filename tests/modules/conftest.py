@@ -11,14 +11,15 @@ import pytest
 
 from tests.brokers.fixtures import apache_kafka as apache_kafka
 from tests.brokers.fixtures import embedded_kafka as embedded_kafka
+from tests.brokers.fixtures import kafka_at_hand as kafka_at_hand
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture
 def broker(request: pytest.FixtureRequest, placement: str) -> str | None:
-    """The broker of the placement `split`: the embedded one."""
-    return f"kafka://{request.getfixturevalue('embedded_kafka')}" if placement == "split" else None
+    """The broker of the placement `split`: Apache Kafka where there is one, else the embedded one."""
+    return f"kafka://{request.getfixturevalue('kafka_at_hand')}" if placement == "split" else None
 
 
 def _is_wanted(item: pytest.Item) -> bool:

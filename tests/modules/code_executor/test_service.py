@@ -57,12 +57,12 @@ def placement(request: pytest.FixtureRequest) -> Placement:
 
 @pytest.fixture
 def broker(request: pytest.FixtureRequest, placement: Placement, anyio_backend: Any) -> str | None:
-    """The broker of the placement `split`: the embedded one on asyncio, Apache Kafka on Trio."""
+    """The broker of the placement `split`: Apache Kafka, where there is one, on asyncio, the embedded one on Trio."""
     if placement != "split":
         return None
     if anyio_backend[1].get("use_uvloop"):
         pytest.skip("the processes of a split choose their event loop themselves")
-    kind = "apache_kafka" if anyio_backend[0] == "trio" else "embedded_kafka"
+    kind = "embedded_kafka" if anyio_backend[0] == "trio" else "kafka_at_hand"
     return f"kafka://{request.getfixturevalue(kind)}"
 
 
