@@ -45,7 +45,7 @@ def _run(disk: Path, log: Path, backend: str) -> dict[str, Any]:
 def _assert_nothing_is_lost(found: dict[str, Any]) -> None:
     before, during, after = found["acknowledged"]
     assert before == 5
-    assert during > before  # some found the last room
+    assert during >= before  # some may find the last room
     assert after == during + 5
     assert (found["missing"], found["twice"]) == ([], [])
     assert found["dead_letters"] == 0
@@ -57,6 +57,7 @@ def test_with_the_database_on_a_full_disk_who_waits_is_told_and_what_nobody_wait
 ) -> None:
     found = _run(disk, tmp_path / "log.sqlite3", backend)
     _assert_nothing_is_lost(found)
+    assert found["refusals"]
     assert all(text.startswith("DatabaseUnavailable: ") and "SQLITE_FULL" in text for text in found["refusals"])
     assert found["send_refusals"] == []
     assert any("SQLITE_FULL" in text for text in found["readiness"]), found["readiness"]
