@@ -276,7 +276,7 @@ def _dead() -> Unavailable:
     return Unavailable("The Kafka thread of this process has ended.")
 
 
-def _new_loop() -> tuple[asyncio.AbstractEventLoop, set[asyncio.BaseTransport]]:
+def _new_loop() -> tuple[asyncio.AbstractEventLoop, set[asyncio.WriteTransport]]:
     """Return a new loop, and the connections that were opened in it and are not lost yet.
 
     A connection with TLS that is closed waits for the broker's goodbye. aiokafka does not, on the connection that it learns the cluster from,
@@ -286,7 +286,7 @@ def _new_loop() -> tuple[asyncio.AbstractEventLoop, set[asyncio.BaseTransport]]:
         from uvloop import Loop
     except ImportError:
         Loop = asyncio.SelectorEventLoop  # type: ignore[misc, assignment]  # noqa: N806 -- one of two classes
-    connections: set[asyncio.BaseTransport] = set()
+    connections: set[asyncio.WriteTransport] = set()
 
     class Watched(Loop):
         async def create_connection(self, *arguments: Any, **options: Any) -> Any:  # Any: as the loop has it
@@ -308,7 +308,7 @@ def _new_loop() -> tuple[asyncio.AbstractEventLoop, set[asyncio.BaseTransport]]:
 
 def _close(
     loop: asyncio.AbstractEventLoop,
-    connections: set[asyncio.BaseTransport],
+    connections: set[asyncio.WriteTransport],
     last: Callable[[], Coroutine[Any, Any, None]] | None,
 ) -> None:  # Any: as above
     """End what still runs in a loop, within a bound, and close it."""
@@ -323,15 +323,16 @@ def _close(
         loop.close()
 
 
-async def _lose(connections: set[asyncio.BaseTransport]) -> None:
+async def _lose(connections: set[asyncio.WriteTransport]) -> None:
     """Wait until connections that are closing are lost, within a bound; what is left then is cut off."""
     until = monotonic() + GOODBYE_S
     while connections and monotonic() < until:
         await asyncio.sleep(0.005)
     for connection in tuple(connections):
-        if isinstance(connection, asyncio.WriteTransport):
-            connection.abort()
-    await asyncio.sleep(0)
+        connection.abort()
+    until = monotonic() + GOODBYE_S
+    while connections and monotonic() < until:
+        await asyncio.sleep(0)
 
 
 def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
