@@ -275,6 +275,7 @@ class Gateway:
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
+                self._tell_breaker(exchange)  # not when it is sent: how fast a client reads says nothing of the module
                 fields = _with_own(message["headers"], exchange)
                 message["headers"] = fields if exchange.identity is self.anonymous else made_private(fields)
             else:
@@ -298,8 +299,7 @@ class Gateway:
                     await self._run(scope, receive, send_on, exchange, path, rule)
         finally:
             exchange.release()
-            if exchange.breaker is not None:
-                exchange.breaker.end(self._has_failed(exchange))
+            self._tell_breaker(exchange)
             ambient.reset(outer_trace)
             status, duration_s = status_of(exchange), perf_counter() - began
             self.metrics.count(exchange.route, scope["method"], status, duration_s, is_stream=exchange.is_stream)
@@ -322,10 +322,16 @@ class Gateway:
             refusal = protection.guess(exchange.network, scope["method"], path)
         return refusal if refusal is not None else await protection.admit(exchange, rule)
 
+    def _tell_breaker(self, exchange: Exchange) -> None:
+        """Tell the circuit how the module has done, once: when its answer begins, or when there will be none."""
+        breaker, exchange.breaker = exchange.breaker, None
+        if breaker is not None:
+            breaker.end(self._has_failed(exchange))
+
     def _has_failed(self, exchange: Exchange) -> bool | None:
         if exchange.is_late and exchange.is_read:
             return True
-        if exchange.is_gone or exchange.is_refused or not exchange.is_done:
+        if exchange.is_gone or exchange.is_refused or exchange.is_late or not exchange.status:
             return None
         return self.protection.failed(exchange.failure)
 
