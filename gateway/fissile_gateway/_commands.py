@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -29,6 +30,8 @@ from fissile_gateway._twin import Twins
 _JSON = JSON.encode()
 _REPLAYED = ("idempotency-replayed", "true")
 _NOBODY_WAITS = Preferences()
+_TO_ANSWER_S = 1.0
+"""What is left of a request's time when its client has waited for an operation: the answer has to tell where that is."""
 
 
 class Commands:
@@ -67,6 +70,7 @@ class Commands:
                 reply = await caller.execute(message, id=command_id)
                 return Answer(200, present(reply), JSON) if answers else Answer(204)
             except Exception as error:  # noqa: BLE001 -- every error has an answer
+                this.failure = error
                 other = this.gateway.on_failure(scope, error)
                 return answer_of(error if other is None else ProblemError(other), command_id, this.request_id)
 
@@ -106,7 +110,7 @@ class Commands:
                 if running is None or error.problem.status != 409:
                     raise
                 if is_async:
-                    return await _accepted(running, prefers)
+                    return await _accepted(running, prefers, this)
                 raise still_running(running.path) from None
             if before is not None:
                 return evolve(before, headers=(*before.headers, _REPLAYED))
@@ -118,7 +122,8 @@ class Commands:
                 if known is not None:
                     self._repeats.forget(known)
                 raise
-            return await _accepted(operation, prefers)
+            this.release()  # the bound of operations counts it from here on, and is lower
+            return await _accepted(operation, prefers, this)
         return await act()
 
 
@@ -144,14 +149,24 @@ def operations_routes(operations: Operations) -> Blueprint:
     return blueprint
 
 
-async def _accepted(operation: Operation, prefers: Preferences) -> Answer:
+async def _accepted(operation: Operation, prefers: Preferences, this: Exchange) -> Answer:
     """Say that a command is in progress; or its outcome, where it comes within the time that the client waits."""
+    this.leave_circuit()  # that it has begun says nothing of the module
     applied = "respond-async"
     if prefers.wait_s is not None:
-        applied += f", wait={prefers.wait_s:.0f}"
-        with anyio.move_on_after(prefers.wait_s):
+        wait_s = _wait_s(prefers.wait_s, this)
+        applied += f", wait={wait_s:.0f}"
+        with anyio.move_on_after(wait_s):
             await operation.ended.wait()
         if operation.answer is not None:
             return operation.answer
     headers = headers_of(operation) | {"location": operation.path, "preference-applied": applied}
     return Answer(202, operation.document(), JSON, tuple(headers.items()))
+
+
+def _wait_s(asked_s: float, this: Exchange) -> float:
+    """Return for how long a request waits, in whole seconds: as its client asks, and no longer than its own time allows."""
+    left_s = this.scope.deadline - anyio.current_time()
+    if asked_s <= left_s - min(_TO_ANSWER_S, left_s / 10):
+        return asked_s
+    return max(0.0, math.floor(left_s - min(_TO_ANSWER_S, left_s / 10)))

@@ -239,6 +239,12 @@ class Exchange:
         for gate in gates:
             gate.leave()
 
+    def leave_circuit(self) -> None:
+        """Tell the module's circuit that nothing will be known of this request, or not soon."""
+        breaker, self.breaker = self.breaker, None
+        if breaker is not None:
+            breaker.end(None)
+
     def become_stream(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Lift the bounds of a request from an answer that has no end.
 
