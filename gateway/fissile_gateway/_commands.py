@@ -17,7 +17,8 @@ from fissile_gateway._answers import JSON, Answer, View, check_media_type
 from fissile_gateway._documents.operation_routes import CANCEL, SHOW
 from fissile_gateway._exchange import Exchange, Scope
 from fissile_gateway._operation import operation
-from fissile_gateway._operations import PATH, Operation, Operations, headers_of
+from fissile_gateway._operations import PATH, Operation, Operations, ended, headers_of, unknown
+from fissile_gateway._operations_elsewhere import Siblings
 from fissile_gateway._preferences import Preferences, key_missing, parse_key, parse_prefer
 from fissile_gateway._present import presenter
 from fissile_gateway._principal import principal_of
@@ -99,9 +100,8 @@ class Commands:
         """Answer a command that has a key, or whose client does not wait."""
         prefers = _NOBODY_WAITS if this.prefer is None else parse_prefer(this.prefer)
         tasks = this.gateway.listeners
-        is_async = (
-            prefers.is_async and tasks is not None
-        )  # mounted in another application there is nobody to leave it to
+        # Mounted in another application there is nobody to leave it to.
+        is_async = prefers.is_async and tasks is not None and self._operations.are_offered
         if known is not None:
             running = self._operations.running(known.id)
             try:
@@ -127,24 +127,33 @@ class Commands:
         return await act()
 
 
-def operations_routes(operations: Operations) -> Blueprint:
-    """Return the routes that tell of operations, and cancel them."""
+def operations_routes(operations: Siblings) -> Blueprint:
+    """Return the routes that tell of operations, and cancel them.
+
+    Args:
+        operations: Those of this process, and of the other workers of its port.
+    """
     blueprint = Blueprint("operations", __name__)
+
+    async def tell(operation_id: str, *, cancel: bool) -> Response:
+        told = await operations.tell(operation_id, principal_of(exchange()), cancel=cancel)
+        if told is None:
+            raise unknown()
+        if told.had_ended:
+            raise ended(told.state)
+        return Response(told.document, 200, {"cache-control": "no-store", **headers_of(told.state)}, content_type=JSON)
 
     @blueprint.get(f"{PATH}/<operation_id>")
     @operation(openapi=SHOW)
     async def show(operation_id: str) -> Response:
         """Tell what has become of a command whose client does not wait."""
-        found = operations.find(operation_id, principal_of(exchange()))
-        return Response(found.document(), 200, {"cache-control": "no-store", **headers_of(found)}, content_type=JSON)
+        return await tell(operation_id, cancel=False)
 
     @blueprint.delete(f"{PATH}/<operation_id>")
     @operation(openapi=CANCEL)
     async def cancel(operation_id: str) -> Response:
         """Cancel such a command, and wait until it has ended."""
-        found = operations.find(operation_id, principal_of(exchange()))
-        await operations.cancel(found)
-        return Response(found.document(), 200, {"cache-control": "no-store", **headers_of(found)}, content_type=JSON)
+        return await tell(operation_id, cancel=True)
 
     return blueprint
 
@@ -160,7 +169,7 @@ async def _accepted(operation: Operation, prefers: Preferences, this: Exchange) 
             await operation.ended.wait()
         if operation.answer is not None:
             return operation.answer
-    headers = headers_of(operation) | {"location": operation.path, "preference-applied": applied}
+    headers = headers_of(operation.state) | {"location": operation.path, "preference-applied": applied}
     return Answer(202, operation.document(), JSON, tuple(headers.items()))
 
 

@@ -37,6 +37,7 @@ from fissile_gateway._request_metrics import RequestMetrics
 from fissile_gateway._settings import GatewaySettings
 
 if TYPE_CHECKING:
+    from fissile_gateway._operations_elsewhere import Siblings
     from fissile_gateway._protection import Protection, Rule  # it imports what the gateway needs when it starts
     from fissile_gateway._spans import RequestSpans
 
@@ -71,6 +72,7 @@ class Gateway:
         gatekeeper: The same for the server, before it has read a request.
         draining: Set when the gateway ends; open streams end with it.
         max_body_bytes: The size that a request's body may have.
+        siblings: Answers other workers of the same port, and asks them.
         forget: Takes the gateway's metrics from those of the process, and leaves the store of rate limits, when it ends.
         listeners: Where the tasks run that listen to clients; each request has a group of its own where there is none.
         bus: Calls modules for who does not say who they are.
@@ -128,6 +130,7 @@ class Gateway:
         self._new_id = new_id
         self._now = loop_clock()
         self.new_scope: Callable[[], anyio.CancelScope] = type(anyio.CancelScope())
+        self.siblings: Siblings | None = None
         self.finish = finish
         self._finish_s = settings.finish_s
         self._streams: dict[Endless, None] = {}

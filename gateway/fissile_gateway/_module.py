@@ -112,6 +112,8 @@ async def serve(
     async with anyio.create_task_group() as tasks:
         gateway.listeners = tasks
         tasks.start_soon(drain)
+        if gateway.siblings is not None:
+            await tasks.start(gateway.siblings.serve)
         try:
             await server.serve(started=started)
             with anyio.CancelScope(deadline=finish_by):

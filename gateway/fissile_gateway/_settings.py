@@ -81,6 +81,9 @@ class GatewaySettings(ModuleSettings):
     listen_fds: tuple[int, ...] = setting(
         (), "Sockets that are listening already, as file descriptors, to be used instead of host and port."
     )
+    workers_folder: str = setting(
+        "", "Where workers of one port ask each other for what only one of them knows; `fissile run --workers` sets it."
+    )
     finish_s: float = setting(
         8.0, "How long requests in progress may take when the process drains, in seconds; below FISSILE_DRAIN_S."
     )
