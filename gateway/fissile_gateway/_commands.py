@@ -23,6 +23,7 @@ from fissile_gateway._preferences import Preferences, key_missing, parse_key, pa
 from fissile_gateway._present import presenter
 from fissile_gateway._principal import principal_of
 from fissile_gateway._problems import ProblemError
+from fissile_gateway._rates import holder_key
 from fissile_gateway._repeats import Repeatable, Repeats, answer_of, repeatable, still_running
 from fissile_gateway._responses import exchange
 from fissile_gateway._strict import StrictDecoder
@@ -117,8 +118,11 @@ class Commands:
             act = partial(self._repeats.run, known, act)
         if is_async and tasks is not None:
             try:
-                operation = self._operations.start(tasks, principal, name, None if known is None else known.id, act)
-            except ProblemError:
+                command_id = None if known is None else known.id
+                operation = self._operations.start(tasks, principal, holder_key(this), name, command_id, act)
+            except ProblemError as error:
+                if error.problem.status == 429:
+                    this.gateway.protection.limited += 1
                 if known is not None:
                     self._repeats.forget(known)
                 raise

@@ -18,9 +18,10 @@ from attrs import define, field
 
 from fissile_gateway._answers import Answer
 from fissile_gateway._kept import Kept
-from fissile_gateway._problems import RETRY_AFTER_S, Problem, ProblemError, deadline_exceeded, overloaded
+from fissile_gateway._problems import RETRY_AFTER_S, Problem, ProblemError, deadline_exceeded
 from fissile_gateway._routes import PREFIX
 from fissile_gateway._settings import GatewaySettings
+from fissile_gateway._shares import Shares
 
 State = Literal["running", "succeeded", "failed", "cancelled"]
 
@@ -104,9 +105,14 @@ class Operations:
 
     def __init__(self, settings: GatewaySettings, now: Callable[[], float]) -> None:
         self.are_offered = True
-        self._limit = settings.operations_at_once
         self._timeout_s = settings.operation_timeout_s
         self._running: dict[str, Operation] = {}
+        most, of_one, name = (
+            settings.operations_at_once,
+            settings.operations_per_client,
+            "FISSILE_OPERATIONS_PER_CLIENT",
+        )
+        self._shares: Shares[Operation] = Shares(most, of_one, name, "operations", "operations are in progress")
         self._ended: Kept[Operation] = Kept(settings.operation_keep_s, settings.operation_bytes, now)
         self._idle = anyio.Event()
 
@@ -136,6 +142,7 @@ class Operations:
         self,
         tasks: TaskGroup,
         principal: str,
+        client: str,
         command: str,
         command_id: str | None,
         act: Callable[[], Awaitable[Answer]],
@@ -145,17 +152,20 @@ class Operations:
         Args:
             tasks: Where it runs.
             principal: Who begins it.
+            client: For whom it is counted.
             command: The name of its message.
             command_id: The id that follows from its key, if it has one.
             act: Does it; raises nothing.
 
         Raises:
-            ProblemError: 503: there are too many.
+            ProblemError: 503: there are too many. 429: this client has too many.
         """
-        if len(self._running) >= self._limit:
-            raise ProblemError(overloaded(f"{len(self._running)} operations are in progress."))
+        problem = self._shares.refusal(client)
+        if problem is not None:
+            raise ProblemError(problem)
         operation = Operation(command_id or secrets.token_hex(16), principal, command)
         self._running[operation.id] = operation
+        self._shares.take(operation, client)
         tasks.start_soon(self._run, operation, act)
         return operation
 
@@ -169,6 +179,7 @@ class Operations:
                 operation.answer = Answer(late.status, late.document(""), is_final=False)
         finally:
             del self._running[operation.id]
+            self._shares.leave(operation)
             self._ended.put(operation.id, operation, 0 if operation.answer is None else len(operation.answer.body))
             operation.ended.set()
             if not self._running:
