@@ -100,7 +100,7 @@ class Subject:
         server = HttpServer(self.app, ServerSettings(), gatekeeper=self.gatekeeper)
         socket = Socket(request(self.key))
         connection = Connection(server, socket)
-        server.connections.add(connection)
+        server.connections.take(connection, "")
         await connection.run()
         if not socket.answer.startswith(b"HTTP/1.1 200"):
             raise SystemExit(f"A request was answered {socket.answer[:300]!r}.")

@@ -109,6 +109,8 @@ def measure(streams: int) -> Figures:
         "FISSILE_BACKEND": "asyncio",
         "FISSILE_CONNECTIONS_AT_ONCE": str(streams + SPARE_DESCRIPTORS),
         "FISSILE_STREAMS_AT_ONCE": str(streams + SPARE_DESCRIPTORS),
+        "FISSILE_CONNECTIONS_PER_ADDRESS": "0",  # all of them come from this machine
+        "FISSILE_STREAMS_PER_CLIENT": "0",
         "FISSILE_LOG_LEVEL": "warning",
     }
     with serving(python("-m", "fissile", "run"), ROOT / "benchmarks" / "streams", READY, **values) as server:

@@ -27,6 +27,7 @@ from fissile_gateway._health import health
 from fissile_gateway._metrics_page import metrics_page
 from fissile_gateway._operation import operation_of
 from fissile_gateway._operations import Operations
+from fissile_gateway._operations_elsewhere import Siblings
 from fissile_gateway._pages import Pages, find_pages
 from fissile_gateway._problems import MEDIA_TYPE, Problem, kebab_case, problem_of
 from fissile_gateway._protection import Protection
@@ -84,6 +85,7 @@ def build(
     streams = Streams(bus, settings)
     quart.extensions[EXTENSION] = Context(bus, process, routes, twins, streams)
     operations = Operations(settings, clock.monotonic)
+    siblings = Siblings(operations, settings.workers_folder)
     commands = Commands(None if authenticator else bus, Repeats(settings, clock.monotonic), operations, twins)
     derived = Derived(quart)
     for route in routes:
@@ -94,7 +96,7 @@ def build(
         view = message_view(route, None if authenticator else bus, commands, twins)
         quart.add_url_rule(route.path, endpoint, in_quart(view), methods=[route.method])
         derived.add(route, view, endpoint)
-    add_other_routes(quart, process, settings, pages, operations, protection.breakers.values())
+    add_other_routes(quart, process, settings, pages, siblings, protection.breakers.values())
 
     protection.check_paths({rule.rule for rule in quart.url_map.iter_rules()})
     for rule in quart.url_map.iter_rules():
@@ -139,6 +141,7 @@ def build(
         protection.rates.close()
 
     gateway.forget = forget
+    gateway.siblings = siblings
     return gateway
 
 
@@ -147,7 +150,7 @@ def add_other_routes(
     process: Process,
     settings: GatewaySettings,
     pages: Pages,
-    operations: Operations,
+    operations: Siblings,
     breakers: Collection[Breaker] = (),
 ) -> None:
     """Add the routes that are in no contract: the probes, the application's own, the documents.

@@ -94,7 +94,7 @@ class Exchange:
         limit_fields: Fields that tell where the client stands with its rate limit.
         max_body_bytes: The size that the body may have.
         gates: The bounds among which the request has a place.
-        breaker: The circuit that is told how the request ended.
+        breaker: The circuit that is told how the module has answered; none once it was told.
         failure: The error that it ended with.
         is_late: Whether it was not done in time.
         is_refused: Whether it was refused before any route saw it.
@@ -238,6 +238,12 @@ class Exchange:
         gates, self.gates = self.gates, []
         for gate in gates:
             gate.leave()
+
+    def leave_circuit(self) -> None:
+        """Tell the module's circuit that nothing will be known of this request, or not soon."""
+        breaker, self.breaker = self.breaker, None
+        if breaker is not None:
+            breaker.end(None)
 
     def become_stream(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Lift the bounds of a request from an answer that has no end.

@@ -16,6 +16,7 @@ from wsgiref.handlers import format_date_time
 
 import msgspec
 
+from fissile_gateway._client import network_of
 from fissile_gateway._problems import MEDIA_TYPE, RETRY_AFTER_S
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class Gatekeeper:
         self._told_at = -math.inf
         self._untold = 0
         self._answers: dict[tuple[int, int], tuple[int, bytes]] = {}
+
+    def client_of(self, peer: str) -> str:
+        """Return for whom a connection from an address is counted: a proxy's are its clients'."""
+        return "" if self._protection.proxies.trust(peer) else network_of(peer)
 
     # --- how long requests wait --------------------------------------------------------------------------------------
 

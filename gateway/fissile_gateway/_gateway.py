@@ -33,10 +33,13 @@ from fissile_gateway._problems import (
     internal_error,
     overloaded,
 )
+from fissile_gateway._rates import holder_key
 from fissile_gateway._request_metrics import RequestMetrics
 from fissile_gateway._settings import GatewaySettings
+from fissile_gateway._shares import Shares
 
 if TYPE_CHECKING:
+    from fissile_gateway._operations_elsewhere import Siblings
     from fissile_gateway._protection import Protection, Rule  # it imports what the gateway needs when it starts
     from fissile_gateway._spans import RequestSpans
 
@@ -49,6 +52,9 @@ ACCEPTED = 101
 
 CLOSED_BEFORE = 403
 """What a WebSocket is answered that is closed before it was accepted, says ASGI."""
+
+TOO_MANY = 429
+"""The status of what one client has or does too much of."""
 
 REFUSED, FAILED = 1008, 1011
 """Why a WebSocket is closed (RFC 6455, 7.4.1): it may not be had, or it failed."""
@@ -71,6 +77,7 @@ class Gateway:
         gatekeeper: The same for the server, before it has read a request.
         draining: Set when the gateway ends; open streams end with it.
         max_body_bytes: The size that a request's body may have.
+        siblings: Answers other workers of the same port, and asks them.
         forget: Takes the gateway's metrics from those of the process, and leaves the store of rate limits, when it ends.
         listeners: Where the tasks run that listen to clients; each request has a group of its own where there is none.
         bus: Calls modules for who does not say who they are.
@@ -128,11 +135,12 @@ class Gateway:
         self._new_id = new_id
         self._now = loop_clock()
         self.new_scope: Callable[[], anyio.CancelScope] = type(anyio.CancelScope())
+        self.siblings: Siblings | None = None
         self.finish = finish
         self._finish_s = settings.finish_s
-        self._streams: dict[Endless, None] = {}
-        self._streams_at_once = settings.streams_at_once
-        self._sockets = 0
+        most, of_one, name = settings.streams_at_once, settings.streams_per_client, "FISSILE_STREAMS_PER_CLIENT"
+        self._streams: Shares[Endless] = Shares(most, of_one, name, "streams", "event streams are open")
+        self._sockets: Shares[Exchange] = Shares(most, of_one, name, "websockets", "WebSockets are open")
 
     @property
     def requests(self) -> int:
@@ -147,16 +155,25 @@ class Gateway:
     def drain(self) -> None:
         """End all open streams; requests in progress go on."""
         self.draining.set()
-        for stream in tuple(self._streams):
+        for stream in self._streams:
             stream.end()
 
-    def add_stream(self, stream: Endless) -> None:
-        """Note an open stream."""
-        self._streams[stream] = None
+    def refuse_stream(self, exchange: Exchange) -> Problem | None:
+        """Return why a request may not be answered with a stream: too many are open, of all or of its client."""
+        return self._counted(self._streams.refusal(holder_key(exchange)))
+
+    def add_stream(self, stream: Endless, exchange: Exchange) -> None:
+        """Note an open stream, which answers a request."""
+        self._streams.take(stream, holder_key(exchange))
 
     def remove_stream(self, stream: Endless) -> None:
         """Forget a stream."""
-        self._streams.pop(stream, None)
+        self._streams.leave(stream)
+
+    def _counted(self, problem: Problem | None) -> Problem | None:
+        if problem is not None and problem.status == TOO_MANY:
+            self.protection.limited += 1
+        return problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the server's lifespan."""
@@ -207,7 +224,6 @@ class Gateway:
                 tell()
 
         outer_trace = ambient.set(exchange.trace)
-        self._sockets += 1
         try:
             app, inner, exchange.route = self._mounts.choose(path, scope)
             inner[EXCHANGE] = exchange
@@ -221,15 +237,13 @@ class Gateway:
                     {"type": "websocket.close", "code": REFUSED}
                 )  # before it is accepted: an HTTP answer, 403
         finally:
-            self._sockets -= 1
+            self._sockets.leave(exchange)
             exchange.release()
             ambient.reset(outer_trace)
             tell()
 
     async def _refuse_socket(self, exchange: Exchange, scope: Scope, *, own: bool) -> Problem | None:
-        """Return why a WebSocket may not be opened; None if it may."""
-        if self._sockets > self._streams_at_once:
-            return overloaded(f"{self._sockets - 1} WebSockets are open.")
+        """Return why a WebSocket may not be opened; None if it may, and is counted."""
         rule = self.protection.rule(exchange.path)
         refusal = await self._refusal(scope, exchange, exchange.path, rule)
         if isinstance(refusal, Problem):
@@ -239,7 +253,13 @@ class Gateway:
             problem = await self._authenticate(exchange, scope)
             if problem is not None:
                 return problem
-        return await self.protection.count_client(exchange, rule)
+        problem = await self.protection.count_client(exchange, rule)
+        if problem is None:
+            holder = holder_key(exchange)
+            problem = self._counted(self._sockets.refusal(holder))
+            if problem is None:
+                self._sockets.take(exchange, holder)
+        return problem
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Gateway]:
@@ -275,6 +295,7 @@ class Gateway:
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
+                self._tell_breaker(exchange)  # not when it is sent: how fast a client reads says nothing of the module
                 fields = _with_own(message["headers"], exchange)
                 message["headers"] = fields if exchange.identity is self.anonymous else made_private(fields)
             else:
@@ -298,8 +319,7 @@ class Gateway:
                     await self._run(scope, receive, send_on, exchange, path, rule)
         finally:
             exchange.release()
-            if exchange.breaker is not None:
-                exchange.breaker.end(self._has_failed(exchange))
+            self._tell_breaker(exchange)
             ambient.reset(outer_trace)
             status, duration_s = status_of(exchange), perf_counter() - began
             self.metrics.count(exchange.route, scope["method"], status, duration_s, is_stream=exchange.is_stream)
@@ -322,10 +342,16 @@ class Gateway:
             refusal = protection.guess(exchange.network, scope["method"], path)
         return refusal if refusal is not None else await protection.admit(exchange, rule)
 
+    def _tell_breaker(self, exchange: Exchange) -> None:
+        """Tell the circuit how the module has done, once: when its answer begins, or when there will be none."""
+        breaker, exchange.breaker = exchange.breaker, None
+        if breaker is not None:
+            breaker.end(self._has_failed(exchange))
+
     def _has_failed(self, exchange: Exchange) -> bool | None:
         if exchange.is_late and exchange.is_read:
             return True
-        if exchange.is_gone or exchange.is_refused or not exchange.is_done:
+        if exchange.is_gone or exchange.is_refused or exchange.is_late or not exchange.status:
             return None
         return self.protection.failed(exchange.failure)
 

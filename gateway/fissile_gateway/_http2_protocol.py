@@ -186,8 +186,11 @@ class Http2Protocol:
             raise Refusal(429, f"{flood}.") from None
         except h2.exceptions.ProtocolError as error:
             raise Refusal(400, f"{type(error).__name__}: {error}.") from None
+        given_up = {event.stream_id for event in events if isinstance(event, h2.events.StreamReset)}
         for event in events:
-            await self._on(event)
+            # A request that came with its end is not begun: for `h2` it has ended already, whatever would be answered.
+            if not (isinstance(event, h2.events.RequestReceived) and event.stream_id in given_up):
+                await self._on(event)
         await self._flush()
 
     async def refuse(self, refusal: Refusal) -> None:
@@ -282,7 +285,10 @@ class Http2Protocol:
             stream_id=number,
         )
         if any(name == b"expect" for name, _ in headers):
-            self._h2.send_headers(number, [(b":status", b"100")])
+            try:
+                self._h2.send_headers(number, [(b":status", b"100")])
+            except h2.exceptions.ProtocolError:
+                return  # the client has left, in what was read with the request
         self._exchanges[number] = _Exchange(stream, BodyMailbox(lambda size: self._taken(number, size)))
         self._running += 1
         self._host.request_began()

@@ -34,6 +34,10 @@ _DENIAL = "websocket.http.response.body"
 class Gatekeeper(Protocol):
     """What is asked before a request is read."""
 
+    def client_of(self, peer: str) -> str:
+        """Return for whom a connection from an address is counted; empty for nobody."""
+        ...
+
     def refuse(self, data: bytes, peer: str) -> bytes | None:
         """Return the answer to a request that is refused; None lets it in."""
         ...

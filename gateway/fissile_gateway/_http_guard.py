@@ -29,6 +29,7 @@ class ServerSettings:
         port: Port to listen on; 0 takes any free one.
         backlog: Connections the kernel queues until they are accepted.
         max_connections: Connections open at once; one more is answered 503 and closed.
+        max_connections_per_address: Those of one client's address; one more is answered 429 and closed. 0: all.
         head_timeout_s: Time for a whole request head, from its first byte (or the connection's begin) to its last.
         keep_alive_s: Time a connection may stay open between an answer and the next request.
         read_timeout_s: Time for each 64 KiB of a request's body, or for what is left of it.
@@ -48,6 +49,7 @@ class ServerSettings:
     port: int = attrs.field(default=8000, validator=[attrs.validators.ge(0), attrs.validators.le(65535)])
     backlog: int = attrs.field(default=1024, validator=attrs.validators.gt(0))
     max_connections: int = attrs.field(default=1000, validator=attrs.validators.gt(0))
+    max_connections_per_address: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     head_timeout_s: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
     keep_alive_s: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
     read_timeout_s: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))

@@ -16,6 +16,8 @@ from fissile_gateway._settings import GatewaySettings
 if TYPE_CHECKING:
     import ssl
 
+    from fissile_gateway._server import HttpServer
+
 module = Module(Contract("gateway"))
 
 
@@ -68,34 +70,13 @@ async def serve(
     """
     from fissile_gateway._descriptors import allow_connections
     from fissile_gateway._request_metrics import of_server
-    from fissile_gateway._server import HttpServer, PortTaken, ServerSettings
+    from fissile_gateway._server import PortTaken
     from fissile_gateway._server import StartupFailed as ApplicationFailed
 
     gateway = create_app(bus, process, settings, protection=protection, ids=ids, clock=clock)
     finish_by = math.inf
     allow_connections(settings.connections_at_once)
-    server = HttpServer(
-        gateway,
-        ServerSettings(
-            host=settings.host,
-            port=settings.port,
-            max_connections=settings.connections_at_once,
-            max_head_bytes=settings.max_head_bytes,
-            max_body_bytes=gateway.max_body_bytes,
-            keep_alive_s=settings.keep_alive_s,
-            write_timeout_s=settings.write_timeout_s,
-            drain_s=settings.finish_s,
-            listen_fds=settings.listen_fds,
-            max_target_bytes=protection.max_url_bytes,
-            max_head_fields=protection.max_head_fields,
-            head_timeout_s=protection.head_timeout_s,
-            read_timeout_s=protection.read_timeout_s,
-            tls=_tls(protection),
-            tls_handshake_s=protection.tls_handshake_s,
-            http2_streams=protection.http2_streams,
-        ),
-        gatekeeper=gateway.gatekeeper,
-    )
+    server = _server(gateway, settings, protection)
 
     async def drain() -> None:
         nonlocal finish_by
@@ -112,6 +93,8 @@ async def serve(
     async with anyio.create_task_group() as tasks:
         gateway.listeners = tasks
         tasks.start_soon(drain)
+        if gateway.siblings is not None:
+            await tasks.start(gateway.siblings.serve)
         try:
             await server.serve(started=started)
             with anyio.CancelScope(deadline=finish_by):
@@ -133,6 +116,34 @@ async def serve(
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+def _server(gateway: Gateway, settings: GatewaySettings, protection: ProtectionSettings) -> HttpServer:
+    from fissile_gateway._server import HttpServer, ServerSettings
+
+    return HttpServer(
+        gateway,
+        ServerSettings(
+            host=settings.host,
+            port=settings.port,
+            max_connections=settings.connections_at_once,
+            max_connections_per_address=settings.connections_per_address,
+            max_head_bytes=settings.max_head_bytes,
+            max_body_bytes=gateway.max_body_bytes,
+            keep_alive_s=settings.keep_alive_s,
+            write_timeout_s=settings.write_timeout_s,
+            drain_s=settings.finish_s,
+            listen_fds=settings.listen_fds,
+            max_target_bytes=protection.max_url_bytes,
+            max_head_fields=protection.max_head_fields,
+            head_timeout_s=protection.head_timeout_s,
+            read_timeout_s=protection.read_timeout_s,
+            tls=_tls(protection),
+            tls_handshake_s=protection.tls_handshake_s,
+            http2_streams=protection.http2_streams,
+        ),
+        gatekeeper=gateway.gatekeeper,
+    )
 
 
 def _cannot_listen(settings: GatewaySettings, what: str) -> StartupFailed:

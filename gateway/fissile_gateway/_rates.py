@@ -211,6 +211,14 @@ def client_key(exchange: Exchange) -> str:
     return "\0".join(("id", identity.kind, identity.tenant or "", identity.subject))
 
 
+def holder_key(exchange: Exchange) -> str:
+    """Return for whom it is counted what a request opens and holds; empty where nothing is known of its client, as behind a Unix socket."""
+    identity = exchange.identity
+    if exchange.network or (identity is not None and identity.is_authenticated):
+        return client_key(exchange)
+    return ""
+
+
 def _open(url: str) -> Storage:
     options: dict[str, float | str | bool] = {}
     if url.startswith(("redis", "valkey")):

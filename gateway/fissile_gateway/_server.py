@@ -22,7 +22,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import attrs
@@ -39,6 +39,8 @@ from fissile_gateway._http_guard import problem_answer
 from fissile_gateway._http_protocol import Context, QuietConfig
 from fissile_gateway._http_socket import Stream, linger
 from fissile_gateway._http_tls import TlsStream
+from fissile_gateway._problems import Problem
+from fissile_gateway._shares import Shares
 
 _CUT_S = 1.0  # between telling an application that its client is gone and cancelling it
 _ACCEPT_PAUSE_S = 0.1
@@ -108,7 +110,9 @@ class HttpServer:
         self.config = QuietConfig(self.settings)
         self.context = Context(self.draining)
         self.state: dict[str, Any] = {}
-        self.connections: set[Connection] = set()
+        most, of_one = self.settings.max_connections, self.settings.max_connections_per_address
+        setting = "FISSILE_CONNECTIONS_PER_ADDRESS"
+        self.connections: Shares[Connection] = Shares(most, of_one, setting, "connections", "connections are open")
         self.turned_away = 0
         self.connections_total = 0
         self.requests_total = 0
@@ -216,7 +220,7 @@ class HttpServer:
 
     def connection_ended(self, connection: Connection) -> None:
         """Forget a connection."""
-        self.connections.discard(connection)
+        self.connections.leave(connection)
         if not self.connections and self.draining.is_set():
             self._ended.set()
 
@@ -224,7 +228,7 @@ class HttpServer:
         while True:
             await anyio.wait_readable(listener)
             try:
-                sock, _ = listener.accept()
+                sock, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError:
@@ -234,22 +238,25 @@ class HttpServer:
                 continue
             self.connections_total += 1
             stream = Stream(sock)
-            if len(self.connections) < self.settings.max_connections:
+            peer = _peer(address)
+            client = peer if self.gatekeeper is None else self.gatekeeper.client_of(peer)
+            refusal = self.connections.refusal(client)
+            if refusal is None:
                 tls = self.settings.tls
                 connection = Connection(self, stream if tls is None else TlsStream(stream, tls))
-                self.connections.add(connection)
+                self.connections.take(connection, client)
                 connections.start_soon(connection.run)
             elif self.turned_away < _TURNED_AWAY_MAX:
                 self.turned_away += 1
-                connections.start_soon(self._turn_away, stream)
+                connections.start_soon(self._turn_away, stream, refusal)
             else:
                 stream.close()
 
-    async def _turn_away(self, stream: Stream) -> None:
+    async def _turn_away(self, stream: Stream, refusal: Problem) -> None:
         self.refused_total += 1
         try:
             if self.settings.tls is None:  # a handshake costs more than the answer is worth
-                stream.send(problem_answer(503, "The server has too many connections."))
+                stream.send(problem_answer(refusal.status, refusal.detail))
             await linger(stream)
         finally:
             self.turned_away -= 1
@@ -271,6 +278,11 @@ def _inherited(descriptors: tuple[int, ...]) -> list[socket.socket]:
         _close_all(listeners)
         raise
     return listeners
+
+
+def _peer(address: object) -> str:
+    """Return the other end of a connection; empty where it has no address, as over a Unix socket."""
+    return str(cast("tuple[object, ...]", address)[0]) if isinstance(address, tuple) else ""
 
 
 def _close_all(listeners: list[socket.socket]) -> None:

@@ -8,7 +8,19 @@ from attrs import Attribute, frozen
 
 from fissile import ModuleSettings, secret, setting
 
-_AT_LEAST = {"port": 0, "max_body_bytes": 0, "jwt_skew_s": 0, "jwks_pause_s": 0, "access_log_share": 0}
+_AT_LEAST: dict[str, int] = dict.fromkeys(
+    (
+        "port",
+        "max_body_bytes",
+        "connections_per_address",
+        "streams_per_client",
+        "operations_per_client",
+        "jwt_skew_s",
+        "jwks_pause_s",
+        "access_log_share",
+    ),
+    0,
+)
 _PORT_MAX = 65535
 _ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
@@ -36,11 +48,18 @@ class GatewaySettings(ModuleSettings):
     )
     max_head_bytes: int = setting(16 * 1024, "The size of a request's line and fields together, in bytes.")
     connections_at_once: int = setting(12_000, "How many connections may be open; one more is answered 503.")
+    connections_per_address: int = setting(
+        1200, "How many of them one address may have that is no trusted proxy's; one more is answered 429. 0: all."
+    )
     requests_at_once: int = setting(
         500, "How many requests may be in progress, streams not counted; one more is answered 503."
     )
     streams_at_once: int = setting(
         10_000, "How many event streams may be open, and as many WebSockets; one more is answered 503."
+    )
+    streams_per_client: int = setting(
+        1000,
+        "How many of each one client (identity, else address) may have open; one more is answered 429. 0: all.",
     )
     stream_queue_events: int = setting(
         1000, "How many events may wait for a slow client of a stream; its oldest are lost then."
@@ -61,6 +80,9 @@ class GatewaySettings(ModuleSettings):
     operations_at_once: int = setting(
         100, "How many commands may be in progress whose clients do not wait; one more is answered 503."
     )
+    operations_per_client: int = setting(
+        10, "How many of them one client (identity, else address) may have; one more is answered 429. 0: all."
+    )
     operation_timeout_s: float = setting(3600.0, "How long such a command may take, in seconds.")
     operation_keep_s: float = setting(3600.0, "How long its outcome can be asked for, in seconds.")
     operation_bytes: int = setting(
@@ -80,6 +102,9 @@ class GatewaySettings(ModuleSettings):
     )
     listen_fds: tuple[int, ...] = setting(
         (), "Sockets that are listening already, as file descriptors, to be used instead of host and port."
+    )
+    workers_folder: str = setting(
+        "", "Where workers of one port ask each other for what only one of them knows; `fissile run --workers` sets it."
     )
     finish_s: float = setting(
         8.0, "How long requests in progress may take when the process drains, in seconds; below FISSILE_DRAIN_S."

@@ -28,7 +28,7 @@ from fissile._parking import Parked, parking
 from fissile_gateway._broadcast import Broadcast, Broadcasts, Frame
 from fissile_gateway._event_ids import is_last, last_of, place_of, position_in
 from fissile_gateway._exchange import Exchange
-from fissile_gateway._problems import ProblemError, overloaded
+from fissile_gateway._problems import ProblemError
 from fissile_gateway._settings import GatewaySettings
 
 RETRY_MS = 2000
@@ -99,13 +99,14 @@ async def open_stream(
         after: The id of the event that the client had last.
 
     Raises:
-        ProblemError: Too many streams are open.
+        ProblemError: Too many streams are open, of all or of this client.
         Unavailable: The log cannot be reached.
     """
     if after is not None and is_last(after) and (wish.until is not None or not wish.follows):
         return Response(b"", 204, {"cache-control": "no-store"})  # and a browser connects no more
-    if exchange.gateway.streams >= streams.settings.streams_at_once:
-        raise ProblemError(overloaded(f"{exchange.gateway.streams} event streams are open."))
+    problem = exchange.gateway.refuse_stream(exchange)
+    if problem is not None:
+        raise ProblemError(problem)
     if method == "HEAD":
         return Response(b"", 200, STREAM)
     stream = EventStream(streams, topic, wish)
@@ -178,7 +179,7 @@ class EventStream(ResponseBody):
         exchange.become_stream(self._close)
         is_shared = gateway.listeners is not None
         self._source = self._streams.broadcasts.of(self._topic, exchange.listeners.start_soon, is_shared=is_shared)
-        gateway.add_stream(self)
+        gateway.add_stream(self, exchange)
         await self._source.opened()
         self._last_id = self._source.event_id
         if after is not None:

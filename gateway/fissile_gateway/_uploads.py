@@ -56,9 +56,7 @@ class Uploads:
 
     def _step_aside(self, exchange: Exchange) -> None:
         exchange.release()
-        if exchange.breaker is not None:
-            exchange.breaker.end(None)
-            exchange.breaker = None
+        exchange.leave_circuit()
         self._waiting[exchange] = None
         if len(self._waiting) > self._limit:
             longest = next(iter(self._waiting))

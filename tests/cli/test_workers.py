@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -228,3 +230,93 @@ def test_workers_end_with_their_supervisor_however_it_ends(split: Path) -> None:
     while not all(gone(pid) for pid in workers):
         assert monotonic() < end
         Event().wait(0.02)
+
+
+# --- operations ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def client_of(run: Running, port: int, number: int) -> Generator[httpx.Client]:
+    """Open a connection that one worker has taken, and keep it."""
+    others = [pid for other, pid in pids(run).items() if other != number]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False) as client:
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            assert client.get("/livez").status_code == 200
+        finally:
+            for pid in others:
+                os.kill(pid, signal.SIGCONT)
+        yield client
+
+
+def workers_of(run: Running, method: str, path: str) -> set[int]:
+    """Return the workers that have answered a path."""
+    told = [json.loads(line) for line in run.lines]
+    return {line["worker"] for line in told if line.get("method") == method and line.get("path") == path}
+
+
+def begin_order(client: httpx.Client, folder: Path, name: str) -> str:
+    """Begin an order that waits, and return once it is in hand; the URL of its operation."""
+    begun, done = folder / f"{name}-begun", folder / f"{name}-done"
+    body = {"sku": f"wait:{begun}:{done}"}
+    answer = client.post("/api/orders/place-order", json=body, headers={"prefer": "respond-async"})
+    assert answer.status_code == 202
+    end = monotonic() + PATIENCE_S
+    while not begun.exists():
+        assert monotonic() < end
+        Event().wait(0.02)
+    return answer.headers["location"]
+
+
+KEPT = {"FISSILE_KEEP_ALIVE_S": "600"}
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_each_worker_tells_of_the_operations_of_all_and_cancels_them(split: Path, backend: str) -> None:
+    arguments = (*ARGUMENTS, "--backend", backend)
+    with (
+        running("run", "core", "--placement", "split", cwd=split),
+        running(*arguments, cwd=split, **KEPT) as run,
+    ):
+        port = serving_port(run)
+        with client_of(run, port, 0) as own, client_of(run, port, 1) as other:
+            location = begin_order(own, split, "first")
+            for client in (own, other):
+                told = client.get(location)
+                assert (told.status_code, told.json()["state"], told.headers["retry-after"]) == (200, "running", "1")
+            run.wait_until(lambda: workers_of(run, "GET", location) == {0, 1})
+            (split / "first-done").touch()
+            end = monotonic() + PATIENCE_S
+            while (told := other.get(location)).json()["state"] == "running":
+                assert monotonic() < end
+            assert told.json() == own.get(location).json()
+            assert told.json()["state"] == "succeeded"
+            assert other.delete(location).json()["type"] == "/problems/operation-ended"
+
+            cancelled = other.delete(begin_order(own, split, "second"))
+            assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+            strange = other.get("/api/operations/0123456789abcdef")
+            assert (strange.status_code, strange.json()["type"]) == (404, "/problems/unknown-operation")
+        run.signal(signal.SIGTERM)
+        assert run.wait_exit() == 0
+
+
+def test_workers_that_cannot_ask_each_other_answer_when_a_command_is_done(split: Path) -> None:
+    nowhere = split / "nowhere"
+    with (
+        running("run", "core", "--placement", "split", cwd=split),
+        running(*ARGUMENTS, cwd=split, XDG_RUNTIME_DIR=str(nowhere)) as run,
+    ):
+        port = serving_port(run)
+        assert "`Prefer: respond-async` is passed over" in run.text
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/api/orders/place-order",
+            json={"sku": "A1"},
+            headers={"prefer": "respond-async"},
+            timeout=PATIENCE_S,
+            trust_env=False,
+        )
+        assert (answer.status_code, answer.json()) == (200, "1 x A1 [] False")
+        run.signal(signal.SIGTERM)
+        assert run.wait_exit() == 0

@@ -9,6 +9,7 @@ import pytest
 
 from fissile import Environment, Settings
 from fissile.testing import ManualClock
+from fissile_gateway import ProtectionSettings
 from tests.gateway import archive, library
 from tests.gateway.library import Desk, two_principals
 from tests.gateway.serving import building, serving
@@ -90,6 +91,59 @@ async def test_a_client_may_wait_for_a_while_first() -> None:
         assert slow.headers["preference-applied"] == "respond-async, wait=0"
         desk.go_on.set()
         assert (await outcome(running.client, slow))["state"] == "succeeded"
+
+
+async def test_a_client_that_waits_longer_than_a_request_may_take_is_told_where_to_look_in_time() -> None:
+    desk = Desk()
+    protection = ProtectionSettings(breaker_failures=1)
+    async with serving(library.module, overrides={Desk: desk}, protection=protection, request_timeout_s=2.2) as running:
+        slow = await begin(running.client, DUST, {}, prefer="respond-async, wait=3600", idempotency_key='"k"')
+        assert slow.status_code == 202
+        assert slow.headers["preference-applied"] == "respond-async, wait=1"
+        again = await begin(running.client, DUST, {}, prefer="respond-async, wait=3", idempotency_key='"k"')
+        assert (again.status_code, again.headers["location"]) == (202, slow.headers["location"])
+        desk.go_on.set()
+        assert (await outcome(running.client, slow))["state"] == "succeeded"
+        assert (await begin(running.client, SHELVE, {"book": "emma"}, prefer="")).status_code == 200
+
+
+async def test_who_waits_for_an_operation_takes_no_place_among_the_requests_in_progress() -> None:
+    desk = Desk()
+    waited: list[httpx.Response] = []
+    async with (
+        serving(library.module, overrides={Desk: desk}, requests_at_once=1) as running,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def wait() -> None:
+            waited.append(await begin(running.client, DUST, {}, prefer="respond-async, wait=20"))
+
+        tasks.start_soon(wait)
+        with anyio.fail_after(10):
+            await desk.begun.wait()
+        assert (await running.client.post(SHELVE, json={"book": "emma"})).status_code == 200
+        desk.go_on.set()
+    assert waited[0].status_code == 204
+
+
+async def test_an_operation_that_has_begun_says_nothing_of_whether_its_module_works() -> None:
+    desk = Desk()
+    clock = ManualClock()
+    protection = ProtectionSettings(breaker_failures=1, breaker_trials=1, breaker_open_s=5, breaker_counts_failed=True)
+    environment = Environment(clock=clock)
+    async with serving(
+        library.module, overrides={Desk: desk}, protection=protection, environment=environment
+    ) as running:
+        desk.is_broken = True
+        failed = await running.client.post(BORROW, json={"book": "emma"}, headers={"idempotency-key": '"k"'})
+        assert failed.status_code == 500
+        assert (await running.client.post(SHELVE, json={"book": "emma"})).status_code == 503
+        clock.advance(5)
+        answer = await begin(running.client, DUST, {})
+        assert answer.status_code == 202
+        assert "circuit library half-open" in (await running.client.get("/readyz?verbose")).text
+        desk.go_on.set()
+        await outcome(running.client, answer)
 
 
 async def test_an_operation_outlives_the_time_of_requests_and_has_one_of_its_own() -> None:

@@ -173,6 +173,18 @@ async def test_open_websockets_take_no_place_among_the_requests_in_progress_and_
                 await anyio.sleep(0.01)
 
 
+async def test_a_client_has_so_many_websockets(pages: Callable[..., str]) -> None:
+    async with serving(routes=pages(pages=PAGES), streams_per_client=1) as shop:
+        async with opening(shop, "/echo") as opened:
+            assert opened.status == 101
+            async with opening(shop, "/echo") as one_more:
+                assert one_more.status == 429
+                assert "FISSILE_STREAMS_PER_CLIENT" in (await document(one_more))["detail"]
+        with anyio.fail_after(10):
+            while (await status_of_one(shop)) != 101:
+                await anyio.sleep(0.01)
+
+
 async def status_of_one(shop: Shop) -> int:
     async with opening(shop, "/echo") as opened:
         return opened.status

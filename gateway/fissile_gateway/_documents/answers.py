@@ -75,6 +75,8 @@ KNOWN = (
     Known(501, "not-installed", "what writes metrics is not installed"),
     Known(403, "metrics-closed", "metrics are not open to others than this machine"),
     Known(503, "overloaded", "a bound is reached; it did not happen", ALL),
+    Known(429, "too-many-operations", "this client has as many operations in progress as one may have", ("command",)),
+    Known(429, "too-many-streams", "this client has as many event streams open as one may have", ("topic",)),
     Known(503, "unavailable", "the module, or the log, cannot be reached; it did not happen", ALL),
     Known(503, "keys-unavailable", "it cannot be found out now who asks; nothing happened", ALL),
     Known(504, "deadline-exceeded", "it was not done in time; it may have happened", REQUESTS),

@@ -1,4 +1,4 @@
-"""Several processes that serve the gateway's port (FISSILE_WORKERS): what may have them, and the socket that they share.
+"""Several processes that serve the gateway's port (FISSILE_WORKERS): what may have them, and the sockets that they share.
 
 The supervisor opens the socket, and each worker accepts from it. So a connection that comes while a worker ends or starts waits for another one
 and is never refused, which it would be with a socket per worker (SO_REUSEPORT): what is queued there is lost with it.
@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
 
 from attrs import frozen
 
 from fissile._application import Application
 from fissile._errors import Fault, StartupFailed
+from fissile._health import own_folder
 from fissile._placement import GATEWAY
 from fissile._settings import variable_name
 
@@ -108,3 +111,16 @@ def listening(address: Address) -> Generator[list[socket.socket]]:
     finally:
         for listener in listeners:
             listener.close()
+
+
+@contextmanager
+def made(folder: Path) -> Generator[None]:
+    """Make the folder of the workers' sockets for a block. Where that cannot be, workers say in the log what they do without."""
+    with suppress(OSError):
+        own_folder()
+        rmtree(folder, ignore_errors=True)  # of a supervisor that was killed and had the same id
+        folder.mkdir(mode=0o700)
+    try:
+        yield
+    finally:
+        rmtree(folder, ignore_errors=True)

@@ -7,12 +7,14 @@ As in `_supervise.py`, everything that happens comes through one queue and is an
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -24,6 +26,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from attrs import define, field, frozen
 
 from fissile._application import Application
+from fissile._health import folder_of_sockets
 from fissile._metrics import Metric, counter, gauge, labelled, merged
 from fissile._metrics_local import ask_metrics
 from fissile._process import Check
@@ -33,6 +36,7 @@ from fissile.cli._children import give_orders, how_it_ended
 from fissile.cli._exit import Exit
 from fissile.cli._signals import StopSignals
 from fissile.cli._worker import Orders
+from fissile.cli._workers import made
 
 _logger = logging.getLogger("fissile.workers")
 
@@ -159,6 +163,8 @@ class WorkersSupervisor:
     _was_ready: bool = field(default=False, init=False)
     _is_draining: bool = field(default=False, init=False)
     _verdict: Exit = field(default=Exit.OK, init=False)
+    _folder: Path = field(factory=lambda: folder_of_sockets() / f"{os.getpid()}.workers", init=False)
+    """Where workers ask each other for what only one of them knows; each has a socket there, named after its process."""
     _replacing: anyio.CancelScope | None = field(default=None, init=False)
     _tasks: anyio.abc.TaskGroup = field(init=False)
     _send: MemoryObjectSendStream[Happening] = field(init=False)
@@ -171,6 +177,7 @@ class WorkersSupervisor:
         """
         self._send, receive = anyio.create_memory_object_stream[Happening](1000)
         async with AsyncExitStack() as stack:
+            stack.enter_context(made(self._folder))
             await self._open_operations(stack)
             async with self._send, receive, anyio.create_task_group() as self._tasks:
                 with self.signals.listening(self._on_signal):
@@ -236,6 +243,7 @@ class WorkersSupervisor:
                 variable_name("workers"): 1,
                 variable_name("metrics_port"): 0,  # the supervisor tells those of all
                 variable_name("listen_fds"): ",".join(map(str, descriptors)),
+                variable_name("workers_folder"): str(self._folder),
             }
             process = await anyio.open_process(
                 [sys.executable, "-m", "fissile.cli._worker", str(theirs.fileno())],
@@ -263,6 +271,8 @@ class WorkersSupervisor:
                     self._became_ready(report.ready)
                 told = report.code or told
             code = await worker.process.wait()
+        with suppress(OSError):
+            (self._folder / str(worker.process.pid)).unlink(missing_ok=True)  # it may have been killed
         worker.is_ready = False
         self._all.discard(worker)
         worker.ready.set()

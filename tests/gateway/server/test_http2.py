@@ -158,7 +158,7 @@ async def test_an_endless_answer_to_a_request_that_was_reset_ends(tmp_path: Path
         await eventually(lambda: ended)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, str, dict[str, str], int]] = {
     "CONNECT": ("/", "CONNECT", {}, 501),
     "a URL that is too long": ("/" + "a" * 9000, "GET", {}, 414),
     "a body that is announced too large": ("/", "POST", {"content_length": "1048577"}, 413),
@@ -310,3 +310,38 @@ async def test_a_client_that_never_reads_is_dropped_over_tls_too(tmp_path: Path)
             await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await eventually(lambda: site.server.statistics().stalled_total == 1)
         await eventually(lambda: not site.server.connections)
+
+
+@pytest.mark.parametrize("last", ["reset", "goaway"])
+async def test_a_request_that_expects_100_continue_and_is_given_up_at_once_is_not_begun(
+    tmp_path: Path, last: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on, paths = anyio.Event(), list[str]()
+
+    async def wait(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            paths.append(scope["path"])
+            if scope["path"] == "/slow":
+                await go_on.wait()
+        await hello(scope, receive, send)
+
+    async with http2(wait, tmp_path) as (_, client):
+        slow = await client.ask("/slow")
+        await eventually(lambda: paths == ["/slow"])
+        given_up = client.h2.get_next_available_stream_id()
+        head = [(":method", "POST"), (":path", "/given-up"), (":scheme", "https"), (":authority", "localhost")]
+        client.h2.send_headers(given_up, [*head, ("expect", "100-continue")])
+        if last == "reset":
+            client.h2.reset_stream(given_up)
+            await client.flush()
+            assert (await client.get("/next")).status == 200
+            go_on.set()
+            assert (await client.answer(slow)).status == 200
+            assert paths == ["/slow", "/next"]
+        else:
+            client.h2.close_connection()
+            await client.flush()
+            go_on.set()
+            await client.closed()
+            assert paths == ["/slow"]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

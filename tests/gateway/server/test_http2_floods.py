@@ -113,12 +113,11 @@ async def test_requests_that_are_reset_at_once_end_the_connection(tmp_path: Path
     async with http2(slow, tmp_path, http2_streams=20) as (site, client):
 
         async def flood() -> None:
-            for number in range(1, 2001, 2):
-                await pour(
-                    client,
-                    frame(HEADERS, END_HEADERS | END_STREAM, number, HEAD) + frame(RST_STREAM, 0, number, ONE),
-                    1,
-                )
+            for number in range(
+                1, 2001, 2
+            ):  # each goes before the end of the one before: with its own it would not be begun
+                before = frame(RST_STREAM, 0, number - 2, ONE) if number > 1 else b""
+                await pour(client, before + frame(HEADERS, END_HEADERS | END_STREAM, number, HEAD), 1)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(flood)
