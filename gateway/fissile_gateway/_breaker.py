@@ -33,6 +33,22 @@ class BreakerPolicy:
     trials: int
 
 
+@frozen
+class Call:
+    """A call to a module that its circuit has let through."""
+
+    _circuit: Breaker
+    _begun: int
+
+    def end(self, has_failed: bool | None) -> None:  # noqa: FBT001 -- the outcome, and there is nothing else
+        """Tell how it ended.
+
+        Args:
+            has_failed: Whether the module failed; None where that cannot be told, because the caller left or the module was not asked.
+        """
+        self._circuit.end(self._begun, has_failed)
+
+
 class Breaker:
     """The circuit of one module.
 
@@ -52,6 +68,7 @@ class Breaker:
         self._policy = policy
         self._clock = clock
         self._open_until: float | None = None  # None: closed
+        self._round = 0  # changes with each opening and closing
         self._trying = 0
         self._succeeded = 0
         self._in_a_row = 0
@@ -69,21 +86,19 @@ class Breaker:
         """In how many seconds a call may be made again."""
         return max(0.0, (self._open_until or 0.0) - self._clock())
 
-    def begin(self) -> bool:
-        """Ask to make a call; where that is allowed, `end` has to be called."""
+    def begin(self) -> Call | None:
+        """Return a call that may be made, whose end has to be told; None where none may be made."""
         if self._open_until is None:
-            return True
+            return Call(self, self._round)
         if self._clock() < self._open_until or self._trying + self._succeeded >= self._policy.trials:
-            return False
+            return None
         self._trying += 1
-        return True
+        return Call(self, self._round)
 
-    def end(self, has_failed: bool | None) -> None:  # noqa: FBT001 -- the outcome, and there is nothing else
-        """Tell how a call ended.
-
-        Args:
-            has_failed: Whether the module failed; None where that cannot be told, because the caller left.
-        """
+    def end(self, begun: int, has_failed: bool | None) -> None:  # noqa: FBT001 -- the outcome
+        """Tell how a call ended; see `Call`."""
+        if begun != self._round:
+            return  # it was begun before the circuit opened or closed, and says nothing of what the module does since
         if self._open_until is not None:
             self._end_trial(has_failed)
         elif has_failed is not None and self._policy.failures:
@@ -96,19 +111,19 @@ class Breaker:
                 self._open()
 
     def _end_trial(self, has_failed: bool | None) -> None:  # noqa: FBT001
-        if not self._trying:
-            return  # it was begun before the circuit opened
         self._trying -= 1
         if has_failed:
             self._open()
         elif has_failed is False:
             self._succeeded += 1
             if self._succeeded >= self._policy.trials:
+                self._round += 1
                 self._open_until = None
                 self._in_a_row = 0
                 self._last.clear()
 
     def _open(self) -> None:
         self.opened += 1
+        self._round += 1
         self._open_until = self._clock() + self._policy.open_s
         self._trying = self._succeeded = 0

@@ -15,7 +15,7 @@ from fissile import Trace
 from fissile._trace import read_trace
 from fissile_gateway._admission import Gate
 from fissile_gateway._auth import API_KEY, AUTHORIZATION
-from fissile_gateway._breaker import Breaker
+from fissile_gateway._breaker import Call
 from fissile_gateway._client import network_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Exchange:
         limit_fields: Fields that tell where the client stands with its rate limit.
         max_body_bytes: The size that the body may have.
         gates: The bounds among which the request has a place.
-        breaker: The circuit that is told how the module has answered; none once it was told.
+        call: What the module's circuit has let through, to be told how the module has answered; none once it was told.
         failure: The error that it ended with.
         is_late: Whether it was not done in time.
         is_refused: Whether it was refused before any route saw it.
@@ -106,8 +106,8 @@ class Exchange:
         "address",
         "asgi",
         "body",
-        "breaker",
         "bus",
+        "call",
         "close",
         "credentials",
         "encoding",
@@ -180,7 +180,7 @@ class Exchange:
         self.limit_fields: Fields = ()
         self.max_body_bytes = gateway.max_body_bytes
         self.gates: list[Gate] = []
-        self.breaker: Breaker | None = None
+        self.call: Call | None = None
         self.failure: BaseException | None = None
         self.is_late = False
         self.is_refused = False
@@ -241,9 +241,9 @@ class Exchange:
 
     def leave_circuit(self) -> None:
         """Tell the module's circuit that nothing will be known of this request, or not soon."""
-        breaker, self.breaker = self.breaker, None
-        if breaker is not None:
-            breaker.end(None)
+        call, self.call = self.call, None
+        if call is not None:
+            call.end(None)
 
     def become_stream(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Lift the bounds of a request from an answer that has no end.

@@ -344,9 +344,9 @@ class Gateway:
 
     def _tell_breaker(self, exchange: Exchange) -> None:
         """Tell the circuit how the module has done, once: when its answer begins, or when there will be none."""
-        breaker, exchange.breaker = exchange.breaker, None
-        if breaker is not None:
-            breaker.end(self._has_failed(exchange))
+        call, exchange.call = exchange.call, None
+        if call is not None:
+            call.end(self._has_failed(exchange))
 
     def _has_failed(self, exchange: Exchange) -> bool | None:
         if exchange.is_late and exchange.is_read:

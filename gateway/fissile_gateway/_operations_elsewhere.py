@@ -21,6 +21,8 @@ from fissile_gateway._operations import Operations, Told
 
 _ASKED_BYTES = 64 * 1024
 _PAUSE_S = 1.0
+_ANSWER_S = 2.0
+"""How long another worker may take to answer, in seconds: one that is frozen must not hold up who asks for something that nobody knows."""
 _GONE = (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 _logger = logging.getLogger("fissile.gateway")
@@ -83,6 +85,7 @@ class Siblings:
                 tasks.cancel_scope.cancel()
 
         async with anyio.create_task_group() as tasks:
+            tasks.cancel_scope.deadline = anyio.current_time() + _ANSWER_S
             for path in _sockets(folder):
                 if path.name != self._name:
                     tasks.start_soon(ask, path)

@@ -12,17 +12,19 @@ from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
+from werkzeug.exceptions import HTTPException
 
-from fissile import DeadlineExceeded, DeclaredError, Fault, HandlerFailed, StartupFailed, Unavailable
+from fissile import DeadlineExceeded, DeclaredError, Fault, HandlerFailed, InvalidMessage, StartupFailed, Unavailable
 from fissile_gateway._admission import Arrivals, Gate, Patience
 from fissile_gateway._breaker import Breaker, BreakerPolicy
 from fissile_gateway._client import Hosts, Proxies, network_of
 from fissile_gateway._cors import Cors
 from fissile_gateway._gatekeeper import PROBES
-from fissile_gateway._problems import CREDENTIAL_REFUSED, Problem, overloaded
+from fissile_gateway._problems import CREDENTIAL_REFUSED, Problem, ProblemError, overloaded
 from fissile_gateway._protection_settings import ProtectionSettings, RouteLimits
 from fissile_gateway._rates import Fields, Rate, Rates, address_key, client_key
 from fissile_gateway._routes import Route
+from fissile_gateway._strict import InvalidInput
 from fissile_gateway._uploads import Uploads
 
 if TYPE_CHECKING:
@@ -283,17 +285,15 @@ class Protection:
 
     async def admit(self, exchange: Exchange, rule: Rule) -> Problem | None:
         """Find a request its places; return why there is none."""
-        breaker = rule.breaker
-        if breaker is not None and not breaker.begin():
-            return _open_circuit(breaker)
-        exchange.breaker = breaker
+        if rule.breaker is not None:
+            exchange.call = rule.breaker.begin()
+            if exchange.call is None:
+                return _open_circuit(rule.breaker)
         for gate in rule.gates:
             if gate.running < gate.limit:
                 gate.running += 1
             elif not await gate.enter():
-                if breaker is not None:
-                    breaker.end(None)
-                    exchange.breaker = None
+                exchange.leave_circuit()
                 return overloaded(f"{gate.running} requests{gate.name} are in progress.")
             exchange.gates.append(gate)
         return None
@@ -305,10 +305,12 @@ class Protection:
         self.requests.refuse()
         return True
 
-    def failed(self, error: BaseException | None) -> bool:
-        """Tell whether an error says that a module does not work."""
+    def failed(self, error: BaseException | None) -> bool | None:
+        """Tell whether an error says that a module does not work; None where the module was not asked."""
         if error is None:
             return False
+        if isinstance(error, (InvalidInput, InvalidMessage, ProblemError, HTTPException)):
+            return None
         kinds = (Unavailable, DeadlineExceeded, *((HandlerFailed,) if self.settings.breaker_counts_failed else ()))
         return isinstance(error, kinds)
 

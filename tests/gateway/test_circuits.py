@@ -11,7 +11,7 @@ import pytest
 from fissile import Unavailable
 from fissile.testing import ManualClock
 from fissile_gateway import ProtectionSettings
-from fissile_gateway._breaker import Breaker, BreakerPolicy
+from fissile_gateway._breaker import Breaker, BreakerPolicy, Call
 from tests.gateway.serving import building, client_at, guarded
 from tests.gateway.test_problems import is_problem
 
@@ -127,26 +127,62 @@ async def test_it_can_be_switched_off() -> None:
         assert await told(here.client, *["fail"] * 30) == [500] * 30
 
 
+def state(breaker: Breaker) -> str:
+    return breaker.state  # a call, so that the type checkers do not take it for what it was
+
+
+def begun(breaker: Breaker) -> Call:
+    call = breaker.begin()
+    assert call is not None
+    return call
+
+
 def test_a_share_of_failures_opens_it_too() -> None:
-    clock = ManualClock()
-    breaker = Breaker("shop", BreakerPolicy(100, 0.5, 10, 5, 1), clock.monotonic)
+    breaker = Breaker("shop", BreakerPolicy(100, 0.5, 10, 5, 1), ManualClock().monotonic)
     for has_failed in [True, False] * 4:
-        assert breaker.begin()
-        breaker.end(has_failed)
-    assert breaker.begin()  # of fewer calls than it looks at, nothing is said
-    breaker.end(False)
-    breaker.end(True)
-    assert breaker.state == "open"
+        begun(breaker).end(has_failed)
+    calls = begun(breaker), begun(breaker)
+    calls[0].end(False)  # of fewer calls than it looks at, nothing is said
+    assert state(breaker) == "closed"
+    calls[1].end(True)
+    assert state(breaker) == "open"
 
 
 def test_a_call_that_began_before_it_opened_is_no_trial() -> None:
     clock = ManualClock()
     breaker = Breaker("shop", BreakerPolicy(1, 1, 10, 5, 1), clock.monotonic)
-    assert breaker.begin()
-    breaker.end(True)
-    breaker.end(False)  # another one, from before
-    assert breaker.state == "open"
-    assert not breaker.begin()
+    slow = begun(breaker)
+    begun(breaker).end(True)
+    clock.advance(5)
+    trial = begun(breaker)
+    slow.end(False)
+    assert state(breaker) == "half-open"
+    trial.end(False)
+    assert state(breaker) == "closed"
+
+
+def test_a_call_that_began_before_it_opened_does_not_open_it_again() -> None:
+    clock = ManualClock()
+    breaker = Breaker("shop", BreakerPolicy(1, 1, 10, 5, 1), clock.monotonic)
+    slow = begun(breaker)
+    begun(breaker).end(True)
+    clock.advance(5)
+    begun(breaker).end(False)
+    slow.end(True)
+    assert state(breaker) == "closed"
+
+
+async def test_a_trial_that_the_module_is_not_asked_for_says_nothing_of_it() -> None:
+    clock = ManualClock()
+    async with guarded(
+        clock, breaker_failures=1, breaker_open_s=5, breaker_trials=1, breaker_counts_failed=True
+    ) as here:
+        assert await told(here.client, "fail") == [500]
+        clock.advance(5)
+        assert (await here.client.post("/api/shop/order", json={"items": 1})).status_code == 400
+        assert here.gateway.protection.statistics().circuits == {"shop": "half-open"}
+        assert await told(here.client, "well") == [200]
+        assert here.gateway.protection.statistics().circuits == {"shop": "closed"}
 
 
 async def test_metrics_tell_what_was_refused_and_which_circuit_is_open() -> None:

@@ -67,7 +67,7 @@ KNOWN = (
     Known(415, "unsupported-media-type", "the body is not sent as plain JSON", ("command",)),
     Known(417, "", "something other than `100-continue` is expected"),
     Known(422, "idempotency-key-reused", "the `Idempotency-Key` came before, with another content", ("command",)),
-    Known(429, "rate-limited", "this client has asked too often", ALL),
+    Known(429, "too-many-requests", "this client has asked too often", ALL),
     Known(431, "", "the head of the request is larger, or has more fields, than the gateway takes", ALL),
     Known(500, "handler-failed", "the handler failed; the log tells why, under `message_id`", REQUESTS),
     Known(500, "internal-error", "the gateway failed; the log tells why, under `request_id`", ALL),

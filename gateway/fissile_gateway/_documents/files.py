@@ -12,6 +12,7 @@ from fissile._settings import Sources, load
 from fissile_gateway._app import add_other_routes
 from fissile_gateway._documents.openapi import openapi
 from fissile_gateway._operations import Operations
+from fissile_gateway._operations_elsewhere import Siblings
 from fissile_gateway._pages import find_pages
 from fissile_gateway._routes import GATEWAY
 from fissile_gateway._settings import GatewaySettings
@@ -41,5 +42,5 @@ def openapi_of(name: str, contracts: tuple[Contract, ...], sources: Sources) -> 
         checks=tuple,
     )
     quart = Quart(__name__, static_folder=None)
-    add_other_routes(quart, process, settings, pages, Operations(settings, monotonic))
+    add_other_routes(quart, process, settings, pages, Siblings(Operations(settings, monotonic), folder=""))
     return openapi(name, settings.api_version, contracts, quart, pages.mounts)
