@@ -3,7 +3,7 @@
 import { ask, command, inWords } from "../api.js";
 import { askToSignIn } from "../account.js";
 import { ago, duration, h, replace } from "../dom.js";
-import { followLeaderboard } from "../live.js";
+import { followLeaderboard, oneAtATime } from "../live.js";
 import { languageName, start } from "../samples.js";
 import { session } from "../session.js";
 import { formatted, visible } from "../text.js";
@@ -95,7 +95,7 @@ function makeSolvers(slug, signal) {
     h("h2", {}, "Fastest solutions"), list,
     h("p", {}, h("a", { href: `#/leaderboard/${encodeURIComponent(slug)}` }, "All who have solved it")));
 
-  async function load() {
+  const load = oneAtATime(async () => {
     try {
       const { places } = await ask("leaderboard/get-solvers", { challenge: slug, limit: SOLVERS }, { signal, anonymous: true, cache: "no-cache" });
       replace(list, places.map((each) =>
@@ -104,10 +104,10 @@ function makeSolvers(slug, signal) {
     } catch (error) {
       if (!signal.aborted) replace(list, h("li", { class: "muted" }, inWords(error)));
     }
-  }
+  });
 
-  followLeaderboard(signal, (change) => {
-    if (change === null || change.challenge === slug) load();
+  followLeaderboard(signal, (changes) => {
+    if (changes === null || changes.some((each) => each.challenge === slug)) load();
   });
   load();
   return { node };
