@@ -3,12 +3,13 @@
 import { ask, command, inWords } from "../api.js";
 import { askToSignIn } from "../account.js";
 import { ago, duration, h, replace } from "../dom.js";
+import { languages } from "../languages.js";
 import { followLeaderboard, oneAtATime } from "../live.js";
 import { languageName, start } from "../samples.js";
 import { session } from "../session.js";
 import { formatted, visible } from "../text.js";
 import { badge, follow, makeVerdict } from "../verdict.js";
-import { languages, makeWorkbench } from "../workbench.js";
+import { makeWorkbench } from "../workbench.js";
 import { difficulty } from "./challenges.js";
 
 const SOLVERS = 10;
@@ -18,10 +19,9 @@ export async function view({ parameter: slug, signal }) {
     ask("challenges/get-challenge", { slug }, { signal, anonymous: true }),
     languages(),
   ]);
-  const taken = challenge.languages.length ? available.filter((id) => challenge.languages.includes(id)) : available;
   const verdict = makeVerdict();
   verdict.begin("Nothing is submitted yet.");
-  const workbench = makeWorkbench({ place: slug, offered: taken, begin: start, signal, submit, verdict });
+  const workbench = makeWorkbench({ place: slug, available, takes: challenge.languages, begin: start, signal, submit, verdict });
   const mine = makeMine(slug, signal);
   const solvers = makeSolvers(slug, signal);
 
