@@ -124,6 +124,17 @@ def test_without_the_executor_a_challenge_that_names_languages_offers_them(come:
     assert sorted(offered(page)) == ["go", "python"]
 
 
+def test_a_withdrawn_challenge_is_shown_and_takes_nothing(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    visitor.page.route("**/get-challenge*", answering({**OTHERS, "is_withdrawn": True}))
+    page = visitor.go("/challenges/sum-of-two")
+    expect(page.get_by_text("This challenge was withdrawn")).to_be_visible()
+    expect(page.get_by_role("button", name="Submit")).to_have_count(0)
+    page.get_by_label("Input", exact=True).fill("1 2")
+    visitor.run(SUM)
+    expect(visitor.output).to_have_text("3\n")
+
+
 @pytest.mark.parametrize("view", ["/", "/challenges/sum-of-two"])
 def test_an_executor_that_does_not_answer_holds_up_no_view(come: Come, monolith: str, view: str) -> None:
     visitor = come(monolith)

@@ -63,6 +63,35 @@ async def test_a_member_becomes_an_author_and_may_then_add_a_challenge(tmp_path:
         assert (shown.json()["name"], shown.json()["roles"]) == ("ada", ["author"])
 
 
+async def test_hidden_cases_are_shown_to_authors_only_and_kept_by_no_cache(tmp_path: Path) -> None:
+    async with front(tmp_path) as here, here.client() as browser:
+        await here.sign_up()
+        member = (await sign_in(browser)).json()["access_token"]
+        await here.bus.execute(SetRoles("ada", ("author",)))
+        author = (await refresh(browser)).json()["access_token"]
+        whole = "/api/challenges/get-whole-challenge?slug=sum-of-two"
+        assert (await browser.get(whole)).status_code == 401
+        refused = await browser.get(whole, headers=bearer(member))
+        assert refused.status_code == 403
+        shown = await browser.get(whole, headers=bearer(author))
+        assert shown.status_code == 200
+        assert shown.headers["cache-control"].startswith(("no-store", "private"))
+        cases, version = shown.json()["cases"], shown.json()["challenge"]["version"]
+        assert len(cases) == shown.json()["challenge"]["cases"] >= 8
+        # With who asks told or not, what everybody sees has none of them.
+        for headers in ({}, bearer(member), bearer(author)):
+            seen = (await browser.get("/api/challenges/get-challenge?slug=sum-of-two", headers=headers)).json()
+            assert seen == shown.json()["challenge"]
+            assert all(case not in seen["examples"] for case in cases)
+        withdraw = {"slug": "sum-of-two", "version": version}
+        for path in ("withdraw-challenge", "restore-challenge"):
+            url = f"/api/challenges/{path}"
+            assert (await browser.post(url, json=withdraw, headers=bearer(member))).status_code == 403
+            assert (await browser.post(url, json=withdraw, headers=bearer(author))).status_code == 204
+            changed = await browser.post(url, json={**withdraw, "version": version + 1}, headers=bearer(author))
+            assert (changed.status_code, changed.json()["type"]) == (409, "/problems/challenge-changed")
+
+
 async def test_an_access_token_ends_and_the_session_goes_on_until_it_is_signed_out(tmp_path: Path) -> None:
     async with front(tmp_path) as here, here.client() as browser:
         await here.sign_up()

@@ -21,7 +21,8 @@ export async function view({ parameter: slug, signal }) {
   ]);
   const verdict = makeVerdict();
   verdict.begin("Nothing is submitted yet.");
-  const workbench = makeWorkbench({ place: slug, available, takes: challenge.languages, begin: start, signal, submit, verdict });
+  const solving = challenge.is_withdrawn ? {} : { submit, verdict };
+  const workbench = makeWorkbench({ place: slug, available, takes: challenge.languages, begin: start, signal, ...solving });
   const mine = makeMine(slug, signal);
   const solvers = makeSolvers(slug, signal);
 
@@ -47,6 +48,7 @@ export async function view({ parameter: slug, signal }) {
     h("h1", { tabindex: "-1" }, visible(challenge.title)),
     h("p", { class: "meta" }, difficulty(challenge.difficulty), challenge.tags.map((tag) => h("span", { class: "tag" }, visible(tag))),
       h("span", {}, `${challenge.time_s} s of CPU time (${1.5 * challenge.time_s + 1} s by the clock), ${challenge.memory_mib} MiB for each of ${challenge.examples.length + challenge.cases} cases`)),
+    challenge.is_withdrawn && h("p", { class: "withdrawn" }, "This challenge was withdrawn: it takes no more solutions."),
     h("div", { class: "prose" }, formatted(challenge.statement)),
     challenge.examples.map((example, index) => exampleOf(example, index, challenge.examples.length, workbench)));
   const task = h("div", { class: "task" }, statement, h("div", { class: "others" }, mine.node, solvers.node));

@@ -35,7 +35,8 @@ export async function view({ parameter: slug, signal }) {
   const nobody = h("p", { class: "empty" }, "Nobody has solved anything yet. ", h("a", { href: "#/challenges" }, "Be the first."));
   const choice = h("select", { id: "board", onchange: () => (location.hash = choice.value ? `/leaderboard/${choice.value}` : "/leaderboard") },
     h("option", { value: "" }, "All challenges"),
-    challenges.map((each) => h("option", { value: each.slug, ".selected": each.slug === slug }, each.title)));
+    challenges.map((each) => h("option", { value: each.slug, ".selected": each.slug === slug }, each.title)),
+    slug !== null && !challenges.some((each) => each.slug === slug) && h("option", { value: slug, ".selected": true }, slug)); // it was withdrawn
   const rows = new Map();
   const news = new Set(); // who has solved something since it was drawn
 
