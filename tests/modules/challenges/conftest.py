@@ -35,8 +35,8 @@ def settings(placement: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
 
 def where(placement: str) -> Placement:
     """Return the placement; PostgreSQL is tried in one process."""
-    default: Placement = "local"
-    return next((each for each in PLACEMENTS if each == placement), default)
+    by_name: dict[str, Placement] = {each: each for each in PLACEMENTS}
+    return by_name.get(placement, "local")
 
 
 @pytest.fixture
