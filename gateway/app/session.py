@@ -3,6 +3,9 @@
 The cookie is sent to these routes only, and by pages of this origin only (`SameSite=Strict`). That alone would do against forged requests;
 beside it the body has to be JSON, which a form of another page cannot send, and what a browser says of where a request comes from has to be
 right.
+
+A second cookie, one for each account, says that this browser has signed in to it before: wrong passwords of others do not count against it then.
+It outlives the session.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ from modules.accounts.contract import (
 
 blueprint = Blueprint("session", __name__)
 
-PATH, COOKIE = "/session", "session"
+PATH, COOKIE, DEVICE_COOKIE = "/session", "session", "device-{name}"
+DEVICE_S = 400 * 86_400
+"""How long a browser is known, in seconds; browsers allow no longer."""
 _LONGEST = 128
-"""What a refresh token may have, in characters; of a longer one no beginning is right."""
+"""What a token in a cookie may have, in characters; of a longer one no beginning is right."""
 
 
 @frozen
@@ -76,7 +81,8 @@ async def sign_in() -> Response:
     _check_origin()
     given = await read_body(Credentials)
     before = request.cookies.get(COOKIE)
-    session = await current_bus().execute(SignIn(given.name, given.password))
+    device = request.cookies.get(DEVICE_COOKIE.format(name=given.name)) or None
+    session = await current_bus().execute(SignIn(given.name, given.password, device and device[:_LONGEST]))
     if before:
         await current_bus().execute(SignOut(before[:_LONGEST]))
     return _begun(session)
@@ -120,16 +126,22 @@ async def keep_nothing(response: Response) -> Response:
 def _begun(session: Session) -> Response:
     told = SignedIn(session.name, session.roles, session.expires_in_s, session.access_token)
     response = Response(msgspec.json.encode(told, order="deterministic"), 200, content_type="application/json")
+    _set_cookie(response, COOKIE, session.refresh_token, session.ends_in_s)
+    if session.device_token is not None:
+        _set_cookie(response, DEVICE_COOKIE.format(name=session.name), session.device_token, DEVICE_S)
+    return response
+
+
+def _set_cookie(response: Response, name: str, value: str, for_s: float | None) -> None:
     response.set_cookie(
-        COOKIE,
-        session.refresh_token,
-        max_age=None if session.ends_in_s is None else int(session.ends_in_s),
+        name,
+        value,
+        max_age=None if for_s is None else int(for_s),
         path=PATH,
         secure=request.is_secure,
         httponly=True,
         samesite="Strict",
     )
-    return response
 
 
 def _forget(response: Response) -> None:

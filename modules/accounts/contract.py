@@ -22,6 +22,7 @@ Name = Annotated[
     ),
 ]
 Password = Annotated[str, Meta(min_length=1, max_length=256)]
+DeviceToken = Annotated[str, Meta(min_length=1, max_length=128)]
 RefreshToken = Annotated[str, Meta(min_length=1, max_length=128)]
 TokenName = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=60)]
 TokenId = Annotated[str, Meta(pattern=NO_NUL, min_length=1, max_length=64)]
@@ -42,6 +43,8 @@ class Session:
         access_token: A JSON Web Token for the field `Authorization: Bearer …`.
         refresh_token: What `RefreshSession` takes, once; a program in a browser gets it as a cookie.
         ends_in_s: When the session ends unless it is gone on with, in seconds; None where that is not told.
+        device_token: What the device gives with its next sign-in to this account; a program in a browser gets it as a cookie. None where
+            nobody has signed in just now.
     """
 
     name: str
@@ -50,6 +53,14 @@ class Session:
     access_token: str = secret()
     refresh_token: str = secret()
     ends_in_s: float | None = None
+    device_token: str | None = secret(None)
+
+
+@frozen
+class PasswordChanged:
+    """What whoever has changed their password gives with their next sign-in, since the tokens of all devices have ended."""
+
+    device_token: str = secret()
 
 
 @frozen
@@ -134,9 +145,10 @@ class SignInFailed(DeclaredError, status=401):
 class TooManyAttempts(
     DeclaredError,
     status=429,
-    detail="This account had too many failed attempts lately. Try again in {retry_after_s:.0f} s.",
+    detail="This account had too many failed attempts lately. "
+    "Try again in {retry_after_s:.0f} s, or on a device that has signed in to it before.",
 ):
-    """Raised when an account had too many failed attempts lately."""
+    """Raised when an account had too many failed attempts lately, not counting those of devices that have signed in to it before."""
 
     retry_after_s: float
 
@@ -198,10 +210,17 @@ class SignUp(Command[None], raises=(NameTaken, WeakPassword)):
 
 @frozen
 class SignIn(Command[Session], raises=(SignInFailed, TooManyAttempts)):
-    """Begin a session."""
+    """Begin a session.
+
+    Attributes:
+        name: Who.
+        password: Their password.
+        device_token: What an earlier sign-in to this account gave: wrong passwords of others do not count against who has it.
+    """
 
     name: Name
     password: Password = secret()
+    device_token: DeviceToken | None = secret(None)
 
 
 @frozen
@@ -222,8 +241,10 @@ class SignOut(Command[None]):
 
 
 @frozen
-class ChangePassword(Command[None], raises=(SignInFailed, WeakPassword, TooManyAttempts), requires="accounts:self"):
-    """Change the caller's password, and end all of their sessions."""
+class ChangePassword(
+    Command[PasswordChanged], raises=(SignInFailed, WeakPassword, TooManyAttempts), requires="accounts:self"
+):
+    """Change the caller's password, and end all of their sessions. Wrong passwords of who is not signed in do not count against it."""
 
     old: Password = secret()
     new: Password = secret()

@@ -6,17 +6,19 @@ digest of the password, which can be guessed from it, and the reply with its tok
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
+import attrs
 from attrs import define, field
 from sqlalchemy import Connection
 
 from fissile import Caller, Clock, Lifespan, Module
 from fissile.database import Database, Schema
 
-from . import keys, passwords, roles, sessions, store
+from . import devices, keys, passwords, roles, sessions, store
 from .contract import (
     Account,
     ApiToken,
@@ -29,6 +31,7 @@ from .contract import (
     ListTokens,
     NameTaken,
     NewApiToken,
+    PasswordChanged,
     RefreshSession,
     RevokeToken,
     ScopeNotHeld,
@@ -160,40 +163,51 @@ async def sign_in(
 ) -> Session:
     """Begin a session."""
     now = clock.now().timestamp()
-    stored = await _prove(command.name, command.password, database, hashed, settings, now, caller.message_id)
+    source_of = partial(devices.source_of, token=command.device_token)
+    stored = await _prove(command.name, command.password, source_of, database, hashed, settings, now, caller.message_id)
     renewed = await hashed.hash(command.password) if hashed.is_outdated(stored.password) else None
 
     def begin(connection: Connection) -> sessions.Opened:
-        store.forget_attempts(connection, command.name)
+        store.forget_attempts(connection, command.name, source_of(stored))
         account = store.find(connection, command.name)
         if account is None or account.password != stored.password:
             raise SignInFailed  # it was changed a moment ago
         if renewed is not None:
             store.set_password(connection, command.name, stored.password, renewed)
+            account = attrs.evolve(account, password=renewed)
         return sessions.begin(connection, account, now, settings)
 
     async with database.transaction() as tx:
         opened = await tx.run(begin)
-    return await _session(opened, signer, settings, now)
+    is_known = devices.source_of(opened.account, command.device_token) != devices.STRANGER
+    device_token = command.device_token if is_known else devices.make_token(opened.account)
+    return attrs.evolve(await _session(opened, signer, settings, now), device_token=device_token)
 
 
 async def _prove(
     name: str,
     password: str,
+    source_of: Callable[[store.Stored | None], str],
     database: Database,
     hashed: Passwords,
     settings: AccountsSettings,
     now: float,
     command_id: str,
 ) -> store.Stored:
-    """Return the account that a name and a password belong to.
+    """Return the account that a name and a password belong to. `source_of` says under whom the attempt is counted.
 
     Raises:
         SignInFailed: There is none. It takes the same time whether or not there is one of that name.
         TooManyAttempts: The password was not looked at.
     """
+
+    def begin(connection: Connection) -> store.Stored | None:
+        account = store.find(connection, name)
+        store.begin_attempt(connection, name, source_of(account), command_id, now, settings)
+        return account
+
     async with database.transaction() as tx:
-        stored = await tx.run(lambda connection: store.begin_attempt(connection, name, command_id, now, settings))
+        stored = await tx.run(begin)
     is_right = await hashed.verify(password, None if stored is None else stored.password)
     if stored is None or not is_right:
         raise SignInFailed
@@ -208,36 +222,35 @@ async def change_password(
     settings: AccountsSettings,
     clock: Clock,
     caller: Caller,
-) -> None:
+) -> PasswordChanged:
     """Change the caller's password."""
     name = _name_of(caller)
     there = await database.run(lambda connection: store.find(connection, name))
     if there is not None and there.password_by == caller.message_id:
         if await hashed.verify(command.new, there.password):
-            return  # a repeat
+            return PasswordChanged(devices.make_token(there))  # a repeat
         raise SignInFailed
     now = clock.now().timestamp()
-    stored = await _prove(name, command.old, database, hashed, settings, now, caller.message_id)
-
-    def forget(connection: Connection) -> None:
-        store.forget_attempts(connection, name)
-
+    stored = await _prove(
+        name, command.old, lambda _: devices.SESSION, database, hashed, settings, now, caller.message_id
+    )
     try:
         passwords.check(name, command.new)
     except WeakPassword:
         async with database.transaction() as tx:
-            await tx.run(forget)
+            await tx.run(lambda connection: store.forget_attempts(connection, name, devices.SESSION))
         raise
     new = await hashed.hash(command.new)
 
     def change(connection: Connection) -> None:
-        forget(connection)
+        store.forget_attempts(connection, name)  # they were guesses at a password that is gone
         if not store.set_password(connection, name, stored.password, new, caller.message_id):
             raise SignInFailed  # it was changed a moment ago
         sessions.end_all(connection, name)
 
     async with database.transaction() as tx:
         await tx.run(change)
+    return PasswordChanged(devices.make_token(attrs.evolve(stored, password=new)))
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------

@@ -26,7 +26,11 @@ class AccountsSettings(ModuleSettings):
     argon2_passes: int = setting(2, "How often hashing goes over that memory.", at_least=1)
     argon2_lanes: int = setting(1, "In how many lanes it is hashed.", at_least=1)
     hashes_at_once: int = setting(2, "How many passwords are hashed at a time; more wait.", at_least=1)
-    attempts: int = setting(10, "How many passwords of an account may be wrong within the window.", at_least=1)
+    attempts: int = setting(
+        10,
+        "How many passwords of an account may be wrong within the window: of strangers, of each device, of who is signed in.",
+        at_least=1,
+    )
     attempts_window_s: float = setting(
         300.0, "The window, in seconds; who was wrong so often waits so long.", at_least=1
     )

@@ -105,35 +105,41 @@ def set_roles(connection: Connection, name: str, roles: Iterable[str]) -> None:
 
 
 def begin_attempt(
-    connection: Connection, name: str, command: str, now: float, settings: AccountsSettings
-) -> Stored | None:
-    """Count an attempt before the password is looked at, so that attempts at the same moment are counted too; return the account.
+    connection: Connection, name: str, source: str, command: str, now: float, settings: AccountsSettings
+) -> None:
+    """Count an attempt before the password is looked at, so that attempts at the same moment are counted too.
+
+    Args:
+        connection: The connection.
+        name: Of whoever has or has not that name.
+        source: Under whom it is counted.
+        command: The id of the command.
+        now: The time.
+        settings: Say how many there may be.
 
     Raises:
-        TooManyAttempts: There were too many lately, of whoever has or has not that name.
+        TooManyAttempts: There were too many lately.
     """
     _one_at_a_time(connection, name)
     since = now - settings.attempts_window_s
+    columns = attempts.c
     found = connection.execute(
-        select(attempts.c.command, attempts.c.at).where(attempts.c.name == name, attempts.c.at > since)
+        select(columns.command, columns.at).where(columns.name == name, columns.source == source, columns.at > since)
     ).all()
     if command not in {row.command for row in found}:
         if len(found) >= settings.attempts:
             times = sorted(row.at for row in found)
             raise TooManyAttempts(max(1.0, times[-settings.attempts] - since))
-        forget_attempt(connection, name, command)
-        connection.execute(insert(attempts).values(name=name, command=command, at=now))
-    return find(connection, name)
+        connection.execute(delete(attempts).where(columns.name == name, columns.command == command))
+        connection.execute(insert(attempts).values(name=name, source=source, command=command, at=now))
 
 
-def forget_attempt(connection: Connection, name: str, command: str) -> None:
-    """Forget one attempt."""
-    connection.execute(delete(attempts).where(attempts.c.name == name, attempts.c.command == command))
-
-
-def forget_attempts(connection: Connection, name: str) -> None:
-    """Forget all attempts, since one was right."""
-    connection.execute(delete(attempts).where(attempts.c.name == name))
+def forget_attempts(connection: Connection, name: str, source: str | None = None) -> None:
+    """Forget the attempts of a source, since one was right; all of them if it is None."""
+    chosen = attempts.c.name == name
+    if source is not None:
+        chosen &= attempts.c.source == source
+    connection.execute(delete(attempts).where(chosen))
 
 
 def _one_at_a_time(connection: Connection, name: str) -> None:

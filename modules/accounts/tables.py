@@ -22,6 +22,8 @@ attempts = Table(
     Column("name", String(30), primary_key=True),
     Column("command", Text, primary_key=True),
     Column("at", Float, nullable=False),
+    # Under whom it is counted: a device that has signed in before, somebody who is signed in, or everybody else (see devices.py).
+    Column("source", String(40), nullable=False, server_default=""),
     Index("attempts_at", "at"),
 )
 

@@ -100,6 +100,7 @@ class Challenge:
         languages: The languages that it takes; none means all.
         time_s: How much CPU time a program may use for one case, in seconds. By the clock it has half as much again, and a second.
         memory_mib: How much memory it may use, in MiB.
+        is_withdrawn: Whether it is listed no more, and takes no submissions.
     """
 
     slug: str
@@ -113,6 +114,20 @@ class Challenge:
     languages: tuple[str, ...]
     time_s: float
     memory_mib: int
+    is_withdrawn: bool = False
+
+
+@frozen
+class WholeChallenge:
+    """A challenge, as its authors see it.
+
+    Attributes:
+        challenge: What everybody sees. Its version is what a change has to name.
+        cases: The hidden cases.
+    """
+
+    challenge: Challenge
+    cases: tuple[Case, ...]
 
 
 # --- what can go wrong -----------------------------------------------------------------------------------------------
@@ -198,7 +213,7 @@ class ChangeChallenge(
     key="slug",
     requires="challenges:write",
 ):
-    """Change a challenge, and get its new version. What is left out stays as it is.
+    """Change a challenge, and get its new version. What is left out stays as it is, and one that is withdrawn stays withdrawn.
 
     Attributes:
         slug: Which.
@@ -219,15 +234,52 @@ class ChangeChallenge(
 
 
 @frozen
+class WithdrawChallenge(
+    Command[None], raises=(UnknownChallenge, ChallengeChanged), key="slug", requires="challenges:write"
+):
+    """List a challenge no more, and take no submissions to it. Those that there are keep their verdicts, or get them.
+
+    Attributes:
+        slug: Which.
+        version: Its version, which stays the same.
+    """
+
+    slug: Slug
+    version: Version
+
+
+@frozen
+class RestoreChallenge(
+    Command[None], raises=(UnknownChallenge, ChallengeChanged), key="slug", requires="challenges:write"
+):
+    """List a challenge that was withdrawn, and take submissions to it again.
+
+    Attributes:
+        slug: Which.
+        version: Its version, which stays the same.
+    """
+
+    slug: Slug
+    version: Version
+
+
+@frozen
+class GetWholeChallenge(Query[WholeChallenge], raises=(UnknownChallenge,), requires="challenges:write"):
+    """Show a challenge to an author, with its hidden cases; also one that is withdrawn."""
+
+    slug: Slug
+
+
+@frozen
 class GetChallenge(Query[Challenge], raises=(UnknownChallenge,), max_age_s=5.0):
-    """Show a challenge, without its hidden cases."""
+    """Show a challenge, without its hidden cases; also one that is withdrawn, since old submissions are to it."""
 
     slug: Slug
 
 
 @frozen
 class ListChallenges(Query[ChallengePage], raises=(UnknownChallenge,), max_age_s=5.0):
-    """List challenges, the simple ones first.
+    """List challenges, the simple ones first, and none that is withdrawn.
 
     Attributes:
         limit: How many at most.
@@ -258,7 +310,7 @@ class GetCase(Query[Case], raises=(UnknownChallenge, ChallengeChanged), public=F
 
 @frozen
 class ChallengePublished(Event):
-    """A challenge was added or changed."""
+    """A challenge was added, changed or restored, and is listed."""
 
     slug: str
     version: int
@@ -266,4 +318,14 @@ class ChallengePublished(Event):
     difficulty: int
 
 
-changes = Topic("challenges.changes", ChallengePublished, key=lambda event: event.slug)
+@frozen
+class ChallengeWithdrawn(Event):
+    """A challenge is listed no more, and takes no submissions."""
+
+    slug: str
+    version: int
+
+
+changes: Topic[ChallengePublished | ChallengeWithdrawn] = Topic(
+    "challenges.changes", ChallengePublished, ChallengeWithdrawn, key=lambda event: event.slug
+)

@@ -17,11 +17,16 @@ from .contract import (
     ChallengeExists,
     ChallengePage,
     ChallengePublished,
+    ChallengeWithdrawn,
     ChangeChallenge,
     CreateChallenge,
     GetCase,
     GetChallenge,
+    GetWholeChallenge,
     ListChallenges,
+    RestoreChallenge,
+    WholeChallenge,
+    WithdrawChallenge,
     contract,
 )
 from .store import Draft
@@ -56,6 +61,8 @@ def _seed(connection: Connection) -> list[ChallengePublished]:
             version = (store.version_of(connection, draft.slug) or 0) + 1
             store.replace(connection, draft, version, digest)
         else:
+            continue
+        if store.is_withdrawn(connection, draft.slug):
             continue
         published.append(ChallengePublished(draft.slug, version, draft.title, draft.difficulty))
     if published:
@@ -93,7 +100,7 @@ async def change_challenge(command: ChangeChallenge, database: Database, bus: Bu
     if not solvable.FIELDS.isdisjoint(changed):
         means = await solvable.ask(command.slug, command.languages or (), bus)
 
-    def change(connection: Connection) -> Draft:
+    def change(connection: Connection) -> tuple[Draft, bool]:
         draft = attrs.evolve(store.draft_of(connection, command.slug), **changed)
         version = store.version_of(connection, command.slug)
         if version != command.version:
@@ -102,13 +109,34 @@ async def change_challenge(command: ChangeChallenge, database: Database, bus: Bu
         if means is not None:
             solvable.check(draft, means)
         store.replace(connection, draft, command.version + 1)
-        return draft
+        return draft, store.is_withdrawn(connection, command.slug)
 
     async with database.transaction() as tx:
-        draft = await tx.run(change)
+        draft, is_withdrawn = await tx.run(change)
         version = command.version + 1
-        tx.publish(ChallengePublished(draft.slug, version, draft.title, draft.difficulty))
+        if not is_withdrawn:
+            tx.publish(ChallengePublished(draft.slug, version, draft.title, draft.difficulty))
     return version
+
+
+@module.command(WithdrawChallenge)
+async def withdraw_challenge(command: WithdrawChallenge, database: Database) -> None:
+    """List a challenge no more."""
+    slug, version = command.slug, command.version
+    async with database.transaction() as tx:
+        before = await tx.run(lambda connection: store.set_withdrawn(connection, slug, version, is_withdrawn=True))
+        if before is not None:
+            tx.publish(ChallengeWithdrawn(slug, version))
+
+
+@module.command(RestoreChallenge)
+async def restore_challenge(command: RestoreChallenge, database: Database) -> None:
+    """List a challenge again."""
+    slug, version = command.slug, command.version
+    async with database.transaction() as tx:
+        before = await tx.run(lambda connection: store.set_withdrawn(connection, slug, version, is_withdrawn=False))
+        if before is not None:
+            tx.publish(ChallengePublished(slug, version, before.title, before.difficulty))
 
 
 def _check(draft: Draft) -> None:
@@ -121,6 +149,12 @@ def _check(draft: Draft) -> None:
 async def get_challenge(query: GetChallenge, database: Database) -> Challenge:
     """Show a challenge."""
     return await database.run(lambda connection: store.read(connection, query.slug))
+
+
+@module.query(GetWholeChallenge)
+async def get_whole_challenge(query: GetWholeChallenge, database: Database) -> WholeChallenge:
+    """Show a challenge to an author."""
+    return await database.run(lambda connection: store.read_whole(connection, query.slug))
 
 
 @module.query(ListChallenges)

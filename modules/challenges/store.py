@@ -4,9 +4,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from attrs import frozen
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
-from .contract import Case, Challenge, ChallengeChanged, ChallengePage, ChallengeSummary, UnknownChallenge
+from .contract import (
+    Case,
+    Challenge,
+    ChallengeChanged,
+    ChallengePage,
+    ChallengeSummary,
+    UnknownChallenge,
+    WholeChallenge,
+)
 from .tables import cases, challenges
 
 
@@ -31,6 +39,12 @@ def version_of(connection: Connection, slug: str) -> int | None:
     return connection.execute(select(challenges.c.version).where(challenges.c.slug == slug)).scalar_one_or_none()
 
 
+def is_withdrawn(connection: Connection, slug: str) -> bool:
+    """Tell whether a challenge is listed no more."""
+    found = connection.execute(select(challenges.c.is_withdrawn).where(challenges.c.slug == slug)).scalar_one_or_none()
+    return bool(found)
+
+
 def seeds(connection: Connection) -> dict[str, str | None]:
     """Return, for every challenge, the digest of the files it came from, unless an author has made or changed it."""
     found = connection.execute(select(challenges.c.slug, challenges.c.seed))
@@ -52,6 +66,30 @@ def read(connection: Connection, slug: str) -> Challenge:
     hidden = connection.execute(
         select(func.count()).select_from(cases).where(cases.c.slug == slug, ~cases.c.is_example)
     ).scalar_one()
+    return _challenge(row, tuple(Case(stdin, stdout) for stdin, stdout in found), hidden)
+
+
+def read_whole(connection: Connection, slug: str) -> WholeChallenge:
+    """Return a challenge with its hidden cases.
+
+    Raises:
+        UnknownChallenge: There is none.
+    """
+    # One statement: a change between two would mix the versions.
+    rows = connection.execute(
+        select(challenges, cases.c.is_example, cases.c.stdin, cases.c.stdout)
+        .select_from(challenges.outerjoin(cases, cases.c.slug == challenges.c.slug))
+        .where(challenges.c.slug == slug)
+        .order_by(cases.c.number)
+    ).all()
+    if not rows:
+        raise UnknownChallenge(slug)
+    examples = tuple(Case(row.stdin, row.stdout) for row in rows if row.is_example)
+    hidden = tuple(Case(row.stdin, row.stdout) for row in rows if row.is_example is False)
+    return WholeChallenge(_challenge(rows[0], examples, len(hidden)), hidden)
+
+
+def _challenge(row: Row[Any], examples: tuple[Case, ...], hidden: int) -> Challenge:  # Any: of the columns
     return Challenge(
         slug=row.slug,
         version=row.version,
@@ -59,11 +97,12 @@ def read(connection: Connection, slug: str) -> Challenge:
         difficulty=row.difficulty,
         tags=tuple(row.tags),
         statement=row.statement,
-        examples=tuple(Case(stdin, stdout) for stdin, stdout in found),
+        examples=examples,
         cases=hidden,
         languages=tuple(row.languages),
         time_s=row.time_s,
         memory_mib=row.memory_mib,
+        is_withdrawn=row.is_withdrawn,
     )
 
 
@@ -100,6 +139,7 @@ def page(connection: Connection, limit: int, after: str | None) -> ChallengePage
         UnknownChallenge: There is no challenge `after`.
     """
     statement = select(challenges.c.slug, challenges.c.title, challenges.c.difficulty, challenges.c.tags)
+    statement = statement.where(~challenges.c.is_withdrawn)
     if after is not None:
         difficulty = connection.execute(
             select(challenges.c.difficulty).where(challenges.c.slug == after)
@@ -143,23 +183,37 @@ def replace(connection: Connection, draft: Draft, version: int, seed: str | None
     _add_cases(connection, draft)
 
 
+def set_withdrawn(connection: Connection, slug: str, version: int, *, is_withdrawn: bool) -> Challenge | None:
+    """Let a challenge be listed no more, or again; return what it was before, or None if it is so already.
+
+    Raises:
+        UnknownChallenge: There is none.
+        ChallengeChanged: It has another version by now.
+    """
+    shown = read(connection, slug)
+    if shown.version != version:
+        raise ChallengeChanged(slug, shown.version)
+    if shown.is_withdrawn == is_withdrawn:
+        return None
+    connection.execute(update(challenges).where(challenges.c.slug == slug).values(is_withdrawn=is_withdrawn))
+    return shown
+
+
 def draft_of(connection: Connection, slug: str) -> Draft:
     """Return a challenge with all of its cases, as it would be stored again.
 
     Raises:
         UnknownChallenge: There is none.
     """
-    shown = read(connection, slug)
-    hidden = connection.execute(
-        select(cases.c.stdin, cases.c.stdout).where(cases.c.slug == slug, ~cases.c.is_example).order_by(cases.c.number)
-    )
+    whole = read_whole(connection, slug)
+    shown = whole.challenge
     return Draft(
         slug=slug,
         title=shown.title,
         difficulty=shown.difficulty,
         statement=shown.statement,
         examples=shown.examples,
-        cases=tuple(Case(stdin, stdout) for stdin, stdout in hidden),
+        cases=whole.cases,
         tags=shown.tags,
         languages=shown.languages,
         time_s=shown.time_s,

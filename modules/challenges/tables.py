@@ -1,6 +1,6 @@
 """The tables of the challenges."""
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text, false
 
 metadata = MetaData()
 
@@ -18,6 +18,8 @@ challenges = Table(
     Column("memory_mib", Integer, nullable=False),
     # Of a challenge that came with the application and that no author has changed: the digest of its files.
     Column("seed", String(64), nullable=True),
+    # The row stays, and with it the meaning of what was submitted to it; it is listed no more and takes nothing.
+    Column("is_withdrawn", Boolean, nullable=False, server_default=false()),
 )
 
 cases = Table(

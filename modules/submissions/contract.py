@@ -120,6 +120,17 @@ class NoSuchChallenge(DeclaredError, status=422):
 
 
 @frozen
+class ChallengeNotOpen(
+    DeclaredError,
+    status=410,
+    detail="The challenge {challenge!r} was withdrawn and takes no more solutions. Nothing was submitted.",
+):
+    """Raised when a solution is for a challenge that was withdrawn. Nothing was submitted."""
+
+    challenge: str
+
+
+@frozen
 class LanguageNotTaken(
     DeclaredError,
     status=422,
@@ -160,7 +171,7 @@ class CannotBeJudged(DeclaredError):
 @frozen
 class SubmitSolution(
     Command[str],
-    raises=(NoSuchChallenge, LanguageNotTaken, TooManySubmissions, NoAuthor),
+    raises=(NoSuchChallenge, ChallengeNotOpen, LanguageNotTaken, TooManySubmissions, NoAuthor),
     requires="submissions:write",
 ):
     """Submit a program to a challenge, and get the submission's id at once. It is judged later, after what its author submitted before."""

@@ -26,6 +26,7 @@ from .contract import (
     CannotBeJudged,
     CaseJudged,
     CaseResult,
+    ChallengeNotOpen,
     GetSubmission,
     GiveUpJudging,
     HasStopped,
@@ -126,6 +127,8 @@ async def submit_solution(
         challenge = await itself.ask(GetChallenge(command.challenge))
     except UnknownChallenge:
         raise NoSuchChallenge(command.challenge) from None
+    if challenge.is_withdrawn:
+        raise ChallengeNotOpen(command.challenge)
     await _check_language(command.language, challenge.languages, languages, itself)
     # Of the command's id, so that a repeat gets the same one, even after the inbox has forgotten it; and not to be told from outside.
     submission_id = hashlib.blake2b(f"{author}\x00{caller.message_id}".encode(), digest_size=12).hexdigest()

@@ -116,6 +116,13 @@ async def test_a_malformed_key_is_refused(key: str) -> None:
     assert desk.handled == []
 
 
+async def test_a_key_without_quotes_is_refused_with_how_to_write_it() -> None:
+    async with serving(library.module) as running:
+        answer = await post(running.client, BORROW, {"book": "emma"}, "8e03978e-40d5-43e8-bc93-6894a57f9324")
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert 'write Idempotency-Key: "8e03978e-' in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("key", ['"k1";a', '"k1"; a="x;y";b=1', r'"k\\1"', r'"k\"1"'])
 async def test_what_structured_fields_allow_around_a_string_is_taken(key: str) -> None:
     async with serving(library.module) as running:

@@ -89,7 +89,7 @@ STORED = {"challenges", "submissions", "accounts", "leaderboard"}
 """Modules that have a database: in PostgreSQL a text cannot have a NUL."""
 NOT_STORED = {
     *("SignUp.password", "SignIn.password", "ChangePassword.old", "ChangePassword.new"),
-    *("RefreshSession.refresh_token", "SignOut.refresh_token"),
+    *("RefreshSession.refresh_token", "SignOut.refresh_token", "SignIn.device_token"),
 }
 """Only what is computed from these is kept or searched for."""
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import randrange
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 from attrs import define, field
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 PATIENCE_MS = 45_000
 """How long a test waits for a condition; machines under load are slow."""
@@ -179,3 +191,22 @@ def fill(dialog: Locator, name: str, password: str) -> None:
 def new_name() -> str:
     """Return a name that nobody has."""
     return f"ada-{uuid4().hex[:10]}"
+
+
+def module(page: Page, name: str, body: str, argument: object = None) -> Any:
+    """Evaluate the body of a function in the page, with one of the page's own modules as `it`."""
+    source = f"""async (argument) => {{
+        const main = document.querySelector("script[type=module]").src;
+        const it = await import(new URL("{name}", main));
+        {body}
+    }}"""
+    return page.evaluate(source, argument)
+
+
+def answering(body: object) -> Callable[[Route], None]:
+    """Make the handler of a route that always gives the same answer."""
+
+    def answer(route: Route) -> None:
+        route.fulfill(content_type="application/json", body=json.dumps(body))
+
+    return answer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.playground.browsing import Visitor
+from tests.playground.browsing import Visitor, answering, module
 
 Come = Callable[..., Visitor]
 
@@ -21,25 +21,6 @@ def page(come: Come, monolith: str) -> Page:
     visitor = come(monolith)
     visitor.page.on("dialog", lambda dialog: visitor.complaints.append(f"a dialog: {dialog.message}"))
     return visitor.go("/challenges")
-
-
-def module(page: Page, name: str, body: str, argument: object = None) -> Any:
-    """Evaluate the body of a function in the page, with one of the page's own modules as `it`."""
-    source = f"""async (argument) => {{
-        const main = document.querySelector("script[type=module]").src;
-        const it = await import(new URL("{name}", main));
-        {body}
-    }}"""
-    return page.evaluate(source, argument)
-
-
-def answering(body: object) -> Callable[[Route], None]:
-    """Make the handler of a route that always gives the same answer."""
-
-    def answer(route: Route) -> None:
-        route.fulfill(content_type="application/json", body=json.dumps(body))
-
-    return answer
 
 
 def test_controls_and_turned_directions_of_an_author_are_spelled_out(come: Come, monolith: str) -> None:

@@ -6,6 +6,7 @@ import { makeDialog } from "./dialog.js";
 const KEYS = [
   [[MOD, "Enter"], "Run the program"],
   [[MOD, "Shift", "Enter"], "Submit it, where there is a challenge"],
+  [[MOD, "."], "Stop the run"],
   [["Tab"], "Indent, in the editor"],
   [["Esc", "Tab"], "Leave the editor: one key after the other"],
   [[MOD, "Z"], "Undo"],

@@ -21,11 +21,12 @@ export function prepare(signal) {
 }
 
 /**
- * Run a program. Returns how it ended, in words, as `{text, kind, note}`. Raises a Problem where it could not be run.
+ * Run a program; `onId` gets the id of its run. Returns how it ended, in words, as `{text, kind, note}`. Raises a Problem where it could not be run.
  */
-export async function run({ language, source, stdin, terminal, signal, onState }) {
+export async function run({ language, source, stdin, terminal, signal, onId, onState }) {
   const after = await before(signal);
   const { run_id: id } = await command("code-executor/start-run", { language, source, stdin }, { signal });
+  onId(id);
   onState("It waits for its turn …");
   const written = { stdout: 0, stderr: 0 };
   let isWhole = true;

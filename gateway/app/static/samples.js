@@ -196,6 +196,9 @@ public class Main {
 
 const told = (id) => LANGUAGES[id] ?? { name: id, sample: "", start: "" };
 
+/** The ids of all languages that have a name here. */
+export const everyLanguage = () => Object.keys(LANGUAGES);
+
 /** The name of a language for people. */
 export const languageName = (id) => told(id).name;
 

@@ -113,7 +113,8 @@ export async function position(path, signal) {
   return parser.id;
 }
 
-function sleep(milliseconds, signal) {
+/** Wait, but not longer than the signal allows. */
+export function sleep(milliseconds, signal) {
   return new Promise((resolve) => {
     const timer = setTimeout(done, milliseconds);
     function done() {

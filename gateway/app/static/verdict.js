@@ -13,6 +13,7 @@ const WORDS = {
   output_limit: "Too much output",
   compile_error: "Does not compile",
 };
+const NUMBERS = new Intl.ListFormat("en-GB");
 const ICONS = { accepted: "check", time_limit: "clock" };
 
 /** Say a verdict in words. */
@@ -41,6 +42,7 @@ export function makeVerdict() {
   const details = h("div", { class: "case-details" });
   const node = h("div", { class: "verdict" }, h("div", { class: "verdict-head" }, status, count), cells, details);
   const results = new Map();
+  const told = new Map(); // the details that are shown, by what they say
   let total = 0;
 
   function draw() {
@@ -60,16 +62,22 @@ export function makeVerdict() {
     cell.className = `case ${good ? "good" : "bad"}`;
     cell.title = words;
     replace(cell, icon(ICONS[result.verdict] ?? "cross", 14), h("span", { class: "case-number" }, result.number + 1), h("span", { class: "hidden-words" }, words));
-    if (!good && (result.detail || !details.children.length)) {
-      const later = [...details.children].find((each) => Number(each.dataset.case) > result.number) ?? null;
-      details.insertBefore(
-        h("section", { class: "case-detail", "data-case": result.number },
-          h("h2", {}, words),
-          result.detail ? h("pre", { tabindex: "0", "aria-label": "Details" }, result.detail) : h("p", {}, result.is_hidden ? "Its input and output are hidden." : "There is nothing more to tell."),
-        ),
-        later,
-      );
-    }
+    if (!good && (result.detail || !details.children.length)) tell(result, words);
+  }
+
+  // What is the same for several cases, as an error of the compiler is, is told once.
+  function tell(result, words) {
+    const key = `${result.verdict} ${result.detail ?? ""}`;
+    const there = result.detail ? told.get(key) : undefined;
+    const numbers = [...(there?.numbers ?? []), result.number].sort((one, other) => one - other);
+    const heading = h("h2", {}, there ? `Cases ${NUMBERS.format(numbers.map((number) => String(number + 1)))}: ${verdictWords(result.verdict)}` : words);
+    const text = result.detail ? h("pre", { tabindex: "0", "aria-label": "Details" }, result.detail) : h("p", {}, result.is_hidden ? "Its input and output are hidden." : "There is nothing more to tell.");
+    const section = there?.section ?? h("section", { class: "case-detail" }, heading, text);
+    if (there) section.firstChild.replaceWith(heading);
+    told.set(key, { numbers, section });
+    section.dataset.case = numbers[0];
+    const later = [...details.children].find((each) => Number(each.dataset.case) > numbers[0]) ?? null;
+    if (!there || section.nextSibling !== later) details.insertBefore(section, later);
   }
 
   return {
@@ -77,6 +85,7 @@ export function makeVerdict() {
     /** Begin with a new submission. */
     begin(words) {
       results.clear();
+      told.clear();
       total = 0;
       replace(cells);
       replace(details);

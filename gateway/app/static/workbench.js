@@ -1,8 +1,9 @@
 // Where somebody works: the editor, what the program reads, what it writes, and what became of it.
 
-import { ask, inWords } from "./api.js";
+import { command, inWords } from "./api.js";
 import { MOD, h, icon, replace } from "./dom.js";
 import { makeEditor } from "./editor.js";
+import { taken, untilKnown } from "./languages.js";
 import { notify } from "./notices.js";
 import { prepare, run } from "./runner.js";
 import { languageName } from "./samples.js";
@@ -12,19 +13,6 @@ import { Terminal } from "./terminal.js";
 
 const NARROW = "(max-width: 720px)"; // as in views.css
 
-let known = null;
-
-/** The ids of the languages that can be run; asked for once. */
-export async function languages() {
-  known ??= ask("code-executor/list-languages", {}, { anonymous: true });
-  try {
-    return (await known).map((language) => language.id);
-  } catch (error) {
-    known = null;
-    throw error;
-  }
-}
-
 /** Choose a language: the one that was used here last, or anywhere. */
 function firstLanguage(place, offered) {
   return [load(`language/${place}`), load("language"), "python"].find((each) => offered.includes(each)) ?? offered[0] ?? "python";
@@ -33,15 +21,18 @@ function firstLanguage(place, offered) {
 /**
  * Make a workbench.
  *
- * `place` is what programs are kept under, `begin` gives the program that a language begins with, `submit(language, source)` sends a solution
+ * `place` is what programs are kept under, `available` what languages.js says, `takes` the languages that a challenge names, `begin` gives the program that a language begins with, `submit(language, source)` sends a solution
  * where there is something to solve, and `verdict` is the part of the page that shows what became of it.
  */
-export function makeWorkbench({ place, offered, begin, signal, submit = null, verdict = null }) {
+export function makeWorkbench({ place, available, takes = [], begin, signal, submit = null, verdict = null }) {
+  let offered = taken(available.ids, takes, available.reason === null);
   let language = firstLanguage(place, offered);
-  let isBusy = false;
+  let whyNot = null; // why nothing can be run
+  let current = null; // the run that is under way
+  let isHanding = false; // whether a submission is under way
   const programOf = (id) => load(programKey(place, id)) ?? begin(id);
 
-  const choice = h("select", { id: "language", onchange: () => choose(choice.value) }, offered.map((id) => h("option", { value: id, ".selected": id === language }, languageName(id))));
+  const choice = h("select", { id: "language", onchange: () => choose(choice.value) });
   const runButton = h("button", { type: "button", class: submit ? "button" : "button primary", id: "run", "aria-keyshortcuts": "Control+Enter", onclick: start }, icon("play", 14), "Run", h("kbd", { "aria-hidden": "true" }, `${MOD} ⏎`));
   const submitButton = submit && h("button", { type: "button", class: "button primary", id: "submit", "aria-keyshortcuts": "Control+Shift+Enter", onclick: hand }, "Submit", h("kbd", { "aria-hidden": "true" }, `${MOD} ⇧ ⏎`));
   const bar = h("div", { class: "bar" },
@@ -57,10 +48,11 @@ export function makeWorkbench({ place, offered, begin, signal, submit = null, ve
   const output = h("pre", { class: "output is-fresh", id: "output", role: "log", tabindex: "0", "aria-label": "Output" });
   const note = h("p", { class: "cut-note" });
   const status = h("p", { class: "run-status", id: "run-status", role: "status" });
+  const stopButton = h("button", { type: "button", class: "link", id: "stop", hidden: true, "aria-keyshortcuts": "Control+.", title: `Stop the run (${MOD} .)`, onclick: stop }, "Stop");
   const outputPane = h("div", { class: "output-pane" }, output, note);
   const tabs = verdict && makeTabs("Result", [["Output", outputPane], ["Verdict", h("div", { class: "verdict-pane" }, verdict.node)]]);
   const result = h("section", { class: "result", "aria-label": "Result" },
-    h("div", { class: "pane-head" }, tabs ? tabs.list : h("h2", {}, "Output"), status),
+    h("div", { class: "pane-head" }, tabs ? tabs.list : h("h2", {}, "Output"), status, stopButton),
     tabs ? tabs.panels : outputPane);
   const panel = h("div", { class: "panel" },
     h("div", { class: "input" }, h("div", { class: "pane-head" }, h("label", { for: "stdin" }, "Input")), input), result);
@@ -75,15 +67,37 @@ export function makeWorkbench({ place, offered, begin, signal, submit = null, ve
       const key = programKey(place, language);
       saving = setTimeout(() => save(key, text === begin(language) ? null : text), 250);
     },
-    commands: [{ key: "Mod-Enter", run: start }, ...(submit ? [{ key: "Mod-Shift-Enter", run: hand }] : [])],
+    commands: [{ key: "Mod-Enter", run: start }, { key: "Mod-.", run: stop }, ...(submit ? [{ key: "Mod-Shift-Enter", run: hand }] : [])],
   });
 
   node.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.defaultPrevented) return;
+    if (!["Enter", "."].includes(event.key) || !(event.ctrlKey || event.metaKey) || event.defaultPrevented) return;
     event.preventDefault();
-    if (event.shiftKey && submit) hand();
+    if (event.key === ".") stop();
+    else if (event.shiftKey && submit) hand();
     else start();
   });
+
+  function drawChoice() {
+    replace(choice, offered.map((id) => h("option", { value: id, ".selected": id === language }, languageName(id))));
+  }
+
+  /** Let nothing be run, for a reason; null lets it. */
+  function forbid(reason) {
+    whyNot = reason;
+    runButton.title = reason ?? "";
+    draw();
+    say(reason ?? "", "bad");
+  }
+
+  async function waitForLanguages() {
+    const ids = await untilKnown(signal);
+    if (ids === null) return;
+    offered = taken(ids, takes, true);
+    if (offered.length && !offered.includes(language)) choose(firstLanguage(place, offered));
+    drawChoice();
+    forbid(null);
+  }
 
   function keep() {
     clearTimeout(saving);
@@ -104,16 +118,22 @@ export function makeWorkbench({ place, offered, begin, signal, submit = null, ve
     editor.focus();
   }
 
-  function busy(button, isSo) {
-    isBusy = isSo;
-    for (const each of [runButton, submitButton]) each?.setAttribute("aria-disabled", String(isSo));
-    button.classList.toggle("is-busy", isSo);
+  function draw() {
+    runButton.setAttribute("aria-disabled", String(current !== null || whyNot !== null));
+    runButton.classList.toggle("is-busy", current !== null);
+    submitButton?.setAttribute("aria-disabled", String(isHanding));
+    submitButton?.classList.toggle("is-busy", isHanding);
+    if (current === null && document.activeElement === stopButton) runButton.focus(); // or the focus would be lost with it
+    stopButton.hidden = current === null;
+    stopButton.setAttribute("aria-disabled", String(Boolean(current?.isStopping)));
   }
 
   async function start() {
-    if (isBusy) return;
+    if (current) return;
+    if (whyNot) return say(whyNot, "bad");
     keep();
-    busy(runButton, true);
+    const own = (current = { id: null, isStopping: false });
+    draw();
     tabs?.select(0);
     terminal.clear();
     output.classList.remove("is-empty", "is-fresh");
@@ -121,30 +141,61 @@ export function makeWorkbench({ place, offered, begin, signal, submit = null, ve
     say("It starts …");
     reveal();
     try {
-      const ended = await run({ language, source: editor.text, stdin: input.value, terminal, signal, onState: say });
+      const ended = await run({
+        language, source: editor.text, stdin: input.value, terminal, signal,
+        onId: (id) => {
+          own.id = id;
+          if (own.isStopping) cancel(own);
+        },
+        onState: (words) => own.isStopping || say(words),
+      });
       if (ended) {
-        say(ended.text, ended.kind);
+        if (own.isStopping && ended.kind !== "good") say("You have stopped it.");
+        else say(ended.text, ended.kind);
         note.textContent = ended.note ?? "";
         output.classList.toggle("is-empty", Boolean(ended.isEmpty));
       }
     } catch (error) {
       if (!signal.aborted) say(inWords(error), "bad");
     } finally {
-      busy(runButton, false);
+      current = null;
+      draw();
+    }
+  }
+
+  /** Stop the run that is under way; its end is told as that of any other. */
+  function stop() {
+    if (!current || current.isStopping) return;
+    current.isStopping = true;
+    draw();
+    say("It is being stopped …");
+    if (current.id !== null) cancel(current);
+  }
+
+  async function cancel(own) {
+    try {
+      await command("code-executor/cancel-run", { run_id: own.id }, { signal });
+    } catch (error) {
+      if (signal.aborted || current !== own) return; // it has ended by itself
+      own.isStopping = false;
+      draw();
+      say(`It could not be stopped. ${inWords(error)}`, "bad");
     }
   }
 
   async function hand() {
-    if (isBusy) return;
+    if (isHanding) return;
     keep();
-    busy(submitButton, true);
+    isHanding = true;
+    draw();
     tabs.select(1);
-    say("");
+    if (!current) say("");
     reveal();
     try {
       await submit(language, editor.text);
     } finally {
-      busy(submitButton, false);
+      isHanding = false;
+      draw();
     }
   }
 
@@ -159,6 +210,11 @@ export function makeWorkbench({ place, offered, begin, signal, submit = null, ve
     replace(status, words);
   }
 
+  drawChoice();
+  if (available.reason !== null) {
+    forbid(available.reason);
+    waitForLanguages();
+  }
   prepare(signal);
   signal.addEventListener("abort", () => {
     keep();

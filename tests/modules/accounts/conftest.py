@@ -17,6 +17,7 @@ ON_POSTGRESQL = {
     "test_who_has_signed_up_can_sign_in_and_nobody_else_can_take_the_name",
     "test_attempts_at_the_same_moment_are_counted_too",
     "test_a_changed_password_ends_all_sessions",
+    "test_a_device_that_has_signed_in_before_has_a_count_of_its_own",
     "test_a_refresh_token_is_spent_and_one_that_comes_again_ends_the_session",
     "test_windows_that_refresh_at_once_stay_signed_in",
     "test_roles_give_scopes_from_the_next_refresh_on",

@@ -39,10 +39,12 @@ async def refresh(client: httpx.AsyncClient, **headers: str) -> httpx.Response:
     return await client.post("/session/refresh", json={}, headers=headers)
 
 
-def cookie_of(answer: httpx.Response) -> Any:
-    """The cookie that an answer sets. Any: what the standard library makes of it."""
-    cookies = SimpleCookie(answer.headers["set-cookie"])
-    return cookies["session"]
+def cookie_of(answer: httpx.Response, name: str = "session") -> Any:
+    """A cookie that an answer sets. Any: what the standard library makes of it."""
+    cookies: SimpleCookie = SimpleCookie()
+    for header in answer.headers.get_list("set-cookie"):
+        cookies.load(header)
+    return cookies[name]
 
 
 async def test_a_member_becomes_an_author_and_may_then_add_a_challenge(tmp_path: Path) -> None:
@@ -61,6 +63,35 @@ async def test_a_member_becomes_an_author_and_may_then_add_a_challenge(tmp_path:
         assert (shown.json()["name"], shown.json()["roles"]) == ("ada", ["author"])
 
 
+async def test_hidden_cases_are_shown_to_authors_only_and_kept_by_no_cache(tmp_path: Path) -> None:
+    async with front(tmp_path) as here, here.client() as browser:
+        await here.sign_up()
+        member = (await sign_in(browser)).json()["access_token"]
+        await here.bus.execute(SetRoles("ada", ("author",)))
+        author = (await refresh(browser)).json()["access_token"]
+        whole = "/api/challenges/get-whole-challenge?slug=sum-of-two"
+        assert (await browser.get(whole)).status_code == 401
+        refused = await browser.get(whole, headers=bearer(member))
+        assert refused.status_code == 403
+        shown = await browser.get(whole, headers=bearer(author))
+        assert shown.status_code == 200
+        assert shown.headers["cache-control"].startswith(("no-store", "private"))
+        cases, version = shown.json()["cases"], shown.json()["challenge"]["version"]
+        assert len(cases) == shown.json()["challenge"]["cases"] >= 8
+        # With who asks told or not, what everybody sees has none of them.
+        for headers in ({}, bearer(member), bearer(author)):
+            seen = (await browser.get("/api/challenges/get-challenge?slug=sum-of-two", headers=headers)).json()
+            assert seen == shown.json()["challenge"]
+            assert all(case not in seen["examples"] for case in cases)
+        withdraw = {"slug": "sum-of-two", "version": version}
+        for path in ("withdraw-challenge", "restore-challenge"):
+            url = f"/api/challenges/{path}"
+            assert (await browser.post(url, json=withdraw, headers=bearer(member))).status_code == 403
+            assert (await browser.post(url, json=withdraw, headers=bearer(author))).status_code == 204
+            changed = await browser.post(url, json={**withdraw, "version": version + 1}, headers=bearer(author))
+            assert (changed.status_code, changed.json()["type"]) == (409, "/problems/challenge-changed")
+
+
 async def test_an_access_token_ends_and_the_session_goes_on_until_it_is_signed_out(tmp_path: Path) -> None:
     async with front(tmp_path) as here, here.client() as browser:
         await here.sign_up()
@@ -73,7 +104,7 @@ async def test_an_access_token_ends_and_the_session_goes_on_until_it_is_signed_o
         assert (await browser.get(account, headers=bearer(second))).status_code == 200
         out = await browser.delete("/session")
         assert (out.status_code, out.content, cookie_of(out)["max-age"]) == (204, b"", "0")
-        assert not browser.cookies
+        assert "session" not in browser.cookies
         assert (await refresh(browser)).json()["type"] == "/problems/session-ended"
         assert (await browser.delete("/session")).status_code == 204
 
@@ -121,6 +152,41 @@ async def test_no_script_and_no_other_page_gets_the_cookie(tmp_path: Path) -> No
                     assert (bool(cookie["secure"]), cookie["domain"], cookie["max-age"]) == (is_secure, "", "1000")
                     assert answer.headers["cache-control"] == "no-store"
                     assert cookie.value not in answer.text
+
+
+async def test_a_browser_that_has_signed_in_before_does_so_again_however_much_others_guess(tmp_path: Path) -> None:
+    async with (
+        front(tmp_path) as here,
+        here.client(scheme="https") as browser,
+        here.client("192.0.2.98") as new,
+        here.client("192.0.2.99") as neighbour,
+    ):
+        await here.sign_up()
+        cookie = cookie_of(await sign_in(browser), "device-ada")
+        assert (cookie["path"], cookie["httponly"], cookie["samesite"], bool(cookie["secure"])) == (
+            "/session",
+            True,
+            "Strict",
+            True,
+        )
+        assert int(cookie["max-age"]) > 300 * 86_400
+        await browser.delete("/session")
+        assert "device-ada" in browser.cookies
+        statuses: list[int] = []
+        for number in range(3 * CHEAP.attempts):
+            async with here.client(f"198.51.100.{number}") as guesser:
+                statuses.append((await sign_in(guesser, BETTER)).status_code)
+        # From however many addresses: so many guesses and no more.
+        assert statuses == [401] * CHEAP.attempts + [429] * 2 * CHEAP.attempts
+        answer = await sign_in(new)
+        assert (answer.status_code, answer.json()["type"]) == (429, "/problems/too-many-attempts")
+        assert "or on a device that has signed in to it before" in answer.json()["detail"]
+        again = await sign_in(browser)
+        assert again.status_code == 200
+        assert cookie.value not in again.text
+        # One that somebody made up is worth nothing.
+        neighbour.cookies.set("device-ada", "x" * 4000, domain="play.test", path="/session")
+        assert (await sign_in(neighbour)).status_code == 429
 
 
 @pytest.mark.parametrize(
@@ -369,7 +435,7 @@ async def test_no_secret_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
             assert (await refresh(browser)).status_code == 401
             await browser.post("/session", content=f'{{"name": "ada", "password": ["{GOOD}"]}}')
             await browser.post("/api/accounts/sign-in", json={"name": "ada", "password": GOOD, "more": 1})
-            secrets = [GOOD, BETTER, spent, session["access_token"], made["token"]]
+            secrets = [GOOD, BETTER, spent, browser.cookies["device-ada"], session["access_token"], made["token"]]
     told = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in caplog.records)
     assert "spent" in told
     assert [secret for secret in secrets if secret in told] == []

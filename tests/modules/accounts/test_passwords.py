@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -159,6 +160,62 @@ async def test_who_has_a_session_can_guess_the_password_no_faster(here: Running)
             await here.of("ada").execute(ChangePassword(BETTER, "another walk by the river"))
     with pytest.raises(TooManyAttempts):
         await here.of("ada").execute(ChangePassword(GOOD, BETTER))
+    await here.sign_in()  # which holds up nobody who signs in
+
+
+async def guess(here: Running, times: int = CHEAP.attempts, **given: Any) -> None:
+    """Try wrong passwords for ada, each of which is looked at."""
+    for _ in range(times):
+        with pytest.raises(SignInFailed):
+            await here.bus.execute(SignIn("ada", BETTER, **given))
+
+
+async def test_a_device_that_has_signed_in_before_has_a_count_of_its_own(here: Running) -> None:
+    await here.sign_up()
+    first, second = (await here.sign_in()).device_token, (await here.sign_in()).device_token
+    assert first is not None
+    assert first != second
+    await guess(here)
+    with pytest.raises(TooManyAttempts):
+        await here.sign_in()
+    again = await here.bus.execute(SignIn("ada", GOOD, first))
+    assert again.device_token == first  # a sign-in does not multiply what may be guessed
+    with pytest.raises(TooManyAttempts):
+        await here.sign_in()  # and others have guessed as much as before
+    # Who has taken one may guess as often as anybody.
+    await guess(here, device_token=first)
+    with pytest.raises(TooManyAttempts):
+        await here.bus.execute(SignIn("ada", GOOD, first))
+    await here.bus.execute(SignIn("ada", GOOD, second))
+
+
+async def test_a_device_token_that_is_another_accounts_or_made_up_is_worth_nothing(here: Running) -> None:
+    await here.sign_up()
+    await here.sign_up("bob")
+    token, bobs = (await here.sign_in()).device_token, (await here.sign_in("bob")).device_token
+    assert token is not None
+    number, _, mac = token.partition(".")
+    worthless = [bobs, f"{number}x.{mac}", f"{number}.{mac[:-1]}", number, ".", "\ud7ff.é", "x" * 128]
+    await guess(here)
+    for each in worthless:
+        with pytest.raises(TooManyAttempts):
+            await here.bus.execute(SignIn("ada", GOOD, each))
+    await here.bus.execute(SignIn("ada", GOOD, token))
+
+
+async def test_a_password_can_be_changed_whatever_strangers_guess_and_old_device_tokens_end_with_it(
+    here: Running,
+) -> None:
+    await here.sign_up()
+    old = (await here.sign_in()).device_token
+    await guess(here)
+    changed = await here.of("ada").execute(ChangePassword(GOOD, BETTER))
+    for _ in range(CHEAP.attempts):
+        with pytest.raises(SignInFailed):
+            await here.bus.execute(SignIn("ada", GOOD, old))  # counted as a stranger's
+    with pytest.raises(TooManyAttempts):
+        await here.bus.execute(SignIn("ada", BETTER, old))
+    await here.bus.execute(SignIn("ada", BETTER, changed.device_token))
 
 
 def everything_in(folder: Path) -> bytes:
@@ -217,7 +274,10 @@ async def test_no_secret_stands_in_the_database_or_its_inbox(tmp_path: Path) -> 
         again = await here.bus.execute(RefreshSession(session.refresh_token), id="a-third")
     kept = everything_in(tmp_path)
     assert b"ada" in kept
-    for secret in (GOOD, session.refresh_token, session.access_token, again.refresh_token):
+    for secret in (
+        *(GOOD, session.refresh_token, session.access_token, again.refresh_token),
+        str(session.device_token),
+    ):
         assert secret.encode() not in kept
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from attrs import evolve
 
 from fissile import Bus, InvalidMessage, Settings
-from fissile.testing import PLACEMENTS, Placement, fake, placed
+from fissile.testing import placed
 from modules.challenges import catalogue
 from modules.challenges.contract import (
     CannotBeChecked,
@@ -30,34 +29,7 @@ from modules.challenges.contract import (
     changes,
 )
 from modules.challenges.service import CASES_BYTES, module
-from modules.code_executor import contract as executor
-
-DOUBLE = CreateChallenge("double", "Double it", 1, "Write the double.", cases=(Case("1\n", "2\n"), Case("2\n", "4\n")))
-
-
-LIMITS = executor.RunLimits(time_s=4.0, memory_mib=200, input_bytes=600, output_bytes=300)
-LANGUAGES = (executor.Language("python", "none"), executor.Language("c", "none"))
-
-that_runs = fake(executor.contract, {executor.GetLimits: LIMITS, executor.ListLanguages: LANGUAGES}).module
-"""Stands in for the executor."""
-
-
-def where(placement: str) -> Placement:
-    """Return the placement; PostgreSQL is tried in one process."""
-    return next((each for each in PLACEMENTS if each == placement), "local")
-
-
-@pytest.fixture
-async def bus(placement: str, broker: str | None, settings: Settings) -> AsyncGenerator[Bus]:
-    async with placed(where(placement), [module, that_runs], broker=broker, settings=settings) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def alone(placement: str, settings: Settings) -> AsyncGenerator[Bus]:
-    """The challenges with an executor that is away."""
-    async with placed(where(placement), [module, fake(executor.contract).module], settings=settings) as opened:
-        yield opened
+from tests.modules.challenges.writing import DOUBLE, that_runs
 
 
 async def test_the_catalogue_is_there_with_the_simple_ones_first(bus: Bus) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import anyio
 import pytest
 
-from modules.challenges.contract import Case, ChangeChallenge
+from modules.challenges.contract import Case, ChangeChallenge, RestoreChallenge, WithdrawChallenge
 from modules.code_executor.contract import ExecutorBusy, LimitsNotKept, NoSandbox, SourceTooLarge, UnknownLanguage
 from modules.submissions.contract import (
     CaseJudged,
+    ChallengeNotOpen,
     GetSubmission,
     JudgeCase,
     JudgingEnded,
@@ -216,6 +217,25 @@ async def test_a_challenge_that_is_changed_meanwhile_is_the_one_that_counts(open
         *((number, "accepted") for number in (1, 2, 3)),
     ]
     assert judged.results[0].detail == "Expected:\n4\nGot:\nslow"
+
+
+async def test_a_challenge_that_is_withdrawn_meanwhile_takes_no_more_and_what_it_has_taken_is_judged(
+    opened: Court,
+) -> None:
+    source, waits = program({"4": "slow"}, held=1), program()
+    opened.executor.holds.add(source)
+    first = await opened.submit("ann", source)
+    second = await opened.submit("ann", waits)
+    await opened.until("ann", first, lambda found: found.summary.state == "judging")
+    await opened.bus.execute(WithdrawChallenge("count", 1))
+    with pytest.raises(ChallengeNotOpen) as refused:
+        await opened.submit("bob", waits)
+    assert refused.value == ChallengeNotOpen("count")
+    opened.executor.holds.clear()
+    assert (await opened.judged("ann", first)).summary.verdict == "wrong_answer"
+    assert (await opened.judged("ann", second)).summary.verdict == "accepted"
+    await opened.bus.execute(RestoreChallenge("count", 1))
+    assert (await opened.judged("bob", await opened.submit("bob", waits))).summary.verdict == "accepted"
 
 
 async def test_a_case_that_two_run_at_the_same_time_counts_once_and_is_told_once(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 import { ask, command, inWords } from "../api.js";
 import { askToSignIn } from "../account.js";
 import { ago, duration, h, replace } from "../dom.js";
-import { followLeaderboard } from "../live.js";
+import { languages } from "../languages.js";
+import { followLeaderboard, oneAtATime } from "../live.js";
 import { languageName, start } from "../samples.js";
 import { session } from "../session.js";
 import { formatted, visible } from "../text.js";
 import { badge, follow, makeVerdict } from "../verdict.js";
-import { languages, makeWorkbench } from "../workbench.js";
+import { makeWorkbench } from "../workbench.js";
 import { difficulty } from "./challenges.js";
 
 const SOLVERS = 10;
@@ -18,10 +19,10 @@ export async function view({ parameter: slug, signal }) {
     ask("challenges/get-challenge", { slug }, { signal, anonymous: true }),
     languages(),
   ]);
-  const taken = challenge.languages.length ? available.filter((id) => challenge.languages.includes(id)) : available;
   const verdict = makeVerdict();
   verdict.begin("Nothing is submitted yet.");
-  const workbench = makeWorkbench({ place: slug, offered: taken, begin: start, signal, submit, verdict });
+  const solving = challenge.is_withdrawn ? {} : { submit, verdict };
+  const workbench = makeWorkbench({ place: slug, available, takes: challenge.languages, begin: start, signal, ...solving });
   const mine = makeMine(slug, signal);
   const solvers = makeSolvers(slug, signal);
 
@@ -47,6 +48,7 @@ export async function view({ parameter: slug, signal }) {
     h("h1", { tabindex: "-1" }, visible(challenge.title)),
     h("p", { class: "meta" }, difficulty(challenge.difficulty), challenge.tags.map((tag) => h("span", { class: "tag" }, visible(tag))),
       h("span", {}, `${challenge.time_s} s of CPU time (${1.5 * challenge.time_s + 1} s by the clock), ${challenge.memory_mib} MiB for each of ${challenge.examples.length + challenge.cases} cases`)),
+    challenge.is_withdrawn && h("p", { class: "withdrawn" }, "This challenge was withdrawn: it takes no more solutions."),
     h("div", { class: "prose" }, formatted(challenge.statement)),
     challenge.examples.map((example, index) => exampleOf(example, index, challenge.examples.length, workbench)));
   const task = h("div", { class: "task" }, statement, h("div", { class: "others" }, mine.node, solvers.node));
@@ -95,7 +97,7 @@ function makeSolvers(slug, signal) {
     h("h2", {}, "Fastest solutions"), list,
     h("p", {}, h("a", { href: `#/leaderboard/${encodeURIComponent(slug)}` }, "All who have solved it")));
 
-  async function load() {
+  const load = oneAtATime(async () => {
     try {
       const { places } = await ask("leaderboard/get-solvers", { challenge: slug, limit: SOLVERS }, { signal, anonymous: true, cache: "no-cache" });
       replace(list, places.map((each) =>
@@ -104,10 +106,10 @@ function makeSolvers(slug, signal) {
     } catch (error) {
       if (!signal.aborted) replace(list, h("li", { class: "muted" }, inWords(error)));
     }
-  }
+  });
 
-  followLeaderboard(signal, (change) => {
-    if (change === null || change.challenge === slug) load();
+  followLeaderboard(signal, (changes) => {
+    if (changes === null || changes.some((each) => each.challenge === slug)) load();
   });
   load();
   return { node };

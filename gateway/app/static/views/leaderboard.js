@@ -2,13 +2,14 @@
 
 import { ask, inWords } from "../api.js";
 import { ago, duration, h, replace } from "../dom.js";
-import { followLeaderboard } from "../live.js";
+import { followLeaderboard, oneAtATime } from "../live.js";
 import { languageName } from "../samples.js";
 import { session } from "../session.js";
 import { allChallenges } from "./challenges.js";
 
 const PLACES = 100;
 const MOVE_MS = 450;
+const NAMED = 3; // more people than this are told as a number
 
 const overall = {
   caption: "Who has solved the most challenges",
@@ -34,12 +35,12 @@ export async function view({ parameter: slug, signal }) {
   const nobody = h("p", { class: "empty" }, "Nobody has solved anything yet. ", h("a", { href: "#/challenges" }, "Be the first."));
   const choice = h("select", { id: "board", onchange: () => (location.hash = choice.value ? `/leaderboard/${choice.value}` : "/leaderboard") },
     h("option", { value: "" }, "All challenges"),
-    challenges.map((each) => h("option", { value: each.slug, ".selected": each.slug === slug }, each.title)));
+    challenges.map((each) => h("option", { value: each.slug, ".selected": each.slug === slug }, each.title)),
+    slug !== null && !challenges.some((each) => each.slug === slug) && h("option", { value: slug, ".selected": true }, slug)); // it was withdrawn
   const rows = new Map();
-  let isLoading = false;
-  let isStale = false;
+  const news = new Set(); // who has solved something since it was drawn
 
-  function draw(standings, changed = null) {
+  function draw(standings, changed = new Set()) {
     const before = new Map([...rows].map(([name, row]) => [name, row.getBoundingClientRect().top]));
     const isFirst = rows.size === 0;
     const present = new Set(standings.places.map((place) => place.name));
@@ -58,33 +59,27 @@ export async function view({ parameter: slug, signal }) {
     move(rows, before, changed);
   }
 
-  async function load(change) {
-    if (isLoading) {
-      isStale = true;
-      return;
-    }
-    isLoading = true;
+  const load = oneAtATime(async () => {
+    const names = new Set(news);
     try {
-      do {
-        isStale = false;
-        const standings = await kind.get(signal);
-        draw(standings, change?.name ?? null);
-      } while (isStale);
-      if (change) told.textContent = `${change.name} has solved a challenge.`;
+      const standings = await kind.get(signal);
+      for (const name of names) news.delete(name);
+      draw(standings, names);
+      if (names.size) told.textContent = solvedWords([...names]);
     } catch (error) {
       if (!signal.aborted) told.textContent = inWords(error);
-    } finally {
-      isLoading = false;
     }
-  }
+  });
 
   const table = h("table", { class: "board" },
     h("caption", { class: "hidden-words" }, kind.caption),
     h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "rank" }, h("abbr", { title: "Place" }, "#")), h("th", { scope: "col" }, "Name"), kind.heads.map((each, index) => h("th", { scope: "col", class: `number ${index === 1 ? "roomy" : ""}` }, each)))),
     body);
   draw(first);
-  followLeaderboard(signal, (change) => {
-    if (change === null || slug === null || change.challenge === slug) load(change);
+  followLeaderboard(signal, (changes) => {
+    const own = (changes ?? []).filter((each) => slug === null || each.challenge === slug);
+    for (const each of own) news.add(each.name);
+    if (changes === null || own.length) load();
   }, (state) => {
     live.classList.toggle("is-live", state === "live");
     live.textContent = state === "live" ? "live" : "connecting …";
@@ -98,6 +93,12 @@ export async function view({ parameter: slug, signal }) {
   };
 }
 
+/** Say who has solved something. */
+function solvedWords(names) {
+  if (names.length > NAMED) return `${names.length} people have solved challenges.`;
+  return names.length === 1 ? `${names[0]} has solved a challenge.` : `${names.slice(0, -1).join(", ")} and ${names.at(-1)} have solved challenges.`;
+}
+
 /** Show a part of a whole as a bar; the number beside it says it in words. */
 function meter(part, whole) {
   const bar = h("i");
@@ -105,14 +106,14 @@ function meter(part, whole) {
   return h("span", { class: "meter", "aria-hidden": "true" }, bar);
 }
 
-/** Let rows glide from where they were, and light up the one that has changed. Who wants no motion gets the light only. */
+/** Let rows glide from where they were, and light up those that have changed. Who wants no motion gets the light only. */
 function move(rows, before, changed) {
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   for (const [name, row] of rows) {
     const was = before.get(name);
     const by = was === undefined ? 0 : was - row.getBoundingClientRect().top;
     if (by && !still) row.animate([{ transform: `translateY(${by}px)` }, { transform: "none" }], { duration: MOVE_MS, easing: "cubic-bezier(.2,.7,.2,1)" });
-    if (name === changed || was === undefined) {
+    if (changed.has(name) || was === undefined) {
       row.classList.add("is-new");
       setTimeout(() => row.classList.remove("is-new"), 2500);
     }

@@ -1,12 +1,12 @@
 // A program of one's own.
 
 import { h } from "../dom.js";
+import { languages } from "../languages.js";
 import { sample } from "../samples.js";
-import { languages, makeWorkbench } from "../workbench.js";
+import { makeWorkbench } from "../workbench.js";
 
 export async function view({ signal }) {
-  const offered = await languages();
-  const workbench = makeWorkbench({ place: "playground", offered, begin: sample, signal });
+  const workbench = makeWorkbench({ place: "playground", available: await languages(), begin: sample, signal });
   return {
     title: "Playground",
     kind: "full free",
