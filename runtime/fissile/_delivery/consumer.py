@@ -7,7 +7,7 @@ fails that is not a handler, the whole consumer ends with that error; its superv
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 
 import anyio
@@ -16,7 +16,8 @@ import anyio.lowlevel
 import msgspec
 from attrs import define, field
 
-from fissile._clock import Environment
+from fissile._clock import Environment, milliseconds_of
+from fissile._delivery.ages import FRESH_S, Ages
 from fissile._delivery.attempts import Attempts
 from fissile._delivery.dead_letters import RETRY_OF, DeadLetter, read
 from fissile._delivery.held_keys import HeldKeys
@@ -108,8 +109,8 @@ class Consumer:
     assigned: bool = field(default=False, init=False)
     _partitions: dict[Partition, PartitionState] = field(factory=dict[Partition, PartitionState], init=False)
     _requests: dict[bytes, Delivery] = field(factory=dict[bytes, Delivery], init=False)
-    _epoch: float = field(default=0.0, init=False)
-    """What the event loop's clock told, or would have, in 1970: it turns the time of a record into one of that clock."""
+    _ages: Ages = field(init=False)
+    _wall_ms: Callable[[], int] = field(init=False)
     _attempts: Attempts = field(init=False)
     _handlers: dict[tuple[str, str], list[Subscription]] = field(
         factory=dict[tuple[str, str], list[Subscription]], init=False
@@ -122,6 +123,7 @@ class Consumer:
     _pauses: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._ages, self._wall_ms = Ages(self.module), milliseconds_of(self.environment.clock)
         for (_, name), subscriptions in self.subscriptions.items():
             for subscription in subscriptions:
                 self._handlers.setdefault((subscription.name, name), []).append(subscription)
@@ -203,12 +205,16 @@ class Consumer:
                 for partition in news.positions
             }
             self.assigned = True
+            self._ages.read_up_at = -inf
+            self._note_if_read_up(member)
             if self._draining.is_set():
                 member.pause(news.positions)
         elif isinstance(news, Revoked):
             await self._let_go(member)
         elif not self._draining.is_set():
-            self._epoch = self._attempts.time() - self.environment.clock.now().timestamp()
+            ages = self._ages
+            ages.now = self._attempts.time()
+            ages.epoch = ages.now - self._wall_ms() / 1000
             for record in news:
                 state = self._partitions[record.topic, record.partition]
                 if state.in_hand < self.settings.window:
@@ -218,6 +224,17 @@ class Consumer:
                     self._give_up_if_cancelled(by_name(record.headers))
                 self._overfull[state] = None
                 state.backlog.append(record)
+
+    def _note_if_read_up(self, member: Member) -> None:
+        """Note that the log has nothing that is not in hand, where that is so: what comes after it is not older."""
+        status = member.status()
+        if status.lag != 0 or status.silent_s >= FRESH_S:
+            return
+        states = self._partitions.values()
+        if not any(state.backlog or state.paused for state in states):
+            self._ages.read_up_at = self._attempts.time() - status.silent_s
+            for state in states:
+                state.behind_s = inf
 
     async def _hold_back(self, member: Member) -> None:
         """Pause the partitions of which more than another window has come: a pause costs a round trip, and the next records are at hand."""
@@ -331,7 +348,10 @@ class Consumer:
             key = None  # a handler up its own chain holds the turn and waits for it
         deliveries = state.add(record, (subscription,), key, headers)
         # What the request has spent in the log is taken off what its caller waits.
-        stored_at = min(self._epoch + record.timestamp_ms / 1000, self._attempts.time())
+        ages, time_s = self._ages, record.timestamp_ms / 1000
+        stored_at = ages.epoch + state.behind_s + time_s
+        if not ages.read_up_at <= stored_at <= ages.now:
+            stored_at, state.behind_s = ages.learn(state.behind_s, time_s)
         for delivery in deliveries:
             delivery.request = request
             delivery.deadline = stored_at + request.budget_s
@@ -380,6 +400,7 @@ class Consumer:
         while True:
             await self.environment.clock.sleep(self.settings.commit_interval_s)
             await self._commit(member, [state for state in self._partitions.values() if not state.revoked])
+            self._note_if_read_up(member)
 
     async def _commit(self, member: Member, states: list[PartitionState]) -> None:
         """Commit the lowest unfinished offset of each partition where it has risen."""

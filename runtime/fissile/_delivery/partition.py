@@ -42,6 +42,9 @@ class PartitionState:
     backlog: deque[Record] = field(factory=deque["Record"], init=False)
     """What has arrived beyond the window: a batch may be larger than what is left of it."""
     next_offset: int | None = field(default=None, init=False)
+    behind_s: float = field(default=0.0, init=False)
+    """How far the clock that its records are stamped by is behind ours, in seconds, as far as that is known; infinite where the next one
+    tells. See `ages.py`."""
     # Of each lane one delivery has its turn; these queue behind it, and mostly there are none.
     _lanes: dict[LaneKey, deque[Delivery] | None] = field(factory=dict["LaneKey", "deque[Delivery] | None"], init=False)
     # By the offset of their record, the first one first. Offsets have gaps (compaction, transactions), so the lowest unfinished one cannot
