@@ -72,6 +72,35 @@ async def test_a_caller_that_gives_up_while_its_request_is_in_the_log_lets_it_ne
     assert desk.began == ["in time"]
 
 
+async def test_callers_that_give_up_while_many_requests_are_in_the_log_let_none_of_theirs_begin() -> None:
+    """More than are in hand at a time: their cancellations come while they still wait for their turn."""
+    site, desk = Site(), Desk()
+    settings = Settings(partitions=1, reply_partitions=1)
+    count = 3 * settings.window
+    async with site.process(settings=settings) as caller, anyio.create_task_group() as tasks:
+
+        def waiting() -> int:
+            statistics = caller.remote_statistics()
+            assert statistics is not None
+            return statistics.waiting
+
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as calls:
+                for number in range(count):
+                    calls.start_soon(caller.bus.execute, Work(str(number)))
+                await until(lambda: waiting() == count)
+                scope.cancel()
+        tasks.start_soon(caller.bus.execute, Work("in time"))
+        await until(lambda: waiting() == 1)
+        async with site.process(worker_module(desk), settings=settings) as host:
+            await until(lambda: desk.ended)
+            statistics = host.statistics()["worker"].consumer
+            assert statistics is not None
+            assert statistics.expired == count
+            await until(lambda: waiting() == 0)
+    assert desk.began == ["in time"]
+
+
 async def test_a_call_without_a_scope_ends_at_the_default_deadline_and_its_handler_with_it() -> None:
     site, desk = Site(), Desk(doors={"a": anyio.Event()})
     settings = Settings(partitions=2, reply_partitions=4, call_timeout_s=0.2)

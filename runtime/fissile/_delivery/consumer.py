@@ -220,8 +220,8 @@ class Consumer:
                 if state.in_hand < self.settings.window:
                     self._take_record(state, record)
                     continue
-                if record.topic == self.requests_topic:
-                    self._give_up_if_cancelled(by_name(record.headers))
+                if record.topic == self.requests_topic and not record.value:
+                    self._look_ahead(state, record)
                 self._overfull[state] = None
                 state.backlog.append(record)
 
@@ -251,10 +251,21 @@ class Consumer:
                 self._pauses += 1
                 member.pause([state.partition])
 
-    def _give_up_if_cancelled(self, headers: Mapping[str, bytes]) -> None:
-        given_up = headers.get(CANCEL)
-        if given_up is not None and given_up in self._requests:
-            self._requests[given_up].give_up()
+    def _look_ahead(self, state: PartitionState, record: Record) -> None:
+        """Let a cancellation count while what is before it in the log waits for its turn."""
+        for name, correlation in record.headers:
+            if name == CANCEL:
+                if not self._give_up(correlation):
+                    state.given_up.add(correlation)
+                return
+
+    def _give_up(self, correlation: bytes) -> bool:
+        """Stop what a request in hand has begun, or let it not begin; tell whether there was one."""
+        delivery = self._requests.get(correlation)
+        if delivery is None:
+            return False
+        delivery.give_up()
+        return True
 
     def _take_record(self, state: PartitionState, record: Record) -> None:
         """Take a record in hand; one of a topic is an event, whatever else its headers say."""
@@ -276,7 +287,8 @@ class Consumer:
     def _take_command(self, state: PartitionState, record: Record, headers: Mapping[str, bytes]) -> None:
         """Take in hand what is asked of the module, is asked no longer, or is tried once more."""
         if CANCEL in headers:
-            self._give_up_if_cancelled(headers)
+            self._give_up(headers[CANCEL])
+            state.given_up.discard(headers[CANCEL])
             state.add(record, (), None)
             return
         if RETRY_OF in headers:
@@ -355,6 +367,7 @@ class Consumer:
         for delivery in deliveries:
             delivery.request = request
             delivery.deadline = stored_at + request.budget_s
+            delivery.is_given_up = request.correlation in state.given_up
             self._requests[request.correlation] = delivery
         return deliveries
 

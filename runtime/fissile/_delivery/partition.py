@@ -41,6 +41,8 @@ class PartitionState:
     committed: int | None = field(default=None, init=False)
     backlog: deque[Record] = field(factory=deque["Record"], init=False)
     """What has arrived beyond the window: a batch may be larger than what is left of it."""
+    given_up: set[bytes] = field(factory=set[bytes], init=False)
+    """The requests that are given up by a cancellation in the backlog, by their correlation, until it is taken out of there."""
     next_offset: int | None = field(default=None, init=False)
     behind_s: float = field(default=0.0, init=False)
     """How far the clock that its records are stamped by is behind ours, in seconds, as far as that is known; infinite where the next one
@@ -116,6 +118,7 @@ class PartitionState:
         """Drop what has not begun; what is being handled may finish, and then still counts."""
         self.revoked = True
         self.backlog.clear()
+        self.given_up.clear()
         for delivery in self._all():
             if delivery.state is not State.HANDLING and delivery.state is not State.BURYING:
                 delivery.step(Step.REVOKED)
