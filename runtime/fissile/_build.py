@@ -86,7 +86,7 @@ def open_letter_box(transport: Transport, catalog: Catalog, settings: Settings, 
         transport,
         {module: dead_letter_topic(module) for module in catalog.contracts},
         {module: requests_topic(module) for module in catalog.contracts},
-        LetterCheck(catalog, settings.wire, settings.max_message_bytes),
+        LetterCheck(catalog, settings.wire, settings.max_message_bytes).fits,
         signatures_of(catalog, settings, clock, is_shared=transport.shared),
     )
 

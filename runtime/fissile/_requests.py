@@ -158,7 +158,7 @@ def decode_failure(name: str, body: bytes) -> CallError:
 
 def decode_invalid(name: str, body: bytes) -> CallError:
     """Return the error of a message that its handler's process could not read."""
-    return InvalidMessage(name, body.decode(errors="replace"))
+    return InvalidMessage(name, body.decode(errors="replace"), "was not handled")
 
 
 _decode_scopes = msgspec.json.Decoder(tuple[str, ...]).decode
