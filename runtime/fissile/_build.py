@@ -438,6 +438,7 @@ class Builder:
                 repeats=self.repeats,
                 workers=self.settings.commands_running + self.settings.queries_running,
                 commit_interval_s=self.settings.commit_interval_s,
+                reply_partitions=self.settings.reply_partitions,
             ),
         )
 

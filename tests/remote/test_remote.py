@@ -191,12 +191,13 @@ async def test_a_message_that_its_module_does_not_know_is_refused_at_once_and_ke
                 await anyio.sleep(0.005)
 
 
-async def test_a_request_for_an_answer_elsewhere_is_not_begun() -> None:
+@pytest.mark.parametrize("address", [b"worker.requests/0", b"replies/4", b"replies/99999", b"replies/-1", b"replies"])
+async def test_a_request_for_an_answer_elsewhere_is_not_begun(address: bytes) -> None:
     site, desk = Site(), Desk()
     headers = (
         ("ce_type", b"worker.work"),
         ("fissile-correlation", b"c"),
-        ("fissile-reply-to", b"worker.requests/0"),
+        ("fissile-reply-to", address),
         ("fissile-budget-ms", b"9999"),
     )
     async with site.process(worker_module(desk)) as host, site.process() as caller:

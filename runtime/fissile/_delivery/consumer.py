@@ -45,6 +45,7 @@ class ConsumerSettings(msgspec.Struct, frozen=True):
     workers: int
     repeats: bool
     commit_interval_s: float
+    reply_partitions: int
 
 
 class ConsumerStatistics(msgspec.Struct, frozen=True):
@@ -298,7 +299,7 @@ class Consumer:
                 return
         name = text(headers, "ce_type") or ""
         is_asked = CORRELATION in headers
-        request = read_request(headers) if is_asked else None
+        request = read_request(headers, self.settings.reply_partitions) if is_asked else None
         is_unreadable = is_asked and request is None
         if name not in self.known[record.topic] or is_unreadable:
             # Not begun: a command whose caller waits must not run as one that nobody waits for, and is tried again.

@@ -1,8 +1,8 @@
 """Batches that are whole and that aiokafka cannot read: the name of a header in it is no UTF-8, as any program may write it.
 
 Kafka does not look into names, and its own client for Java replaces what it cannot decode. So does this: the record is read, and what becomes of
-it is for whoever knows what its topic carries. aiokafka's reader cannot be told to; so where it fails, the batch is fetched again and taken apart
-here.
+it is for whoever knows what its topic carries. aiokafka's reader cannot be told to; so where it fails, the batch is fetched again, and taken
+apart here.
 
 It belongs in the loop (see `_kafka_bridge.py`).
 """
