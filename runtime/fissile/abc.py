@@ -119,6 +119,7 @@ class Status(msgspec.Struct, frozen=True):
         partitions: How many partitions it holds.
         refused: How many commits were refused.
         rebalances: How many assignments it has seen.
+        lags: The same per partition, where it is known; of one that has none, a record that comes later was stored later.
     """
 
     lag: int | None
@@ -126,6 +127,7 @@ class Status(msgspec.Struct, frozen=True):
     partitions: int
     refused: int = 0
     rebalances: int = 0
+    lags: Mapping[Partition, int] = {}
 
 
 class Reader(ABC):

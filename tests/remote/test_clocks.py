@@ -71,21 +71,21 @@ async def test_what_a_request_has_spent_in_the_log_is_taken_off_what_its_caller_
 
 def test_a_request_is_never_older_than_when_the_log_was_read_to_its_end() -> None:
     ages = Ages("worker")
-    ages.now, ages.read_up_at = 100.0, 90.0
+    ages.now, read_up_at = 100.0, 90.0
     # By its own clock it was stored at 40; long after the log was read to its end, it may be as old as that is.
-    assert ages.learn(0.0, 40.0) == (90.0, 50.0)
+    assert ages.learn(0.0, read_up_at, 40.0) == (90.0, 50.0)
     # The first since then, and the clocks are believed as far as they can be right.
-    assert ages.learn(float("inf"), 95.0) == (95.0, 0.0)
-    assert ages.learn(float("inf"), 40.0) == (90.0, 50.0)
-    assert ages.learn(float("inf"), 140.0) == (100.0, 0.0)
+    assert ages.learn(float("inf"), read_up_at, 95.0) == (95.0, 0.0)
+    assert ages.learn(float("inf"), read_up_at, 40.0) == (90.0, 50.0)
+    assert ages.learn(float("inf"), read_up_at, 140.0) == (100.0, 0.0)
 
 
 def test_a_request_that_comes_right_after_the_log_was_read_to_its_end_is_new_and_the_next_are_counted_from_it() -> None:
     ages = Ages("worker")
     ages.now = 100.0
-    ages.read_up_at = ages.now - FRESH_S / 2
-    stored_at, behind_s = ages.learn(float("inf"), 40.0)
+    read_up_at = ages.now - FRESH_S / 2
+    stored_at, behind_s = ages.learn(float("inf"), read_up_at, 40.0)
     assert (stored_at, behind_s) == (100.0, 60.0)
     ages.now = 103.0
     assert ages.epoch + behind_s + 41.0 == 101.0  # what the consumer works out itself: two seconds in the log
-    assert ages.learn(behind_s, 45.0) == (103.0, 58.0)  # quicker than the first
+    assert ages.learn(behind_s, read_up_at, 45.0) == (103.0, 58.0)  # quicker than the first

@@ -29,35 +29,34 @@ class Ages:
     Attributes:
         now: When the last records came, on the event loop's clock.
         epoch: What that clock told, or would have, in 1970 by the clock of this machine.
-        read_up_at: When the log was known to be read to its end.
     """
 
     module: str
     now: float = field(default=0.0, init=False)
     epoch: float = field(default=0.0, init=False)
-    read_up_at: float = field(default=-inf, init=False)
     _told_at: float = field(default=-inf, init=False)
 
-    def learn(self, behind_s: float, time_s: float) -> tuple[float, float]:
-        """Find out when a record was stored that says what cannot be: later than now, or before the log was last read to its end.
+    def learn(self, behind_s: float, read_up_at: float, time_s: float) -> tuple[float, float]:
+        """Find out when a record was stored that says what cannot be: later than now, or before its partition was last read to its end.
 
         Args:
             behind_s: How far the clock of its partition is behind that of this machine, as far as that is known; infinite where this is
-                the first record since the log was read to its end.
+                the first record since the partition was read to its end.
+            read_up_at: When that was.
             time_s: The record's time, in seconds since 1970.
 
         Returns:
             When it was stored, on the event loop's clock, and what is known now of the clock of its partition.
         """
         by_clocks = self.epoch + time_s
-        is_fresh = self.now - self.read_up_at < FRESH_S
-        if by_clocks < self.read_up_at - 1.0 and is_fresh:
+        is_fresh = self.now - read_up_at < FRESH_S
+        if by_clocks < read_up_at - 1.0 and is_fresh:
             self._tell(self.now - by_clocks)
         if behind_s == inf:
             # Long after that, the log or this process has stood still: the clocks are the best that is known of when it was stored meanwhile.
-            stored_at = self.now if is_fresh else min(max(by_clocks, self.read_up_at), self.now)
+            stored_at = self.now if is_fresh else min(max(by_clocks, read_up_at), self.now)
         else:
-            stored_at = min(max(by_clocks + behind_s, self.read_up_at), self.now)
+            stored_at = min(max(by_clocks + behind_s, read_up_at), self.now)
         # A clock that is ahead shortens nothing.
         return stored_at, max(0.0, stored_at - by_clocks)
 

@@ -206,7 +206,6 @@ class Consumer:
                 for partition in news.positions
             }
             self.assigned = True
-            self._ages.read_up_at = -inf
             self._note_if_read_up(member)
             if self._draining.is_set():
                 member.pause(news.positions)
@@ -227,15 +226,15 @@ class Consumer:
                 state.backlog.append(record)
 
     def _note_if_read_up(self, member: Member) -> None:
-        """Note that the log has nothing that is not in hand, where that is so: what comes after it is not older."""
+        """Note of which partitions of requests the log has nothing that is not in hand: what comes after it is not older."""
         status = member.status()
-        if status.lag != 0 or status.silent_s >= FRESH_S:
+        if status.silent_s >= FRESH_S:
             return
-        states = self._partitions.values()
-        if not any(state.backlog or state.paused for state in states):
-            self._ages.read_up_at = self._attempts.time() - status.silent_s
-            for state in states:
-                state.behind_s = inf
+        read_up_at = self._attempts.time() - status.silent_s
+        for partition, state in self._partitions.items():
+            is_asked = partition[0] == self.requests_topic
+            if is_asked and status.lags.get(partition) == 0 and not state.backlog and not state.paused:
+                state.read_up_at, state.behind_s = read_up_at, inf
 
     async def _hold_back(self, member: Member) -> None:
         """Pause the partitions of which more than another window has come: a pause costs a round trip, and the next records are at hand."""
@@ -363,8 +362,8 @@ class Consumer:
         # What the request has spent in the log is taken off what its caller waits.
         ages, time_s = self._ages, record.timestamp_ms / 1000
         stored_at = ages.epoch + state.behind_s + time_s
-        if not ages.read_up_at <= stored_at <= ages.now:
-            stored_at, state.behind_s = ages.learn(state.behind_s, time_s)
+        if not state.read_up_at <= stored_at <= ages.now:
+            stored_at, state.behind_s = ages.learn(state.behind_s, state.read_up_at, time_s)
         for delivery in deliveries:
             delivery.request = request
             delivery.deadline = stored_at + request.budget_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ class PartitionState:
     behind_s: float = field(default=0.0, init=False)
     """How far the clock that its records are stamped by is behind ours, in seconds, as far as that is known; infinite where the next one
     tells. See `ages.py`."""
+    read_up_at: float = field(default=-inf, init=False)
+    """When it was known to be read to its end, on the event loop's clock."""
     # Of each lane one delivery has its turn; these queue behind it, and mostly there are none.
     _lanes: dict[LaneKey, deque[Delivery] | None] = field(factory=dict["LaneKey", "deque[Delivery] | None"], init=False)
     # By the offset of their record, the first one first. Offsets have gaps (compaction, transactions), so the lowest unfinished one cannot
