@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from fissile._otel import Spans
 
 REPLY_RETENTION_S = 3600.0
+REQUEST_RETENTION_S = 7 * 86_400.0
 DEAD_LETTER_RETENTION_S = 86_400.0
 """How long it can be seen that a dead letter is no more; one that is there is kept for ever."""
 
@@ -72,7 +73,9 @@ def topic_specs(catalog: Catalog, settings: Settings) -> list[TopicSpec]:
     specs = [TopicSpec(REPLIES_TOPIC, settings.reply_partitions, REPLY_RETENTION_S)]
     specs += [TopicSpec(topic.name, settings.partitions, topic.retention_s) for topic in catalog.topics.values()]
     for module in catalog.contracts:
-        specs.append(TopicSpec(requests_topic(module), settings.partitions, 7 * 86_400.0))
+        # What a request has spent in the log is counted: by one clock, and not by those of all callers.
+        requests = requests_topic(module)
+        specs.append(TopicSpec(requests, settings.partitions, REQUEST_RETENTION_S, is_stamped_by_log=True))
         specs.append(TopicSpec(dead_letter_topic(module), 1, DEAD_LETTER_RETENTION_S, is_compacted=True))
     return specs
 
@@ -83,7 +86,7 @@ def open_letter_box(transport: Transport, catalog: Catalog, settings: Settings, 
         transport,
         {module: dead_letter_topic(module) for module in catalog.contracts},
         {module: requests_topic(module) for module in catalog.contracts},
-        LetterCheck(catalog, settings.wire, settings.max_message_bytes),
+        LetterCheck(catalog, settings.wire, settings.max_message_bytes).fits,
         signatures_of(catalog, settings, clock, is_shared=transport.shared),
     )
 
@@ -435,6 +438,7 @@ class Builder:
                 repeats=self.repeats,
                 workers=self.settings.commands_running + self.settings.queries_running,
                 commit_interval_s=self.settings.commit_interval_s,
+                reply_partitions=self.settings.reply_partitions,
             ),
         )
 

@@ -18,10 +18,21 @@ from fissile._types import value_check
 T = TypeVar("T")
 WireFormat = Literal["json", "msgpack"]
 
+CONTENT_TYPES: dict[WireFormat, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
+"""What the header `content-type` says of each format."""
+
 ENCODE_ERRORS = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 """What encoding can raise; UnicodeEncodeError is a ValueError."""
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding can raise."""
+
+
+def format_in(content_type: bytes | None) -> WireFormat | None:
+    """Return the format that a header `content-type` names; None where there is none, or it names none of ours."""
+    if content_type is None:
+        return None
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return next((wire for wire, ours in CONTENT_TYPES.items() if ours == media_type), None)
 
 
 class Codec(Generic[T]):
@@ -41,7 +52,11 @@ class Codec(Generic[T]):
     def __init__(self, name: str, annotation: Any, wire: WireFormat, limit_bytes: int) -> None:
         self.name = name
         self.limit_bytes = limit_bytes
+        self.wire: WireFormat = wire
+        self.content_type = CONTENT_TYPES[wire]
         self.check = value_check(annotation)
+        self._annotation = annotation
+        self._other: Callable[[bytes], T] | None = None
         self.encode_value: Callable[[Any], bytes]
         self.decode_value: Callable[[bytes], T]
         if wire == "json":
@@ -79,6 +94,32 @@ class Codec(Generic[T]):
         except DECODE_ERRORS as error:
             raise InvalidMessage(self.name, _reason(error)) from None
 
+    def read(self, data: bytes, content_type: bytes | None) -> T:
+        """Return the value of bytes out of a log, which another process may have written with another setting than ours.
+
+        Args:
+            data: The bytes.
+            content_type: What stands beside them as their format; where that is none of ours, they are taken to be in our own.
+
+        Raises:
+            InvalidMessage: The bytes are no value of the type.
+        """
+        decode = self.decode_value if content_type == self.content_type else self._decoder_of(content_type)
+        try:
+            return decode(data)
+        except DECODE_ERRORS as error:
+            raise InvalidMessage(self.name, _reason(error), "cannot be read") from None
+
+    def _decoder_of(self, content_type: bytes | None) -> Callable[[bytes], T]:
+        wire = format_in(content_type)
+        if wire is None or wire == self.wire:
+            return self.decode_value
+        if self._other is None:
+            formats: Any = {"json": msgspec.json.Decoder, "msgpack": msgspec.msgpack.Decoder}
+            self._other = formats[wire](self._annotation).decode
+        assert self._other is not None
+        return self._other
+
     def cross(self, value: T) -> T:
         """Return what the other side of the boundary gets.
 
@@ -95,9 +136,13 @@ class RawCodec(Codec[bytes]):
     def __init__(self) -> None:
         self.name = "bytes"
         self.limit_bytes = 2**63
+        self.content_type = b""
         self.check = None
         self.encode_value = bytes
         self.decode_value = bytes
+
+    def _decoder_of(self, content_type: bytes | None) -> Callable[[bytes], bytes]:  # noqa: ARG002 -- whatever it is
+        return self.decode_value
 
 
 class ErrorCodec:
@@ -126,7 +171,18 @@ class ErrorCodec:
 
     def decode(self, data: bytes) -> DeclaredError:
         """Return a new error with the fields in the bytes; raises as `Codec.decode` does."""
-        twin = self._codec.decode(data)
+        return self._error_of(self._codec.decode(data))
+
+    def read(self, data: bytes, content_type: bytes | None) -> DeclaredError:
+        """Return a new error with the fields in bytes out of a log; as `Codec.read` does."""
+        return self._error_of(self._codec.read(data, content_type))
+
+    @property
+    def content_type(self) -> bytes:
+        """What the header `content-type` says of the bytes that it makes."""
+        return self._codec.content_type
+
+    def _error_of(self, twin: object) -> DeclaredError:
         return self.error(**{name: getattr(twin, name) for name in self._fields})
 
 

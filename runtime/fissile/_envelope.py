@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fissile._bus import Queries
-from fissile._codec import Codec, WireFormat
+from fissile._codec import CONTENT_TYPES, Codec, WireFormat
 from fissile._errors import InvalidMessage
 from fissile._identity import identity_of
 from fissile._trace import Trace, carried, trace_headers
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fissile._signatures import Signatures
 
 _SPECVERSION = ("ce_specversion", b"1.0")
-CONTENT_TYPES: dict[WireFormat, bytes] = {"json": b"application/json", "msgpack": b"application/msgpack"}
+CONTENT_TYPE = "content-type"
 
 
 class Encoder:
@@ -96,7 +96,7 @@ class Encoder:
 
     def _make_same(self, name: str, caller: str | None) -> tuple[Headers, Headers]:
         source = self._source if caller is None else f"{self._source}/{caller}"
-        content_type = ("content-type", self._content_type)
+        content_type = (CONTENT_TYPE, self._content_type)
         described = (content_type,) if caller is None else (content_type, ("fissile-caller", caller.encode()))
         return (("ce_type", name.encode()), ("ce_source", source.encode())), described
 
@@ -176,4 +176,12 @@ def header(headers: Headers, name: str) -> str | None:
                 return value.decode()
             except UnicodeDecodeError:
                 return None
+    return None
+
+
+def content_type_in(headers: Headers) -> bytes | None:
+    """Return what stands in the headers of a record as the format of its body, or None if nothing does."""
+    for name, value in headers:
+        if name == CONTENT_TYPE:
+            return value
     return None

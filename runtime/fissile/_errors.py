@@ -34,10 +34,10 @@ class InvalidMessage(CallError):
 
     happened = False
 
-    def __init__(self, message_name: str, reason: str) -> None:
+    def __init__(self, message_name: str, reason: str, what: str = "was not sent") -> None:
         self.message_name = message_name
         self.reason = reason
-        super().__init__(f"{message_name} was not sent: {reason}.")
+        super().__init__(f"{message_name} {what}: {reason}.")
 
 
 class MessageTooLarge(InvalidMessage):

@@ -164,7 +164,7 @@ class Handler:
             return leaf.error
         if isinstance(leaf, IdReused):
             self.failed += 1
-            return InvalidMessage(leaf.message_name, leaf.reason)
+            return InvalidMessage(leaf.message_name, leaf.reason, "was not handled")
         codec = self.errors.get(type(leaf)) if isinstance(leaf, DeclaredError) else None
         if codec is not None and isinstance(leaf, DeclaredError):
             try:

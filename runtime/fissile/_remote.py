@@ -22,7 +22,7 @@ from fissile._bounds import Gate
 from fissile._bus import Queries, Route
 from fissile._cancellation import cancellation_test, deadline_test
 from fissile._codec import Codec, ErrorCodec
-from fissile._envelope import Encoder, header, key_bytes
+from fissile._envelope import Encoder, content_type_in, header, key_bytes
 from fissile._errors import CallError, DeadlineExceeded, HandlerFailed, InvalidMessage, TransportClosed, Unavailable
 from fissile._local import deadline_exceeded, is_refused, overloaded, refusal
 from fissile._messages import DeclaredError
@@ -97,6 +97,8 @@ class Target:
 
 
 _REPLIED = (OUTCOME, REPLIED.encode())
+_PLAIN_REPLY = 2
+"""How many headers a reply has that says nothing of its format, which then is that of the request, and of no trace."""
 
 EXPIRED = object()
 """The outcome of a call whose deadline came first."""
@@ -339,7 +341,9 @@ def _read_outcome(target: Target, record: Record) -> Any:
     failure: DeclaredError | CallError
     if _REPLIED in record.headers:
         try:
-            return target.reply.decode(record.value)
+            if len(record.headers) == _PLAIN_REPLY:
+                return target.reply.decode(record.value)
+            return target.reply.read(record.value, content_type_in(record.headers))
         except InvalidMessage as error:
             failure = HandlerFailed(target.name, "", "InvalidReply", error.reason)
     else:
@@ -351,7 +355,8 @@ def _read_failure(target: Target, record: Record) -> DeclaredError | CallError:
     outcome = header(record.headers, OUTCOME) or ""
     if outcome.startswith(DECLARED) and outcome.removeprefix(DECLARED) in target.errors:
         try:
-            return target.errors[outcome.removeprefix(DECLARED)].decode(record.value)
+            codec = target.errors[outcome.removeprefix(DECLARED)]
+            return codec.read(record.value, content_type_in(record.headers))
         except InvalidMessage as error:
             return HandlerFailed(target.name, "", "InvalidReply", error.reason)
     if outcome == FAILED:

@@ -88,13 +88,18 @@ def cancel_headers(correlation: bytes) -> Headers:
     return ((CANCEL, correlation),)
 
 
-def read_request(headers: Mapping[str, bytes]) -> Request | None:
-    """Return the request in the headers of a record; None if nobody waits for an answer, or the address makes no sense."""
+def read_request(headers: Mapping[str, bytes], reply_partitions: int) -> Request | None:
+    """Return the request in the headers of a record; None if nobody waits for an answer, or the address makes no sense.
+
+    Args:
+        headers: The headers.
+        reply_partitions: How many partitions the topic of replies has.
+    """
     correlation, address, budget_ms = headers.get(CORRELATION), headers.get(REPLY_TO), headers.get(BUDGET_MS)
     if correlation is None or address is None or budget_ms is None:
         return None
     partition = _partition_in(address)
-    if partition is None or not budget_ms.isdigit() or len(budget_ms) > 12:
+    if partition is None or partition >= reply_partitions or not budget_ms.isdigit() or len(budget_ms) > 12:
         return None
     chain: tuple[Link, ...] = ()
     encoded = headers.get(CHAIN)
@@ -158,7 +163,7 @@ def decode_failure(name: str, body: bytes) -> CallError:
 
 def decode_invalid(name: str, body: bytes) -> CallError:
     """Return the error of a message that its handler's process could not read."""
-    return InvalidMessage(name, body.decode(errors="replace"))
+    return InvalidMessage(name, body.decode(errors="replace"), "was not handled")
 
 
 _decode_scopes = msgspec.json.Decoder(tuple[str, ...]).decode

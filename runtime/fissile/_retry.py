@@ -54,7 +54,7 @@ class Retry:
 
     def pause_s(self, failures: int, random: Random) -> float:
         """Return the pause after the given number of failures (1 or more), in seconds."""
-        pause = min(self.longest_s, self.first_s * 2.0 ** (failures - 1))
+        pause = min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 1000))  # 2.0 ** 1024 raises
         return pause * (1.0 + self.jitter * (2.0 * random.random() - 1.0))
 
     def is_over(self, failures: int, error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 
 from fissile._codec import Codec
 from fissile._contract import Topic
-from fissile._envelope import header
+from fissile._envelope import content_type_in, header
 from fissile._errors import InvalidMessage, PositionLost
 from fissile._messages import Event
 from fissile.abc import Reader, Record
@@ -108,7 +108,7 @@ class Tap(Generic[E_co]):
         if codec is None:
             return None
         try:
-            event = codec.decode(record.value)
+            event = codec.read(record.value, content_type_in(record.headers))
         except InvalidMessage:
             return None
         return Tapped(

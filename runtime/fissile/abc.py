@@ -34,12 +34,15 @@ class TopicSpec(msgspec.Struct, frozen=True):
             forgotten.
         is_compacted: Whether the last record of each key is kept for ever, and older ones of the key may go; records without a key are not
             taken.
+        is_stamped_by_log: Whether the time of a record has to be when the log has stored it, whatever the clock of its writer says; else it
+            may be either.
     """
 
     name: str
     partitions: int
     retention_s: float
     is_compacted: bool = False
+    is_stamped_by_log: bool = False
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -116,6 +119,7 @@ class Status(msgspec.Struct, frozen=True):
         partitions: How many partitions it holds.
         refused: How many commits were refused.
         rebalances: How many assignments it has seen.
+        lags: The same per partition, where it is known; of one that has none, a record that comes later was stored later.
     """
 
     lag: int | None
@@ -123,6 +127,7 @@ class Status(msgspec.Struct, frozen=True):
     partitions: int
     refused: int = 0
     rebalances: int = 0
+    lags: Mapping[Partition, int] = {}
 
 
 class Reader(ABC):

@@ -1,7 +1,7 @@
 """The contract of `fissile.abc`, as tests: what every transport does, and the delivery engine relies on."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import anyio
@@ -620,6 +620,24 @@ async def test_the_lag_is_what_has_not_come_yet(transport: Transport, topic: str
         await transport.append([out(topic, f"{number}", partition=0) for number in range(5)])
         got = await read_some(reader, 2)
         assert reader.status().lag in (None, 5 - len(got))
+
+
+async def test_a_member_knows_of_which_partitions_it_has_come_to_the_end(transport: Transport, topic: str) -> None:
+    async with transport.join("g", {topic: "earliest"}, batch=2) as member:
+        assigned = await member.receive()
+        while not isinstance(assigned, Assigned) or not assigned.positions:
+            assigned = await member.receive()
+        assert set(member.status().lags.values()) <= {0}
+        await transport.append([out(topic, f"{number}", partition=number % 2) for number in range(10)])
+        got: dict[int, int] = {0: 0, 1: 0}
+        while sum(got.values()) < 10:
+            news = await member.receive()
+            assert isinstance(news, Sequence)
+            for record in news:
+                got[record.partition] += 1
+            lags = member.status().lags
+            assert all(lags[topic, number] <= 5 - count for number, count in got.items() if (topic, number) in lags)
+        await until(lambda: [member.status().lags.get((topic, number)) for number in range(2)] == [0, 0])
 
 
 async def test_a_reader_knows_that_it_has_come_to_the_end(transport: Transport, topic: str) -> None:

@@ -2,133 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
-
 import anyio
 import pytest
-from attrs import define, field, frozen
 
-from fissile import (
-    App,
-    Bus,
-    Caller,
-    CallError,
-    Command,
-    Contract,
-    DeadlineExceeded,
-    InvalidMessage,
-    Module,
-    Query,
-    Settings,
-)
-from fissile._clock import SystemClock
-from fissile.abc import Outgoing, Stored, Transport
-from fissile.transports.memory import MemoryLog, MemoryTransport
-
-
-@frozen
-class Work(Command[str]):
-    name: str
-
-
-@frozen
-class Deadline(Query[float]):
-    """How many seconds the handler has."""
-
-
-@frozen
-class Relay(Command[str]):
-    """Calls `Work` from another module."""
-
-    name: str
-
-
-@define
-class Desk:
-    """What the worker's handlers do, and have done."""
-
-    began: list[str] = field(factory=list[str])
-    ended: list[str] = field(factory=list[str])
-    cancelled: list[str] = field(factory=list[str])
-    doors: dict[str, anyio.Event] = field(factory=dict[str, anyio.Event])
-
-
-worker = Contract("worker", messages=[Work, Deadline])
-relay = Contract("relay", messages=[Relay])
-
-
-def worker_module(desk: Desk, *, shielded: bool = False) -> Module:
-    module = Module(worker)
-
-    @module.command(Work, idempotent=True)
-    async def work(command: Work) -> str:
-        desk.began.append(command.name)
-        try:
-            with anyio.CancelScope(shield=shielded):
-                if command.name in desk.doors:
-                    await desk.doors[command.name].wait()
-        except BaseException:
-            desk.cancelled.append(command.name)
-            raise
-        desk.ended.append(command.name)
-        return f"did {command.name}"
-
-    @module.query(Deadline)
-    async def deadline(query: Deadline, caller: Caller) -> float:
-        return caller.deadline - anyio.current_time()
-
-    return module
-
-
-def relay_module() -> Module:
-    module = Module(relay)
-
-    @module.command(Relay, idempotent=True)
-    async def forward(command: Relay, bus: Bus) -> str:
-        return await bus.execute(Work(command.name))
-
-    return module
-
-
-SETTINGS = Settings(partitions=2, reply_partitions=4, commit_interval_s=0.02, drain_s=2.0)
-
-
-class Dying(MemoryTransport):
-    """The log as a process sees it that dies: its requests arrive, and its cancellations are never sent."""
-
-    def append_nowait(self, records: Sequence[Outgoing], done: Callable[[Stored | CallError], None]) -> None:
-        if not any("fissile-cancel" in record.headers_by_name() for record in records):
-            super().append_nowait(records, done)
-
-
-class Site:
-    """One log, and the processes that share it."""
-
-    def __init__(self) -> None:
-        self.log = MemoryLog(SystemClock(), 2**24, 2**20)
-
-    @asynccontextmanager
-    async def process(
-        self, *modules: Module, settings: Settings = SETTINGS, transport: Transport | None = None
-    ) -> AsyncGenerator[App]:
-        contracts = [worker, relay]
-        names = {module.name for module in modules}
-        app = App(
-            modules,
-            contracts=[contract for contract in contracts if contract.name not in names],
-            settings=settings,
-            transport=transport or MemoryTransport(self.log),
-            is_loopback=True,
-        )
-        async with app:
-            yield app
-
-
-async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(10):
-        while not condition():
-            await anyio.sleep(0.005)
+from fissile import Contract, DeadlineExceeded, InvalidMessage, Module, Settings
+from fissile.abc import Outgoing
+from fissile.transports.memory import MemoryTransport
+from tests.remote.site import Deadline, Desk, Dying, Relay, Site, Work, relay_module, until, worker_module
 
 
 async def test_a_call_reaches_a_module_in_another_process_and_its_reply_comes_back() -> None:
@@ -189,6 +69,35 @@ async def test_a_caller_that_gives_up_while_its_request_is_in_the_log_lets_it_ne
             statistics = host.statistics()["worker"].consumer
             assert statistics is not None
             assert statistics.expired == 1
+    assert desk.began == ["in time"]
+
+
+async def test_callers_that_give_up_while_many_requests_are_in_the_log_let_none_of_theirs_begin() -> None:
+    """More than are in hand at a time: their cancellations come while they still wait for their turn."""
+    site, desk = Site(), Desk()
+    settings = Settings(partitions=1, reply_partitions=1)
+    count = 3 * settings.window
+    async with site.process(settings=settings) as caller, anyio.create_task_group() as tasks:
+
+        def waiting() -> int:
+            statistics = caller.remote_statistics()
+            assert statistics is not None
+            return statistics.waiting
+
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as calls:
+                for number in range(count):
+                    calls.start_soon(caller.bus.execute, Work(str(number)))
+                await until(lambda: waiting() == count)
+                scope.cancel()
+        tasks.start_soon(caller.bus.execute, Work("in time"))
+        await until(lambda: waiting() == 1)
+        async with site.process(worker_module(desk), settings=settings) as host:
+            await until(lambda: desk.ended)
+            statistics = host.statistics()["worker"].consumer
+            assert statistics is not None
+            assert statistics.expired == count
+            await until(lambda: waiting() == 0)
     assert desk.began == ["in time"]
 
 
@@ -282,12 +191,13 @@ async def test_a_message_that_its_module_does_not_know_is_refused_at_once_and_ke
                 await anyio.sleep(0.005)
 
 
-async def test_a_request_for_an_answer_elsewhere_is_not_begun() -> None:
+@pytest.mark.parametrize("address", [b"worker.requests/0", b"replies/4", b"replies/99999", b"replies/-1", b"replies"])
+async def test_a_request_for_an_answer_elsewhere_is_not_begun(address: bytes) -> None:
     site, desk = Site(), Desk()
     headers = (
         ("ce_type", b"worker.work"),
         ("fissile-correlation", b"c"),
-        ("fissile-reply-to", b"worker.requests/0"),
+        ("fissile-reply-to", address),
         ("fissile-budget-ms", b"9999"),
     )
     async with site.process(worker_module(desk)) as host, site.process() as caller:

@@ -30,6 +30,7 @@ from fissile import (
     Process,
     Query,
     Topic,
+    Unavailable,
     setting,
 )
 from fissile.testing import ManualClock
@@ -470,6 +471,32 @@ async def test_a_worker_that_fails_again_and_again_is_started_with_growing_pause
     assert pauses[-1] > 4 * pauses[0]
 
 
+async def test_what_cannot_be_reached_is_tried_again_soon_however_long_it_was_away_and_told_seldom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = ManualClock()
+    module = base()
+    is_away = False
+
+    @module.worker
+    async def pump() -> None:
+        while not is_away:
+            await anyio.sleep(0.001)
+        raise Unavailable("The broker is away.")
+
+    async with app_of(module, clock=clock, settings=quick(drain_s=0.05)) as app:
+        is_away = True
+        pauses: list[float] = []
+        while sum(pauses) < 3600.0:
+            pauses.append(await clock.wait_sleeping(at_most_s=WITHIN_S))
+            clock.advance(pauses[-1])
+        assert problems(app) == {"worker base.pump": "Unavailable: The broker is away."}
+    assert max(pauses) < 3.0
+    told = [record for record in caplog.records if record.name == "fissile.supervisor"]
+    assert 0 < len(told) <= 3600 / 30 + 1
+    assert not any(record.exc_info for record in told)
+
+
 async def test_a_worker_that_cannot_start_ends_the_start() -> None:
     module = base()
 
@@ -503,7 +530,6 @@ async def test_a_process_is_ready_when_all_of_its_workers_are() -> None:
 
 
 async def test_a_consumer_whose_log_fails_is_started_again_and_nothing_is_lost() -> None:
-    from fissile import Unavailable
     from fissile.transports.memory import MemoryTransport
 
     clock, log, seen = ManualClock(), log_of(), []

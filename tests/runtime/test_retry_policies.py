@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -47,3 +48,7 @@ def test_a_policy_that_makes_no_sense_is_refused(values: dict[str, Any], text: s
 )
 def test_what_is_at_its_bound_is_a_policy(values: dict[str, Any]) -> None:
     assert Retry(**values) == Retry(**values)
+
+
+def test_the_pause_after_any_number_of_failures_is_the_longest_at_most() -> None:
+    assert Retry(longest_s=30.0, jitter=0.0).pause_s(1_000_000, Random()) == 30.0

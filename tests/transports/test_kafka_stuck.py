@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -105,6 +107,26 @@ async def test_a_full_window_is_not_taken_for_a_consumer_that_is_stuck(apache_ka
         await until(lambda: member.status().lag == 1, "the lag is known")
         member.resume([("t", 0)])
         assert numbers(await some(member, 1)) == [1]
+
+
+@without_uvloop
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+async def test_a_clock_that_is_set_makes_no_consumer_stuck(
+    embedded_kafka: str, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    from aiokafka.consumer import fetcher
+
+    async with opened(embedded_kafka, partitions=1, kafka_stuck_s=STUCK_S) as transport, _both(transport) as both:
+        await assigned(both[0])
+        # aiokafka's notes of when the broker has answered, from now on: as if the clock had been set between them and a look at them.
+        clock = SimpleNamespace(time=lambda: time.time() - seconds, monotonic=time.monotonic)
+        monkeypatch.setattr(fetcher, "time", clock)
+        began = time.monotonic()
+        await until(lambda: time.monotonic() > began + 3 * STUCK_S, "they would have been replaced")
+        assert max(found.status().silent_s for found in both) < STUCK_S
+        await transport.append([record(1, partition=0)])
+        for found in both:
+            assert numbers(await some(found, 1)) == [1]
 
 
 @without_uvloop

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -11,8 +13,9 @@ import pytest
 from fissile import StartupFailed
 from fissile._errors import InvalidMessage, Unavailable
 from fissile.abc import Outgoing, TopicSpec
+from fissile.transports import _kafka_lanes
 from fissile.transports.kafka import KafkaTransport
-from tests.transports.helpers import all_of, assigned, kafka, numbers, opened, record
+from tests.transports.helpers import all_of, assigned, kafka, numbers, opened, record, some
 
 
 async def test_processes_that_start_at_once_make_a_topic_once(apache_kafka: str) -> None:
@@ -75,6 +78,25 @@ async def test_a_compacted_topic_is_cleaned_soon_and_takes_no_record_without_a_k
         await transport.append([Outgoing("c", b"k", b"1", ())])
         with pytest.raises(InvalidMessage, match="last record of each key"):
             await transport.append([Outgoing("c", None, b"2", ())])
+
+
+async def test_the_broker_stamps_the_records_of_a_topic_where_the_clocks_of_their_writers_must_not_matter(
+    embedded_kafka: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(embedded_kafka, partitions=1) as transport:
+        await transport.ensure([TopicSpec("stamped", 1, 3600.0, is_stamped_by_log=True)])
+        slow = SimpleNamespace(time=lambda: time.time() - 7200.0, monotonic=time.monotonic)
+        monkeypatch.setattr(_kafka_lanes, "time", slow)
+        await transport.append([record(1)])
+        await transport.append([Outgoing("stamped", None, b"1", ())])
+        async with transport.read([("t", 0)], "earliest") as reader:
+            (told,) = await some(reader, 1)
+        async with transport.read([("stamped", 0)], "earliest") as reader:
+            (stamped,) = await some(reader, 1)
+        assert stamped.timestamp_ms - told.timestamp_ms > 7000 * 1000
+        assert "kept otherwise" not in caplog.text
+        await transport.ensure([TopicSpec("t", 1, 3600.0, is_stamped_by_log=True)])
+        assert "t is kept otherwise: message.timestamp.type is CreateTime, not LogAppendTime" in caplog.text
 
 
 async def test_a_topic_that_is_kept_otherwise_is_warned_of_and_left_as_it_is(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fissile._bus import Bus, Queries, Routes
 from fissile._delivery.lifecycle import Delivery
-from fissile._envelope import text
+from fissile._envelope import CONTENT_TYPE, text
 from fissile._errors import Forbidden, HandlerFailed, InvalidMessage
 from fissile._identity import Identity
 from fissile._messages import DeclaredError
@@ -41,9 +41,17 @@ def trace_of_answer(bus: Queries) -> Headers:
     return () if trace is None else trace_headers(trace)
 
 
-def answer_reply(request: Request, reply: bytes, trace: Headers = ()) -> Outgoing:
+def headers_of_answer(delivery: Delivery, bus: Queries) -> Headers:
+    """Return what an answer has besides: the headers of its trace, and its format, where that is another than the request's or that has none."""
+    ours = delivery.subscription.handler.reply.content_type
+    if delivery.headers.get(CONTENT_TYPE) == ours:
+        return trace_of_answer(bus)
+    return (CONTENT_TYPE, ours), *trace_of_answer(bus)
+
+
+def answer_reply(request: Request, reply: bytes, more: Headers = ()) -> Outgoing:
     """Return the record of a reply."""
-    headers = ((CORRELATION, request.correlation), _REPLIED, *trace)
+    headers = ((CORRELATION, request.correlation), _REPLIED, *more)
     return Outgoing(REPLIES_TOPIC, None, reply, headers, request.partition)
 
 
@@ -52,11 +60,12 @@ def answer_invalid(request: Request, error: InvalidMessage) -> Outgoing:
     return answer(request, INVALID, error.reason.encode())
 
 
-def answer_failure(request: Request, delivery: Delivery, failure: Exception, trace: Headers = ()) -> Outgoing:
+def answer_failure(request: Request, delivery: Delivery, failure: Exception, bus: Queries) -> Outgoing:
     """Return the record of a declared error, or of a handler that failed."""
+    trace = trace_of_answer(bus)
     if isinstance(failure, DeclaredError):
         codec = delivery.subscription.handler.errors[type(failure)]
-        return answer(request, outcome_name(failure), codec.encode(failure), trace)
+        return answer(request, outcome_name(failure), codec.encode(failure), headers_of_answer(delivery, bus))
     if isinstance(failure, Forbidden):
         return answer(request, *encode_forbidden(failure), trace)
     assert isinstance(failure, HandlerFailed), failure

@@ -19,13 +19,13 @@ from attrs import define, field
 from fissile._bounds import holds_slot
 from fissile._bus import Queries
 from fissile._clock import Environment
-from fissile._delivery.answers import answer, answer_failure, answer_invalid, answer_reply, bus_of, trace_of_answer
+from fissile._delivery.answers import answer, answer_failure, answer_invalid, answer_reply, bus_of, headers_of_answer
 from fissile._delivery.dead_letters import DeadLetter, bury, shorten, tombstone, write
 from fissile._delivery.held_keys import HeldKeys, KeyParked
 from fissile._delivery.lifecycle import Delivery, State, Step
 from fissile._delivery.partition import PartitionState
 from fissile._delivery.workers import Workers
-from fissile._envelope import header
+from fissile._envelope import CONTENT_TYPE, header
 from fissile._errors import (
     CallError,
     DeadlineExceeded,
@@ -144,7 +144,7 @@ class Attempts:
             bus = bus_of(delivery)
             answer: Outgoing | None
             try:
-                message = handler.message.decode(delivery.record.value)
+                message = handler.message.read(delivery.record.value, delivery.headers.get(CONTENT_TYPE))
             except InvalidMessage as error:
                 answer = answer_invalid(request, error)
             else:
@@ -153,7 +153,7 @@ class Attempts:
                 except BaseException as error:  # noqa: BLE001 -- what goes on is raised in there
                     answer = await self._answer_to(delivery, request, bus, error)
                 else:
-                    answer = answer_reply(request, reply, trace_of_answer(bus))
+                    answer = answer_reply(request, reply, headers_of_answer(delivery, bus))
             if answer is None:
                 self._finish(delivery, Step.SUCCEEDED)
             else:
@@ -177,7 +177,7 @@ class Attempts:
             raise error
         if isinstance(failure, InvalidMessage):
             return answer_invalid(request, failure)
-        return answer_failure(request, delivery, failure, trace_of_answer(bus))
+        return answer_failure(request, delivery, failure, bus)
 
     def _send_answer(self, delivery: Delivery, reply: Outgoing) -> bool:
         """Store a reply; the request is done when it is stored, or when it turns out that it cannot be.
@@ -224,7 +224,8 @@ class Attempts:
                     await self._rehearse(delivery)
                 bus = bus_of(delivery)
                 try:
-                    await self._run(delivery, handler.message.decode(delivery.record.value), bus)
+                    message = handler.message.read(delivery.record.value, delivery.headers.get(CONTENT_TYPE))
+                    await self._run(delivery, message, bus)
                 except NotAllowed as refused:
                     handler.refused += 1
                     error = self._failed(delivery, refused.error)
@@ -265,7 +266,8 @@ class Attempts:
     async def _rehearse(self, delivery: Delivery) -> None:
         """Handle a delivery as if the process had died right after: all effects, the same ids, and nobody to hear of the outcome."""
         try:
-            message = delivery.subscription.handler.message.decode(delivery.record.value)
+            codec = delivery.subscription.handler.message
+            message = codec.read(delivery.record.value, delivery.headers.get(CONTENT_TYPE))
             await self._run(delivery, message, bus_of(delivery))
         except BaseException as error:  # noqa: BLE001 -- likewise
             await _failure_in(error)

@@ -7,7 +7,7 @@ fails that is not a handler, the whole consumer ends with that error; its superv
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 
 import anyio
@@ -16,7 +16,8 @@ import anyio.lowlevel
 import msgspec
 from attrs import define, field
 
-from fissile._clock import Environment
+from fissile._clock import Environment, milliseconds_of
+from fissile._delivery.ages import FRESH_S, Ages
 from fissile._delivery.attempts import Attempts
 from fissile._delivery.dead_letters import RETRY_OF, DeadLetter, read
 from fissile._delivery.held_keys import HeldKeys
@@ -44,6 +45,7 @@ class ConsumerSettings(msgspec.Struct, frozen=True):
     workers: int
     repeats: bool
     commit_interval_s: float
+    reply_partitions: int
 
 
 class ConsumerStatistics(msgspec.Struct, frozen=True):
@@ -108,8 +110,8 @@ class Consumer:
     assigned: bool = field(default=False, init=False)
     _partitions: dict[Partition, PartitionState] = field(factory=dict[Partition, PartitionState], init=False)
     _requests: dict[bytes, Delivery] = field(factory=dict[bytes, Delivery], init=False)
-    _epoch: float = field(default=0.0, init=False)
-    """What the event loop's clock told, or would have, in 1970: it turns the time of a record into one of that clock."""
+    _ages: Ages = field(init=False)
+    _wall_ms: Callable[[], int] = field(init=False)
     _attempts: Attempts = field(init=False)
     _handlers: dict[tuple[str, str], list[Subscription]] = field(
         factory=dict[tuple[str, str], list[Subscription]], init=False
@@ -122,6 +124,7 @@ class Consumer:
     _pauses: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._ages, self._wall_ms = Ages(self.module), milliseconds_of(self.environment.clock)
         for (_, name), subscriptions in self.subscriptions.items():
             for subscription in subscriptions:
                 self._handlers.setdefault((subscription.name, name), []).append(subscription)
@@ -203,21 +206,35 @@ class Consumer:
                 for partition in news.positions
             }
             self.assigned = True
+            self._note_if_read_up(member)
             if self._draining.is_set():
                 member.pause(news.positions)
         elif isinstance(news, Revoked):
             await self._let_go(member)
         elif not self._draining.is_set():
-            self._epoch = self._attempts.time() - self.environment.clock.now().timestamp()
+            ages = self._ages
+            ages.now = self._attempts.time()
+            ages.epoch = ages.now - self._wall_ms() / 1000
             for record in news:
                 state = self._partitions[record.topic, record.partition]
                 if state.in_hand < self.settings.window:
                     self._take_record(state, record)
                     continue
-                if record.topic == self.requests_topic:
-                    self._give_up_if_cancelled(by_name(record.headers))
+                if record.topic == self.requests_topic and not record.value:
+                    self._look_ahead(state, record)
                 self._overfull[state] = None
                 state.backlog.append(record)
+
+    def _note_if_read_up(self, member: Member) -> None:
+        """Note of which partitions of requests the log has nothing that is not in hand: what comes after it is not older."""
+        status = member.status()
+        if status.silent_s >= FRESH_S:
+            return
+        read_up_at = self._attempts.time() - status.silent_s
+        for partition, state in self._partitions.items():
+            is_asked = partition[0] == self.requests_topic
+            if is_asked and status.lags.get(partition) == 0 and not state.backlog and not state.paused:
+                state.read_up_at, state.behind_s = read_up_at, inf
 
     async def _hold_back(self, member: Member) -> None:
         """Pause the partitions of which more than another window has come: a pause costs a round trip, and the next records are at hand."""
@@ -234,10 +251,21 @@ class Consumer:
                 self._pauses += 1
                 member.pause([state.partition])
 
-    def _give_up_if_cancelled(self, headers: Mapping[str, bytes]) -> None:
-        given_up = headers.get(CANCEL)
-        if given_up is not None and given_up in self._requests:
-            self._requests[given_up].give_up()
+    def _look_ahead(self, state: PartitionState, record: Record) -> None:
+        """Let a cancellation count while what is before it in the log waits for its turn."""
+        for name, correlation in record.headers:
+            if name == CANCEL:
+                if not self._give_up(correlation):
+                    state.given_up.add(correlation)
+                return
+
+    def _give_up(self, correlation: bytes) -> bool:
+        """Stop what a request in hand has begun, or let it not begin; tell whether there was one."""
+        delivery = self._requests.get(correlation)
+        if delivery is None:
+            return False
+        delivery.give_up()
+        return True
 
     def _take_record(self, state: PartitionState, record: Record) -> None:
         """Take a record in hand; one of a topic is an event, whatever else its headers say."""
@@ -259,7 +287,8 @@ class Consumer:
     def _take_command(self, state: PartitionState, record: Record, headers: Mapping[str, bytes]) -> None:
         """Take in hand what is asked of the module, is asked no longer, or is tried once more."""
         if CANCEL in headers:
-            self._give_up_if_cancelled(headers)
+            self._give_up(headers[CANCEL])
+            state.given_up.discard(headers[CANCEL])
             state.add(record, (), None)
             return
         if RETRY_OF in headers:
@@ -269,7 +298,7 @@ class Consumer:
                 return
         name = text(headers, "ce_type") or ""
         is_asked = CORRELATION in headers
-        request = read_request(headers) if is_asked else None
+        request = read_request(headers, self.settings.reply_partitions) if is_asked else None
         is_unreadable = is_asked and request is None
         if name not in self.known[record.topic] or is_unreadable:
             # Not begun: a command whose caller waits must not run as one that nobody waits for, and is tried again.
@@ -331,10 +360,14 @@ class Consumer:
             key = None  # a handler up its own chain holds the turn and waits for it
         deliveries = state.add(record, (subscription,), key, headers)
         # What the request has spent in the log is taken off what its caller waits.
-        stored_at = min(self._epoch + record.timestamp_ms / 1000, self._attempts.time())
+        ages, time_s = self._ages, record.timestamp_ms / 1000
+        stored_at = ages.epoch + state.behind_s + time_s
+        if not state.read_up_at <= stored_at <= ages.now:
+            stored_at, state.behind_s = ages.learn(state.behind_s, state.read_up_at, time_s)
         for delivery in deliveries:
             delivery.request = request
             delivery.deadline = stored_at + request.budget_s
+            delivery.is_given_up = request.correlation in state.given_up
             self._requests[request.correlation] = delivery
         return deliveries
 
@@ -380,6 +413,7 @@ class Consumer:
         while True:
             await self.environment.clock.sleep(self.settings.commit_interval_s)
             await self._commit(member, [state for state in self._partitions.values() if not state.revoked])
+            self._note_if_read_up(member)
 
     async def _commit(self, member: Member, states: list[PartitionState]) -> None:
         """Commit the lowest unfinished offset of each partition where it has risen."""

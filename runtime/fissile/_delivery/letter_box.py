@@ -33,7 +33,7 @@ class LetterBox:
         transport: An open transport, which has their topics.
         dead_letter_topics: Where the dead letters of each module are.
         requests_topics: Where each module reads what is asked of it.
-        check: Takes a message's name and a body to the body as it is stored and its key; raises if they do not fit the contract. A key of None:
+        check: Takes a letter and a new body to the body as it is stored and its key; raises if that does not fit the contract. A key of None:
             the message keeps the key that it has.
         signatures: Signs anew for whom a message was sent that is sent again; None where identities do not cross the log.
     """
@@ -41,7 +41,7 @@ class LetterBox:
     transport: Transport
     dead_letter_topics: Mapping[str, str]
     requests_topics: Mapping[str, str]
-    check: Callable[[str, bytes], tuple[bytes, bytes | None]]
+    check: Callable[[DeadLetter, bytes], tuple[bytes, bytes | None]]
     signatures: Signatures | None = None
 
     async def read(self, module: str | None = None) -> tuple[DeadLetter, ...]:
@@ -140,7 +140,7 @@ class LetterBox:
         """
         if letter.state == "retrying":
             raise CallRefused(f"The dead letter {letter.id} is being retried. Edit it when it has come back.")
-        encoded, key = self.check(letter.name, body)
+        encoded, key = self.check(letter, body)
         changed = edited(letter, encoded, letter.raw_key if key is None else key)
         changed = self._signed_again(letter, changed)
         await self._append([changed])

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import attrs
 import msgspec
-from attrs import frozen
+from attrs import evolve, frozen
 
 from fissile._check import Catalog
 from fissile._check.contracts import order_key
-from fissile._codec import Codec, WireFormat
+from fissile._codec import Codec, WireFormat, format_in
 from fissile._contract import Topic
 from fissile._delivery.dead_letters import DeadLetter
-from fissile._envelope import CONTENT_TYPES, header, key_bytes
+from fissile._envelope import content_type_in, key_bytes
 from fissile._errors import InvalidMessage, UnknownMessage
 from fissile._messages import Event, fields_of
 
@@ -58,11 +58,11 @@ class LetterCheck:
 
     def wire_of(self, letter: DeadLetter) -> WireFormat:
         """Return the format of a letter's body, as its headers have it."""
-        told = (header(letter.headers, "content-type") or "").encode()
-        for wire, content_type in CONTENT_TYPES.items():
-            if content_type == told:
-                return wire
-        return self.wire
+        return format_in(content_type_in(letter.headers)) or self.wire
+
+    def fits(self, letter: DeadLetter, body: bytes) -> tuple[bytes, bytes | None]:
+        """Check a new body of a letter, in the format of the old one, which its headers still name; return and raise as a call does."""
+        return evolve(self, wire=self.wire_of(letter))(letter.name, body)
 
     def __call__(self, name: str, body: bytes) -> tuple[bytes, bytes | None]:
         """Return a body as it is stored, and the key that goes with it; None if it keeps the one that it has.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,14 @@ class PartitionState:
     committed: int | None = field(default=None, init=False)
     backlog: deque[Record] = field(factory=deque["Record"], init=False)
     """What has arrived beyond the window: a batch may be larger than what is left of it."""
+    given_up: set[bytes] = field(factory=set[bytes], init=False)
+    """The requests that are given up by a cancellation in the backlog, by their correlation, until it is taken out of there."""
     next_offset: int | None = field(default=None, init=False)
+    behind_s: float = field(default=0.0, init=False)
+    """How far the clock that its records are stamped by is behind ours, in seconds, as far as that is known; infinite where the next one
+    tells. See `ages.py`."""
+    read_up_at: float = field(default=-inf, init=False)
+    """When it was known to be read to its end, on the event loop's clock."""
     # Of each lane one delivery has its turn; these queue behind it, and mostly there are none.
     _lanes: dict[LaneKey, deque[Delivery] | None] = field(factory=dict["LaneKey", "deque[Delivery] | None"], init=False)
     # By the offset of their record, the first one first. Offsets have gaps (compaction, transactions), so the lowest unfinished one cannot
@@ -113,6 +121,7 @@ class PartitionState:
         """Drop what has not begun; what is being handled may finish, and then still counts."""
         self.revoked = True
         self.backlog.clear()
+        self.given_up.clear()
         for delivery in self._all():
             if delivery.state is not State.HANDLING and delivery.state is not State.BURYING:
                 delivery.step(Step.REVOKED)

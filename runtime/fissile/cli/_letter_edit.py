@@ -79,12 +79,11 @@ def _checked(given: Any, letter: DeadLetter, check: LetterCheck, cls: type) -> b
             f"{reason}.",
             code=Exit.INVALID,
         ) from None
-    if check.wire == "json":
+    wire = check.wire_of(letter)
+    if wire == "json":
         return encoded
     try:
-        return Codec[Any](letter.name, cls, check.wire, check.limit_bytes).encode(
-            msgspec.json.decode(encoded, type=cls)
-        )
+        return Codec[Any](letter.name, cls, wire, check.limit_bytes).encode(msgspec.json.decode(encoded, type=cls))
     except MessageTooLarge as error:
         raise CommandFailed(str(error), code=Exit.INVALID) from None
 

@@ -227,10 +227,13 @@ class Inbox:
 
     def status(self, refused: int = 0) -> Status:
         """Return how it is doing; the loop's silence counts too."""
-        lag: int | None = None
-        if all(partition in self._ends for partition in self._positions):
-            lag = sum(max(0, self._ends[partition] - offset) for partition, offset in self._positions.items())
+        lags = {
+            partition: max(0, self._ends[partition] - offset)
+            for partition, offset in self._positions.items()
+            if partition in self._ends
+        }
+        lag = sum(lags.values()) if len(lags) == len(self._positions) else None
         # A pulse is late by a second at most.
         late_s = monotonic() - self._told_at
         silent_s = self._silent_s + (late_s if late_s > 2.0 else 0.0)
-        return Status(lag, silent_s, len(self._positions), refused, self.rebalances)
+        return Status(lag, silent_s, len(self._positions), refused, self.rebalances, lags)

@@ -22,6 +22,7 @@ _logger = logging.getLogger("fissile.kafka")
 
 LIMIT = "max.message.bytes"
 _POLICY = "cleanup.policy"
+_STAMPED_BY_LOG = {"message.timestamp.type": "LogAppendTime"}
 _CLEANING = {
     # Half of a log may be superseded by default, and the segment that is written to, for a week, is never looked at: what is read from the
     # beginning at each start would be many times longer than what counts (KIP-354).
@@ -72,12 +73,14 @@ def configs_of(spec: TopicSpec, options: Options) -> dict[str, str]:
         LIMIT: str(limit_of(options)),
         **retention_of(spec),
         **(_CLEANING if spec.is_compacted else {}),
+        **(_STAMPED_BY_LOG if spec.is_stamped_by_log else {}),
     }
 
 
 def differences(name: str, spec: TopicSpec, found: Mapping[str, str], options: Options) -> tuple[Difference, ...]:
     """Return what is to be changed of a topic that is there; nothing where the broker does not tell what it has."""
-    wanted = {key: value for key, value in retention_of(spec).items() if found.get(key, value) != value}
+    asked = {**retention_of(spec), **(_STAMPED_BY_LOG if spec.is_stamped_by_log else {})}
+    wanted = {key: value for key, value in asked.items() if found.get(key, value) != value}
     if LIMIT in found and int(found[LIMIT]) < limit_of(options):
         wanted[LIMIT] = str(limit_of(options))
     if wanted.get(_POLICY) == "compact":
@@ -90,7 +93,7 @@ async def describe(admin: Any, names: Collection[str]) -> dict[str, dict[str, st
     if not names:
         return {}
     admins = library("aiokafka.admin.config_resource")
-    wanted = dict.fromkeys((LIMIT, _POLICY, "retention.ms", "delete.retention.ms", *_CLEANING))
+    wanted = dict.fromkeys((LIMIT, _POLICY, "retention.ms", "delete.retention.ms", *_CLEANING, *_STAMPED_BY_LOG))
     resources = [admins.ConfigResource(admins.ConfigResourceType.TOPIC, name, wanted) for name in sorted(names)]
     try:
         responses = await admin.describe_configs(resources)

@@ -15,6 +15,7 @@ from fissile.transports._kafka_bridge import forget
 from fissile.transports._kafka_damage import Damage, guard
 from fissile.transports._kafka_library import Clients, disconnect, library, within
 from fissile.transports._kafka_options import Options, milliseconds
+from fissile.transports._kafka_reread import records_of
 
 if TYPE_CHECKING:
     import ssl
@@ -30,11 +31,30 @@ _UNKNOWN_OFFSET = -1
 class Raw(Protocol):
     """A record as aiokafka has it."""
 
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+        ...
+
+    @property
+    def timestamp(self) -> int:
+        """Its time, in milliseconds since 1970."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """Its key."""
+        ...
+
+    @property
+    def value(self) -> bytes | None:
+        """Its value."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Its headers."""
+        ...
 
 
 class Rebalances(Protocol):
@@ -67,6 +87,7 @@ class Consumer:
         self._clients = clients
         self._is_up = False
         self._damages: list[Damage] = []
+        self._answered: dict[Partition, tuple[int, float]] = {}
         self.group = group
         self._raw: Any = library().AIOKafkaConsumer(  # Any: the library has no types
             **options.client(),
@@ -218,9 +239,16 @@ class Consumer:
         return found
 
     def answered(self, partition: Partition) -> float | None:
-        """Return how long ago a broker answered a fetch of the partition, in seconds."""
+        """Return how long ago a broker answered a fetch of the partition, in seconds; as well as can be told by whoever asks regularly."""
         last_ms: int | None = self._raw.last_poll_timestamp(partition)
-        return None if last_ms is None else max(0.0, time.time() - last_ms / 1000)
+        if last_ms is None:
+            return None
+        # By the clock of the machine, which somebody may set: that it has changed is all that is made of it.
+        before, at = self._answered.get(partition, (None, 0.0))
+        if before != last_ms:
+            at = time.monotonic()
+            self._answered[partition] = (last_ms, at)
+        return time.monotonic() - at
 
     def assignment(self) -> Collection[Partition]:
         """Return the partitions it holds."""
@@ -235,6 +263,25 @@ class Consumer:
             timeout_ms=milliseconds(seconds), max_records=count
         )
         return found
+
+    async def reread(self, damage: Damage) -> tuple[Sequence[Raw], int]:
+        """Return the records of a batch that aiokafka cannot read, and where it ends.
+
+        Raises:
+            Unavailable: No broker answers.
+            Exception: Nobody can read it.
+        """
+        topic, number = damage.partition
+        limit = self._options.max_record_bytes
+        wanted = [(topic, [(number, damage.offset, max(1024 * 1024, limit))])]
+        request = library("aiokafka.protocol.fetch").FetchRequest(0, 1, 2 * limit, 0, wanted)
+        client = self._raw._client
+        node = client.cluster.leader_for_partition(damage.partition)
+        response = await within(self._options.request_s, "A batch cannot be fetched", client.send(node, request))
+        ((_, ((_, code, *_, data),)),) = response.topics
+        if code:
+            raise library("aiokafka.errors").for_code(code)
+        return records_of(data, damage.offset)
 
     def pause(self, partitions: Collection[Partition]) -> None:
         """Fetch no more of these partitions; of those among them that it holds."""

@@ -25,12 +25,14 @@ class Damage:
         offset: The first offset that cannot be read.
         next_offset: Where the batch ends, as its head says; the one after `offset` where that makes no sense.
         why: What is wrong with it.
+        is_whole: Whether its checksum is right, so that another reader may be able to read it.
     """
 
     partition: Partition
     offset: int
     next_offset: int
     why: str
+    is_whole: bool = False
 
 
 class _Batches:
@@ -81,5 +83,6 @@ def _readable(records: Any, iterator: Iterator[Any], tell: Callable[[Damage], No
         yield from iterator
     except Exception as error:  # noqa: BLE001 -- each codec has errors of its own
         offset: int = records.next_fetch_offset
-        why = "its checksum is wrong" if "Invalid CRC" in str(error) else repr(error)
-        tell(Damage(records._tp, offset, records._records.end(offset), why))
+        is_whole = "Invalid CRC" not in str(error)
+        why = repr(error) if is_whole else "its checksum is wrong"
+        tell(Damage(records._tp, offset, records._records.end(offset), why, is_whole))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from fissile._errors import Fault, StartupFailed, Unavailable
 from fissile.abc import Partition
 from fissile.transports._kafka_bridge import forget
+from fissile.transports._kafka_log import quieten
 from fissile.transports._kafka_options import Options
 from fissile.transports._kafka_reasons import listen, reason
 
@@ -55,6 +56,7 @@ def library(name: str = "aiokafka") -> Any:  # Any: the library has no types
         found = import_module(name)
         logging.getLogger("aiokafka.conn").addFilter(_has_no_secret)
         listen()
+        quieten()  # after it: what is not told again is listened to all the same
         return found
     except ModuleNotFoundError as error:
         fault = Fault(

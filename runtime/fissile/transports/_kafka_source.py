@@ -123,7 +123,8 @@ class Source:
                     # A turn for home: there is more to take, and so nothing else to wait for here.
                     await asyncio.sleep(0)
             for damage in self.consumer.take_damages():
-                self.on_damage(damage)
+                if not await self._read_all_the_same(damage):
+                    self.on_damage(damage)
 
     def _send_home(self, found: Mapping[Partition, Sequence[Raw]]) -> None:
         chunks: list[Chunk] = []
@@ -138,6 +139,28 @@ class Source:
             end = self.consumer.end((physical, number)) or 0
             chunks.append(Chunk((topic, number), records, cost, max(end, records[-1].offset + 1)))
         self.bridge.to_home(self.inbox.put, chunks)
+
+    async def _read_all_the_same(self, damage: Damage) -> bool:
+        """Send home what is in a batch that is whole and that aiokafka cannot read; tell whether that could be."""
+        if not damage.is_whole:
+            return False
+        try:
+            raws, end = await self.consumer.reread(damage)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again later, and told until then
+            _logger.debug("%s cannot be read another way either: %r", damage, error)
+            return False
+        topic, number = damage.partition
+        partition = (self.names[topic], number)
+        _logger.warning(
+            "%s: a header of %s[%d] between %d and %d has a name that is no UTF-8; it is read with U+FFFD in it",
+            *(self.inbox.name, *partition, damage.offset, end - 1),
+        )
+        if raws:
+            self._send_home({damage.partition: raws})
+        self.consumer.seek(damage.partition, end)
+        if partition not in self._paused:
+            self.consumer.resume([damage.partition])
+        return True
 
     async def on_error(self, error: Exception) -> None:
         """Deal with an error in the middle of reading, or raise it."""

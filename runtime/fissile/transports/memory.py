@@ -277,10 +277,11 @@ class _Member(Member):
         self.signal.wake()
 
     def status(self) -> Status:
-        lag = sum(
-            self.log.logs(topic)[number].next_offset - offset for (topic, number), offset in self.positions.items()
-        )
-        return Status(lag, 0.0, len(self.positions), self._refused, self._rebalances)
+        lags = {
+            (topic, number): self.log.logs(topic)[number].next_offset - offset
+            for (topic, number), offset in self.positions.items()
+        }
+        return Status(sum(lags.values()), 0.0, len(lags), self._refused, self._rebalances, lags)
 
     def join(self) -> None:
         for topic in self.topics:
