@@ -21,6 +21,7 @@ from modules.code_executor.contract import (
     RunFailed,
     RunFailure,
     RunFinished,
+    RunReport,
     StartRun,
     UnknownRun,
     runs,
@@ -205,3 +206,10 @@ async def test_replicas_know_of_each_others_runs_and_stop_them(
             await bus.ask(GetRun(first.run_id))
         for _ in range(4):
             assert await bus.execute(StartRun("python", "x"), id="the-same") == first
+
+
+async def test_what_another_replica_has_told_is_known_from_the_moment_it_is_in_the_log(bus: Bus) -> None:
+    for number in range(20):
+        report = RunReport(f"elsewhere-{number}", "finished", 0, "out", "", 1.0, None, False, "python", "fake")
+        await bus.publish(RunFinished(report.run_id, report))
+        assert (await bus.ask(GetRun(report.run_id))).report == report
