@@ -16,7 +16,7 @@ from .contract import ExecutorBusy
 
 NOBODY = ""
 """All who do not say who they are."""
-_ACCEPTED_S = 600.0
+_ACCEPTED_S = 60.0
 """For how long a run that was accepted counts as one that waits, where nobody says that it has begun."""
 
 

@@ -166,8 +166,12 @@ async def start_run(
     if not store.knows(run_id):
         places.accept(places.people, who, run_id)
         store.add(run_id, command.language)
-    await bus.publish(RunQueued(run_id, command.language, asked))
-    await bus.send(PerformRun(run_id, command.language, command.source, command.stdin, who))
+    try:
+        await bus.publish(RunQueued(run_id, command.language, asked))
+        await bus.send(PerformRun(run_id, command.language, command.source, command.stdin, who))
+    except BaseException:
+        places.people.begun(run_id)  # it never will
+        raise
     return RunAccepted(run_id)
 
 
