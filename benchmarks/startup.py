@@ -69,6 +69,7 @@ def _run_code(rounds: int) -> Row:
             READY,
             FISSILE_PORT="0",
             FISSILE_CODE_EXECUTOR_SANDBOX="local",
+            FISSILE_ROUTE_LIMITS="{}",  # one client asks for more than one may
         ) as server:
             connection = server.connect()
 

@@ -38,7 +38,8 @@ class RunReport:
 
     Attributes:
         run_id: The run.
-        outcome: How it ended: `finished`, `killed`, `timeout`, `cpu_limit`, `memory_limit`, `output_limit`, `compile_error`.
+        outcome: How it ended: `finished`, `killed`, `timeout`, `cpu_limit`, `memory_limit`, `output_limit`, `compile_error`, or `cancelled`
+            where somebody has stopped it (`CancelRun`).
         exit_code: The program's own, if it ended by itself.
         stdout: What it wrote, up to the limit. It is a stranger's text: whoever shows it must escape it.
         stderr: The same for the other stream.
@@ -83,11 +84,26 @@ class RunSummary:
 
 
 @frozen
+class RunFailure:
+    """Why a run could not be made; the program is not to blame.
+
+    Attributes:
+        kind: `busy` where too many programs waited, `no_sandbox` where nothing can contain a program now, `unknown_language`, or `error` for
+            what is in the executor's log.
+        reason: The same as a sentence for people.
+    """
+
+    kind: str
+    reason: str
+
+
+@frozen
 class Run:
-    """A run and, once it is over, its report."""
+    """A run and, once it is over, its report, or why it could not be made."""
 
     summary: RunSummary
     report: RunReport | None
+    failure: RunFailure | None = None
 
 
 @frozen
@@ -182,8 +198,10 @@ class NoSandbox(DeclaredError, status=503, detail="Nothing was run. {reason}"):
 
 
 @frozen
-class ExecutorBusy(DeclaredError, status=503):
-    """Raised when as many runs wait as may wait. Nothing was run."""
+class ExecutorBusy(
+    DeclaredError, status=503, detail="Too many programs wait for their turn. Nothing was run; try again in a while."
+):
+    """Raised when as many runs wait as may wait, of all or of one caller. Nothing was run."""
 
     waiting: int
 
@@ -210,12 +228,22 @@ class RunCode(Command[RunReport], raises=(UnknownLanguage, SourceTooLarge, NoSan
 
 
 @frozen
-class StartRun(Command[RunAccepted], raises=(UnknownLanguage, SourceTooLarge, NoSandbox)):
+class StartRun(Command[RunAccepted], raises=(UnknownLanguage, SourceTooLarge, NoSandbox, ExecutorBusy)):
     """Begin to run one program; its progress and its report are events of the topic `runs`."""
 
     language: LanguageId
     source: Text
     stdin: Text = ""
+
+
+@frozen
+class CancelRun(Command[None], raises=(UnknownRun,)):
+    """Stop a run that was started. Who knows its id may: nobody can guess one.
+
+    It ends soon after, as `cancelled`, with what it has written. One that has ended stays as it is.
+    """
+
+    run_id: RunId
 
 
 @frozen
@@ -226,6 +254,7 @@ class PerformRun(Command[None], public=False):
     language: str
     source: str
     stdin: str
+    asked_by: str = ""
 
 
 @frozen
@@ -281,6 +310,21 @@ class GetLimits(Query[RunLimits], max_age_s=60.0):
 
 
 @frozen
+class RunQueued(Event):
+    """A run was accepted, and waits for its turn.
+
+    Attributes:
+        run_id: The run.
+        language: The language.
+        asked: A digest of the id of the command, so that a repeat of it is the same run on each replica.
+    """
+
+    run_id: str
+    language: str
+    asked: str
+
+
+@frozen
 class RunStarted(Event):
     """A program has begun to run."""
 
@@ -304,6 +348,13 @@ class RunOutput(Event):
 
 
 @frozen
+class RunStopping(Event):
+    """Somebody has asked to stop a run; where it runs, it is ended."""
+
+    run_id: str
+
+
+@frozen
 class RunFinished(Event):
     """A program has ended."""
 
@@ -313,20 +364,31 @@ class RunFinished(Event):
 
 @frozen
 class RunFailed(Event):
-    """A run could not be made; the program is not to blame."""
+    """A run could not be made; the program is not to blame.
+
+    Attributes:
+        run_id: The run.
+        kind: What `RunFailure` names.
+        reason: The same as a sentence for people.
+    """
 
     run_id: str
+    kind: str
     reason: str
 
 
-runs: Topic[RunStarted | RunOutput | RunFinished | RunFailed] = Topic(
+RunEvent = RunQueued | RunStarted | RunOutput | RunStopping | RunFinished | RunFailed
+
+runs: Topic[RunEvent] = Topic(
     "code-executor.runs",
+    RunQueued,
     RunStarted,
     RunOutput,
+    RunStopping,
     RunFinished,
     RunFailed,
     key=lambda event: event.run_id,
     retention_s=3600.0,
     public=False,
 )
-"""What people's programs do. The gateway shows one run to who knows its id."""
+"""What people's programs do. The gateway shows one run to who knows its id, and the executor's replicas learn from it of each other's."""

@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager, closing
 
 import anyio
-from attrs import frozen
 
-from fissile import Bus, Caller, Clock, Ids, Module, ModuleSettings, Process, setting
+from fissile import Bus, Caller, Clock, FissileError, Ids, Lifespan, Module, Process
 
 from . import sandbox as boxes
 from .contract import (
+    CancelRun,
     ExecutorBusy,
     GetLimits,
     GetRun,
@@ -29,92 +29,27 @@ from .contract import (
     RunLimits,
     RunOutput,
     RunPage,
+    RunQueued,
     RunReport,
     RunStarted,
+    RunStopping,
     SourceTooLarge,
     StartRun,
     UnknownLanguage,
+    UnknownRun,
     contract,
 )
+from .endings import Written, failure_of
+from .following import Follower
 from .live import Live
-from .places import Places
+from .places import Places, who_asks
 from .runs import RunStore
 from .sandbox import Sandbox
+from .settings import ExecutorSettings as ExecutorSettings
 
 module = Module(contract)
 
 _logger = logging.getLogger(__name__)
-
-MIB = 1024 * 1024
-_WALL_TIMES, _WALL_MORE_S = 1.5, 1.0
-"""How much longer than its CPU time a program may take: others run beside it, and what starts it takes time, too."""
-_COMPILER_WALL_TIMES = 3.0
-"""The same for compilers, which nobody waits for to be punctual."""
-
-
-@frozen
-class ExecutorSettings(ModuleSettings):
-    """What a run may use, and where it runs."""
-
-    sandbox: boxes.Kind = setting(
-        "auto", "`docker`, `local`, or `auto`: Docker where an engine has the image, else local."
-    )
-    at_once: int = setting(3, "How many programs run at a time.", at_least=1)
-    people_at_once: int = setting(
-        2, "How many of them may be people's runs; the rest is for judging submissions.", at_least=1
-    )
-    waiting: int = setting(
-        32, "How many of people's runs may wait for their turn, and how many cases of submissions.", at_least=0
-    )
-    spare: int = setting(2, "How many containers, or jails, are kept ready.")
-    spare_age_s: float = setting(600.0, "When a container that nobody has used is replaced, in seconds.")
-    wall_s: float = setting(10.0, "How long a program may run, in seconds.")
-    cpu_s: float = setting(5.0, "How much CPU time a program may use, in seconds.")
-    memory_bytes: int = setting(256 * MIB, "How much memory its processes may use together, in bytes.")
-    processes: int = setting(64, "How many processes and threads it may have.")
-    output_bytes: int = setting(64 * 1024, "How much it may write to each of stdout and stderr, in bytes.")
-    file_bytes: int = setting(16 * MIB, "How large a file may be, in bytes.")
-    disk_bytes: int = setting(16 * MIB, "How much its files may have together, in bytes.")
-    compile_s: float = setting(20.0, "How much CPU time a compiler may use, in seconds.")
-    compile_memory_bytes: int = setting(512 * MIB, "How much memory a compiler's processes may use together, in bytes.")
-    compile_disk_bytes: int = setting(64 * MIB, "How much a compiler's files may have together, in bytes.")
-    builds_kept: int = setting(128, "How many compiled programs are kept for further runs; each is an open file.")
-    builds_bytes: int = setting(64 * MIB, "How many bytes they may have together.")
-    source_bytes: int = setting(256 * 1024, "How large a source, or an input, may be, in bytes.")
-    runs_kept: int = setting(1000, "How many runs can be looked up.")
-
-    def limits(self, time_s: float | None = None, memory_mib: int | None = None) -> boxes.Limits:
-        """Return the limits of one run: what is asked for, and no more than is allowed."""
-        cpu_s = self.cpu_s if time_s is None else min(time_s, self.cpu_s)
-        return boxes.Limits(
-            wall_s=self.wall_s if time_s is None else min(_WALL_TIMES * cpu_s + _WALL_MORE_S, self.wall_s),
-            cpu_s=cpu_s,
-            memory_bytes=self.memory_bytes if memory_mib is None else min(memory_mib * MIB, self.memory_bytes),
-            processes=self.processes,
-            output_bytes=self.output_bytes,
-            file_bytes=self.file_bytes,
-            disk_bytes=self.disk_bytes,
-        )
-
-    @property
-    def most(self) -> RunLimits:
-        """What a program may use at most."""
-        time_s = min(
-            self.cpu_s, max(0.0, self.wall_s - _WALL_MORE_S) / _WALL_TIMES
-        )  # so that the clock leaves room for it
-        return RunLimits(time_s, self.memory_bytes // MIB, self.source_bytes, self.output_bytes)
-
-    def compiling(self) -> boxes.Limits:
-        """Return the limits of compilers."""
-        return boxes.Limits(
-            wall_s=_COMPILER_WALL_TIMES * self.compile_s + _WALL_MORE_S,
-            cpu_s=self.compile_s,
-            memory_bytes=self.compile_memory_bytes,
-            processes=self.processes,
-            output_bytes=self.output_bytes,
-            file_bytes=self.compile_disk_bytes,
-            disk_bytes=self.compile_disk_bytes,
-        )
 
 
 @module.resource
@@ -149,16 +84,29 @@ async def _probe(opened: Sandbox) -> None:
 
 @module.resource
 @asynccontextmanager
-async def places(settings: ExecutorSettings) -> AsyncGenerator[Places]:
+async def places(settings: ExecutorSettings, clock: Clock) -> AsyncGenerator[Places]:
     """Share the places of the sandbox out."""
-    yield Places(settings.at_once, settings.people_at_once, settings.waiting)
+    yield Places(settings.at_once, settings.people_at_once, settings.waiting, settings.waiting_each, clock)
 
 
 @module.resource
 @asynccontextmanager
 async def store(settings: ExecutorSettings, clock: Clock) -> AsyncGenerator[RunStore]:
     """Keep the newest runs in memory."""
-    yield RunStore(clock, settings.runs_kept)
+    yield RunStore(clock, settings.runs_kept, settings.runs_bytes)
+
+
+@module.resource
+@asynccontextmanager
+async def follower(store: RunStore, places: Places) -> AsyncGenerator[Follower]:
+    """Make what learns of the runs of other replicas."""
+    yield Follower(store, places)
+
+
+@module.worker
+async def follow(follower: Follower, bus: Bus, lifespan: Lifespan) -> None:
+    """Learn of the runs of other replicas, and of those from before the start that the log still has."""
+    await follower.follow(bus, lifespan)
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -176,17 +124,11 @@ async def run_code(
 ) -> RunReport:
     """Run one program and return its report. A program has no effects outside of its sandbox, so it may be run again."""
     await _check(command.language, command.source, command.stdin, sandbox, settings)
-    run_id = store.run_id(caller.message_id)
+    run_id, _ = store.run_of(caller.message_id)
     limits = settings.limits(command.time_s, command.memory_mib)
     program = boxes.Program(command.language, command.source, command.stdin, limits)
-    store.add(run_id, command.language)
-    try:
-        async with places.one(places.people):
-            store.running(run_id)
-            report = await _run(run_id, program, sandbox)
-    except BaseException:
-        store.failed(run_id)
-        raise
+    async with places.one(places.people, who_asks(caller)):
+        report = await _run(run_id, program, sandbox)
     store.finished(report)
     await bus.publish(RunFinished(run_id, report))
     return report
@@ -209,44 +151,89 @@ async def run_case(
 
 @module.command(StartRun, idempotent=True)
 async def start_run(
-    command: StartRun, sandbox: Sandbox, store: RunStore, settings: ExecutorSettings, caller: Caller, bus: Bus
+    command: StartRun,
+    sandbox: Sandbox,
+    places: Places,
+    store: RunStore,
+    settings: ExecutorSettings,
+    caller: Caller,
+    bus: Bus,
 ) -> RunAccepted:
     """Accept one program and return at once."""
     await _check(command.language, command.source, command.stdin, sandbox, settings)
-    run_id = store.run_id(caller.message_id)
-    store.add(run_id, command.language)
-    await bus.send(PerformRun(run_id, command.language, command.source, command.stdin))
+    who = who_asks(caller)
+    run_id, asked = store.run_of(caller.message_id)
+    if not store.knows(run_id):
+        places.accept(places.people, who, run_id)
+        store.add(run_id, command.language)
+    try:
+        await bus.publish(RunQueued(run_id, command.language, asked))
+        await bus.send(PerformRun(run_id, command.language, command.source, command.stdin, who))
+    except BaseException:
+        places.people.begun(run_id)  # it never will
+        raise
     return RunAccepted(run_id)
+
+
+@module.command(CancelRun, idempotent=True)
+async def cancel_run(command: CancelRun, store: RunStore, follower: Follower, bus: Bus) -> None:
+    """Stop a run, on whichever replica it is."""
+    if not await follower.knows(command.run_id):
+        raise UnknownRun(command.run_id)
+    if not store.is_over(command.run_id):
+        store.cancel(command.run_id)
+        await bus.publish(RunStopping(command.run_id))
 
 
 @module.command(PerformRun, idempotent=True)
 async def perform_run(
-    command: PerformRun, sandbox: Sandbox, places: Places, store: RunStore, settings: ExecutorSettings, bus: Bus
+    command: PerformRun,
+    sandbox: Sandbox,
+    places: Places,
+    store: RunStore,
+    settings: ExecutorSettings,
+    clock: Clock,
+    bus: Bus,
 ) -> None:
     """Run an accepted program, telling what it writes while it does."""
-    store.add(command.run_id, command.language)
-    if store.get(command.run_id).summary.state in ("done", "failed") or command.run_id in store.under_way:
+    run_id = command.run_id
+    store.add(run_id, command.language)
+    if store.is_over(run_id) or run_id in store.under_way:
         return  # a repeat of what has ended, or is at work: its output would be told twice at the same time
     program = boxes.Program(command.language, command.source, command.stdin, settings.limits())
-    store.under_way.add(command.run_id)
+    written = Written(clock)
+    report: RunReport | None = None
     try:
-        async with places.one(places.people):
-            store.running(command.run_id)
-            await bus.publish_now(RunStarted(command.run_id, command.language))
-            report = await _run_aloud(command.run_id, program, sandbox, bus)
-    except (ExecutorBusy, NoSandbox, UnknownLanguage) as error:
-        store.failed(command.run_id)
-        await bus.publish(RunFailed(command.run_id, str(error)))
+        with anyio.CancelScope() as scope:
+            store.under_way[run_id] = scope
+            if store.is_cancelled(run_id):
+                scope.cancel()
+            async with places.one(places.people, command.asked_by, accepted=run_id):
+                store.running(run_id)
+                await bus.publish_now(RunStarted(run_id, command.language))
+                written.begin()
+                report = await _run_aloud(run_id, program, sandbox, bus, written)
+    except FissileError:
+        raise  # nothing can be told now; the run is tried again
+    except Exception as error:  # noqa: BLE001 -- whatever it was, who watches is told that nothing more will come
+        failure = failure_of(error)
+        store.failed(run_id, failure)
+        await bus.publish(RunFailed(run_id, failure.kind, failure.reason))
     else:
+        report = report or written.report(run_id, program.language, sandbox.level)
         store.finished(report)
-        await bus.publish(RunFinished(command.run_id, report))
+        await bus.publish(RunFinished(run_id, report))
     finally:
-        store.under_way.discard(command.run_id)
+        store.under_way.pop(run_id, None)
 
 
-async def _run_aloud(run_id: str, program: boxes.Program, sandbox: Sandbox, bus: Bus) -> RunReport:
+async def _run_aloud(run_id: str, program: boxes.Program, sandbox: Sandbox, bus: Bus, written: Written) -> RunReport:
     """Run a program, and tell what it writes while it does."""
     live = Live()
+
+    def note(stream: boxes.Stream, text: str) -> None:
+        written.add(stream, text)
+        live.add(stream, text)
 
     async def tell() -> None:
         async with aclosing(live.pieces()) as pieces:
@@ -254,17 +241,17 @@ async def _run_aloud(run_id: str, program: boxes.Program, sandbox: Sandbox, bus:
                 await bus.publish_now(RunOutput(run_id, stream, text))
 
     report: RunReport | None = None
-    refused: Exception | None = None
+    failed: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(tell)
         with closing(live):
             try:
-                report = await _run(run_id, program, sandbox, live.add)
-            except (ExecutorBusy, NoSandbox, UnknownLanguage) as error:
-                refused = error  # raised below, so that no group is
+                report = await _run(run_id, program, sandbox, note)
+            except Exception as error:  # noqa: BLE001 -- raised below, so that no group is
+                failed = error
     if report is None:
-        assert refused is not None
-        raise refused
+        assert failed is not None
+        raise failed
     return report
 
 
@@ -316,8 +303,9 @@ async def _run(
 
 
 @module.query(GetRun)
-async def get_run(query: GetRun, store: RunStore) -> Run:
-    """Tell where a run stands."""
+async def get_run(query: GetRun, store: RunStore, follower: Follower) -> Run:
+    """Tell where a run stands, on whichever replica it is."""
+    await follower.knows(query.run_id)
     return store.get(query.run_id)
 
 

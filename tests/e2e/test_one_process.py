@@ -28,6 +28,7 @@ def started(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ru
         "FISSILE_BUS": f"sqlite:///{tmp_path}/log.sqlite3",
         "FISSILE_DATABASE": f"sqlite:///{tmp_path}",
         "FISSILE_DATABASE_MIGRATE": "true",
+        "FISSILE_TRUSTED_PROXIES": "127.0.0.1",  # so that a test may come from several addresses
     }
     with running(*arguments, cwd=ROOT, **settings) as run:
         yield run, f"http://127.0.0.1:{port_of(run.wait_for('ready'))}"
@@ -40,6 +41,11 @@ def client() -> httpx.Client:
 def program(url: str, source: str, command: str = "run-code") -> httpx.Response:
     with client() as http:
         return http.post(f"{url}/api/code-executor/{command}", json={"language": "python", "source": source})
+
+
+def state(http: httpx.Client, api: str, run_id: str) -> dict[str, object]:
+    summary: dict[str, object] = http.get(f"{api}/get-run", params={"run_id": run_id}).json()["summary"]
+    return summary
 
 
 def runs_now(http: httpx.Client, url: str) -> int:
@@ -98,6 +104,28 @@ def test_a_started_run_streams_its_output_and_an_open_stream_does_not_hold_up_th
         # Half of what the drain may take: a stream that held it up would take it all.
         assert monotonic() - began < 5.0
         assert not [line for line in run.lines if "took longer" in line]
+
+
+def test_whoever_starts_many_programs_without_signing_in_leaves_room_for_others_and_can_stop_them(
+    started: tuple[Running, str],
+) -> None:
+    run, url = started
+    api = f"{url}/api/code-executor"
+    answers = [program(url, "import time; time.sleep(30)", "start-run") for _ in range(40)]
+    with client() as greedy, client() as other:
+        other.headers["x-forwarded-for"] = "192.0.2.7"
+        begun = [answer.json()["run_id"] for answer in answers if answer.status_code == 200]
+        assert {answer.status_code for answer in answers} == {200, 429}
+        answer = other.post(f"{api}/start-run", json={"language": "python", "source": "print(1)"})
+        assert answer.status_code == 200, answer.text
+        run_id = answer.json()["run_id"]
+        for each in begun:
+            assert greedy.post(f"{api}/cancel-run", json={"run_id": each}).status_code == 204
+        run.wait_until(lambda: state(other, api, run_id)["state"] == "done", "the run of somebody else")
+        for each in begun:
+            run.wait_until(lambda: state(greedy, api, each)["outcome"] is not None, "the end of a run")  # noqa: B023
+            assert state(greedy, api, each)["outcome"] in ("cancelled", "timeout")  # on a slow machine
+        assert greedy.post(f"{api}/cancel-run", json={"run_id": "nobody-has-this"}).status_code == 404
 
 
 def test_nobody_sees_the_hidden_cases_that_a_submission_is_judged_by(started: tuple[Running, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -230,6 +231,19 @@ def test_errors_are_words_that_say_what_to_do(
     page.route("**/start-run", lambda route: route.fulfill(status=status, headers=headers, body="<h1>no</h1>"))
     page.get_by_role("button", name="Run").click()
     expect(visitor.run_status).to_contain_text(told)
+
+
+def test_why_a_run_could_not_be_made_is_told_in_a_sentence(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    page = visitor.go()
+    page.route("**/start-run", lambda route: route.fulfill(json={"run_id": "y"}))
+    failed = {"run_id": "y", "kind": "busy", "reason": "Too many programs wait for their turn. Try again in a while."}
+    told = f"event: run-failed\ndata: {json.dumps(failed)}\n\n"
+    page.route("**/runs/y/events", lambda route: route.fulfill(content_type="text/event-stream", body=told))
+    page.get_by_role("button", name="Run").click()
+    expect(visitor.run_status).to_have_text(
+        "It could not be run. Too many programs wait for their turn. Try again in a while."
+    )
 
 
 def test_the_first_program_of_each_language_greets_who_is_named_in_the_input(come: Come, monolith: str) -> None:

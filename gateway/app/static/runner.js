@@ -42,15 +42,20 @@ export async function run({ language, source, stdin, terminal, signal, onId, onS
       return finish(event.data.report, terminal, written, isWhole);
     } else if (event.event === "run-failed") {
       terminal.finish();
-      return { text: `It could not be run: ${event.data.reason}`, kind: "bad" };
+      return { text: failed(event.data), kind: "bad" };
     } else if (event.event === "lost" || event.event === "reset") {
       isWhole = false;
       const found = await ask("code-executor/get-run", { run_id: id }, { signal });
       if (found.report) return finish(found.report, terminal, written, false);
-      if (found.summary.state === "failed") return { text: "It could not be run. Try again.", kind: "bad" };
+      if (found.summary.state === "failed") return { text: failed(found.failure), kind: "bad" };
     }
   }
   return null;
+}
+
+// Why is a sentence for people, of the executor's own.
+function failed(failure) {
+  return `It could not be run. ${failure?.reason ?? "Try again."}`;
 }
 
 function finish(report, terminal, written, isWhole) {
@@ -83,6 +88,8 @@ function outcome(report) {
       return { text: "Stopped: it used too much memory.", kind: "bad" };
     case "output_limit":
       return { text: "Stopped: it wrote too much.", kind: "bad" };
+    case "cancelled":
+      return { text: `Stopped after ${time}.`, kind: "bad" };
     case "compile_error":
       return { text: "It does not compile.", kind: "bad" };
     default:

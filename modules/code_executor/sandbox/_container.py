@@ -1,16 +1,14 @@
 """One container: started ahead of its program, used once, removed. Blocking code for a worker thread."""
 
-import select
 import socket
-import time
 from contextlib import suppress
 from typing import Any, Self
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from ._engine import Engine, close_stream
-from ._jail import message
-from ._model import Limits, SandboxError
+from ._jail import is_readable, message
+from ._model import Limits
 from ._mother import BOOT_FROM_STREAM, sources
 from ._walls import OPTIONS_OF_SHM, options_of_tmp
 
@@ -105,7 +103,7 @@ class Container:
         name: Its name.
         shape: What it was made for.
         user: The user in it.
-        since_s: When it was started, by the monotonic clock.
+        since_s: Since when it is kept ready, by the pool's clock.
     """
 
     engine: Engine
@@ -114,7 +112,7 @@ class Container:
     user: int
     _socket: socket.socket
     _stream: Any
-    since_s: float = field(factory=time.monotonic)
+    since_s: float = 0.0
 
     @classmethod
     def start(cls, engine: Engine, name: str, image: str, shape: Shape, user: int, labels: dict[str, str]) -> Self:
@@ -128,7 +126,7 @@ class Container:
         container = cls(engine, name, shape, user, getattr(stream, "_sock", stream), stream)
         try:
             engine.start(made)
-        except SandboxError:
+        except BaseException:
             container.close()
             raise
         container._send(message(sources("_inside", "_in_container")))
@@ -142,7 +140,7 @@ class Container:
 
     def waits(self) -> bool:
         """Whether the launcher waits for its order still: it has written nothing, and not ended."""
-        return not select.select([self._socket], [], [], 0)[0]
+        return not is_readable(self._socket)
 
     def become(self, shape: Shape) -> None:
         """Take another shape, one that `Shape.becomes` allows.

@@ -5,7 +5,7 @@ import os
 import select
 import socket
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 from attrs import define, field, frozen
@@ -15,6 +15,13 @@ from ._mother import Mother, interpreter
 
 READY_WITHIN_S = 10.0
 GONE_WITHIN_S = 5.0
+
+
+def is_readable(connection: socket.socket, within_s: float = 0.0) -> bool:
+    """Wait until there is something to read, or the end. Not with `select`, which cannot watch a descriptor beyond 1,023."""
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(within_s * 1000))
 
 
 def order(content: dict[str, Any]) -> bytes:
@@ -77,10 +84,9 @@ class Jail:
         """Have the jail built and return at once; `wait_ready` tells whether the walls stand.
 
         Raises:
-            SandboxError: The interpreter cannot be started.
+            SandboxError: The interpreter cannot be started, or there are no descriptors for it. Nothing has been started.
         """
-        control, theirs = socket.socketpair()
-        (stdin_read, stdin), (stdout, stdout_write), (stderr, stderr_write) = (os.pipe() for _ in range(3))
+        control, theirs, (stdin_read, stdin), (stdout, stdout_write), (stderr, stderr_write) = _streams()
         jail = cls(stdin, stdout, stderr, control, uid, walls.spec["has_network"])
         try:
             with theirs:
@@ -125,7 +131,7 @@ class Jail:
         """
         until = time.monotonic() + READY_WITHIN_S
         while not self.launcher:
-            readable, _, _ = select.select([self.control], [], [], max(0.0, until - time.monotonic()))
+            readable = is_readable(self.control, max(0.0, until - time.monotonic()))
             lines = self.lines() if readable else None
             if lines is None:
                 reason = self._last_words() if readable else f"no answer within {READY_WITHIN_S:g} s"
@@ -167,7 +173,7 @@ class Jail:
         self.kill()
         until = time.monotonic() + GONE_WITHIN_S
         while not self.gone:
-            if not select.select([self.control], [], [], max(0.0, until - time.monotonic()))[0]:
+            if not is_readable(self.control, max(0.0, until - time.monotonic())):
                 self._last_resort()
                 break
             self.lines()
@@ -183,6 +189,29 @@ class Jail:
             if process:
                 with suppress(OSError):
                     os.kill(process, 9)
+
+
+_Pipe = tuple[int, int]
+
+
+def _streams() -> tuple[socket.socket, socket.socket, _Pipe, _Pipe, _Pipe]:
+    """Open the two ends of a control socket and of three pipes, or nothing."""
+    with ExitStack() as opened:
+        try:
+            ours, theirs = socket.socketpair()
+            for end in (ours, theirs):
+                opened.callback(end.close)
+            pipes: list[_Pipe] = []
+            for _ in range(3):
+                pipes.append(os.pipe())
+                for handle in pipes[-1]:
+                    opened.callback(os.close, handle)
+        except OSError as error:
+            raise SandboxError(
+                f"A jail could not be made: {error.strerror}. Cure: allow this process more open files (`ulimit -n`)."
+            ) from error
+        opened.pop_all()
+        return ours, theirs, pipes[0], pipes[1], pipes[2]
 
 
 def _innermost(warden: int) -> int:

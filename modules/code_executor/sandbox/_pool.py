@@ -7,8 +7,11 @@ wait until its container has been removed, which takes longer than a small progr
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+
+from attrs import frozen
 
 from ._container import Container, Shape
 from ._engine import DONE_WITHIN_S, Engine
@@ -20,8 +23,25 @@ _log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 60.0
 RETRY_AFTER_S = 1.0
+REMOVE_AFTER_MAX_S = 60.0
+"""How long it is waited at most between two tries to remove a container; each wait is twice the one before."""
 _REMOVERS = 2
 _SLACK_S = 600.0
+
+
+@frozen
+class _Stuck:
+    """A container that has to be removed yet.
+
+    Attributes:
+        user: Its user.
+        again_s: When it is tried again, by the pool's clock.
+        wait_s: How long it was waited for that; 0 before the first try.
+    """
+
+    user: int
+    again_s: float = 0.0
+    wait_s: float = 0.0
 
 
 class ContainerPool:
@@ -36,6 +56,7 @@ class ContainerPool:
         owner: Whose they are.
         users: Where their users come from.
         age_s: When one that nobody has used is replaced: what waits for long is what something can happen to.
+        now_s: The clock for what is done in the background.
     """
 
     def __init__(
@@ -49,6 +70,7 @@ class ContainerPool:
         owner: Owner,
         users: Users,
         age_s: float = 600.0,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.engine = engine
         self._image_id = image_id
@@ -57,13 +79,14 @@ class ContainerPool:
         self._owner = owner
         self._users = users
         self._age_s = age_s
+        self._now_s = now_s
         self._spare: list[Container] = []
         self._in_use: set[str] = set()
-        self._to_remove: dict[str, int] = {}
+        self._to_remove: dict[str, _Stuck] = {}
         self._used = threading.BoundedSemaphore(2 * at_once)
         self._changed = threading.Condition()  # over all of the above; held for moments
         self._closed = False
-        self._sweep_s = time.monotonic() + SWEEP_EVERY_S
+        self._sweep_s = now_s() + SWEEP_EVERY_S
         self._removers = ThreadPoolExecutor(_REMOVERS, thread_name_prefix="docker-remove")
         self._keeper = threading.Thread(target=self._keep, name="docker-pool", daemon=True)
 
@@ -87,11 +110,11 @@ class ContainerPool:
                     if container.waits():
                         container.become(shape)
                         return container
-                except EngineGone:
-                    self._discard(container)
-                    raise
-                except SandboxError as error:  # it ended this moment
-                    _log.debug("The spare container %s cannot be used: %s", container.name, error)
+                except BaseException as error:
+                    if isinstance(error, EngineGone) or not isinstance(error, SandboxError):
+                        self._discard(container)
+                        raise
+                    _log.debug("The spare container %s ended this moment: %s", container.name, error)
                 self._discard(container)
             return self._start(shape)
         except BaseException:
@@ -136,7 +159,7 @@ class ContainerPool:
             return Container.start(self.engine, name, self._image_id, shape, user, labels)
         except EngineGone:
             with self._changed:  # who has not answered may have done it, or may do it yet
-                self._to_remove[name] = user
+                self._to_remove[name] = _Stuck(user)
                 self._sweep_s = 0.0
                 self._changed.notify()
             raise
@@ -151,16 +174,25 @@ class ContainerPool:
     def _remove(self, name: str, user: int) -> None:
         gone = self.engine.remove(name)
         with self._changed:
+            before = self._to_remove.pop(name, _Stuck(user))
             if gone:
-                self._to_remove.pop(name, None)
                 self._in_use.discard(name)
             else:
-                self._to_remove[name] = user
+                wait_s = min(2 * before.wait_s or RETRY_AFTER_S, REMOVE_AFTER_MAX_S)
+                self._to_remove[name] = _Stuck(user, self._now_s() + wait_s, wait_s)
                 self._changed.notify()
         if gone:
             self._users.give_back(user)
-        else:
-            _log.warning("The container %s could not be removed yet.", name)
+            if before.wait_s:
+                _log.info("The container %s has been removed at last.", name)
+        elif not before.wait_s:  # said once
+            _log.warning(
+                "The container %s could not be removed yet; it is tried again, every %g s in the end. "
+                "See `docker rm -f %s` for the engine's reason.",
+                name,
+                REMOVE_AFTER_MAX_S,
+                name,
+            )
 
     # --- in the background -------------------------------------------------------------------------------------------
 
@@ -171,24 +203,36 @@ class ContainerPool:
             with self._changed:
                 if self._closed:
                     return
-                wait_s = self._next_s() - time.monotonic()
+                wait_s = self.next_s() - self._now_s()
                 if wait_s > 0:
                     self._changed.wait(wait_s)
                     continue
             try:
-                self._put_right()
+                self.put_right()
                 is_told = False
-            except SandboxError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was: without this thread no container is ever made ready again
                 if not is_told:
-                    _log.warning("The pool of containers cannot be kept full for now: %s", error)
+                    ours = isinstance(error, SandboxError)
+                    _log.log(
+                        logging.WARNING if ours else logging.ERROR,
+                        "The pool of containers cannot be kept full for now: %s",
+                        error if ours else repr(error),
+                        exc_info=None if ours else error,
+                    )
                 is_told = True
                 self._pause()
 
-    def _next_s(self) -> float:
-        """When there is something to do, by the monotonic clock."""
-        if self._to_remove or len(self._spare) < self._spare_max:
+    def next_s(self) -> float:
+        """When there is something to do, by the pool's clock."""
+        if len(self._spare) < self._spare_max:
             return 0.0
-        return min([self._sweep_s, *(container.since_s + self._age_s for container in self._spare)])
+        return min(
+            [
+                self._sweep_s,
+                *(container.since_s + self._age_s for container in self._spare),
+                *(stuck.again_s for stuck in self._to_remove.values()),
+            ]
+        )
 
     def _pause(self) -> None:
         until_s = time.monotonic() + RETRY_AFTER_S
@@ -196,12 +240,17 @@ class ContainerPool:
             while not self._closed and (left_s := until_s - time.monotonic()) > 0:
                 self._changed.wait(left_s)
 
-    def _put_right(self) -> None:
-        now_s = time.monotonic()
+    def put_right(self) -> None:
+        """Do what there is to do now.
+
+        Raises:
+            SandboxError: The engine could not do it.
+        """
+        now_s = self._now_s()
         with self._changed:
             worn = [spare for spare in self._spare if now_s >= spare.since_s + self._age_s or not spare.waits()]
             self._spare = [spare for spare in self._spare if spare not in worn]
-            to_remove = dict(self._to_remove)
+            to_remove = {name: stuck.user for name, stuck in self._to_remove.items() if now_s >= stuck.again_s}
         for container in worn:
             self._discard(container)
         if to_remove:
@@ -217,6 +266,7 @@ class ContainerPool:
             container = self._start(self._usual)
             with self._changed:
                 if not self._closed:
+                    container.since_s = self._now_s()
                     self._spare.append(container)
                     return
             self._discard(container)
@@ -247,7 +297,8 @@ class ContainerPool:
             _log.warning("Containers may be left until the next start: %s", error)
             self._removers.shutdown(wait=True)
         else:
-            users = {container.name: container.user for container in spare} | self._to_remove
+            users = {container.name: container.user for container in spare}
+            users |= {name: stuck.user for name, stuck in self._to_remove.items()}
             list(self._removers.map(self._remove, users.keys(), users.values()))
             self._removers.shutdown(wait=True)
             with suppress(SandboxError):  # the next start sweeps, too

@@ -144,7 +144,11 @@ def _run(level: Level, users: Users, stdin: str) -> Ending:
     work = Work(LANGUAGES["python"], source, Limits(wall_s=5.0), stdin)
     tools = {"python3": level.walls.mother.python}
     uid = users.take()
-    jail = Jail.start(level.walls, uid)
+    try:
+        jail = Jail.start(level.walls, uid)
+    except BaseException:
+        users.give_back(uid)
+        raise
     poke = os.eventfd(0, os.EFD_CLOEXEC)
     try:
         jail.wait_ready()

@@ -37,7 +37,10 @@ class Users:
             for uid in range(FIRST_UID, FIRST_UID + UIDS):
                 if uid in self._leases:
                     continue
-                lease = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                try:
+                    lease = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                except OSError as error:
+                    raise SandboxError(f"A user for a jail could not be leased: {error.strerror}.") from error
                 try:
                     lease.bind(f"\0fissile-jail-user-{uid}")
                 except OSError:

@@ -168,6 +168,9 @@ class LocalSandbox(Sandbox):
                 jail.wait_ready()
             except SandboxError:  # somebody killed it while it waited
                 self._end(jail)
+            except BaseException:
+                self._end(jail)
+                raise
             else:
                 return jail
 
@@ -175,25 +178,40 @@ class LocalSandbox(Sandbox):
         mother = level.walls.mother
         while True:
             asked = mother.process_id
-            jail = Jail.start(level.walls, self._users.take())
+            jail = self._make(level)
             try:
                 jail.wait_ready()
-            except SandboxError:
+            except BaseException as error:
                 self._end(jail)
-                if asked == 0 or mother.lives(asked):
+                if asked == 0 or mother.lives(asked) or not isinstance(error, SandboxError):
                     raise
                 # Somebody had killed her, and her socket took one more request; she is replaced at the next.
             else:
                 return jail
 
+    def _make(self, level: Level) -> Jail:
+        uid = self._users.take()
+        try:
+            return Jail.start(level.walls, uid)
+        except BaseException:
+            self._users.give_back(uid)
+            raise
+
     def _refill(self) -> None:
-        """Start what is missing of the spare jails. Only starts them: nobody waits until they are ready."""
+        """Start what is missing of the spare jails. Only starts them: nobody waits until they are ready.
+
+        Where one cannot be made, the next run makes its own, and tells why it cannot: the one that runs now has its jail.
+        """
         assert self._level is not None
         while True:
             with self._lock:
                 if self._closed or len(self._spare) >= self._spare_max:
                     return
-                self._spare.append(Jail.start(self._level.walls, self._users.take()))
+                try:
+                    self._spare.append(self._make(self._level))
+                except SandboxError as error:
+                    _log.warning("No jail can be kept ready for now: %s", error)
+                    return
 
     def _end(self, jail: Jail) -> None:
         jail.close()

@@ -3,8 +3,8 @@
 import secrets
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,17 @@ import anyio
 import pytest
 from attrs import frozen
 
+from fissile import Bus, Settings
+from fissile.testing import PLACEMENTS, Placement, placed
 from modules.code_executor.sandbox import Limits, NoSandbox, Program, Sandbox
 from modules.code_executor.sandbox.docker import DockerSandbox
 from modules.code_executor.sandbox.local import LocalSandbox
+from modules.code_executor.service import module
 from tests.brokers.fixtures import apache_kafka as apache_kafka
 from tests.brokers.fixtures import embedded_kafka as embedded_kafka
 
 from .engine import Engine, NoEngine, open_engine
+from .fake_sandbox import that_does_not_hold, that_echoes, that_is_busy
 from .image import SMALL, required, required_languages
 
 MIB = 1 << 20
@@ -149,6 +153,55 @@ async def open_sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Callable
 @pytest.fixture(params=KINDS)
 async def sandbox(request: pytest.FixtureRequest, open_sandbox: Callable[..., Awaitable[Sandbox]]) -> Sandbox:
     return await open_sandbox(request.param)
+
+
+@pytest.fixture(params=PLACEMENTS)
+def placement(request: pytest.FixtureRequest) -> Placement:
+    found: Placement = request.param
+    return found
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, placement: Placement, anyio_backend: Any) -> str | None:
+    """The broker of the placement `split`: Apache Kafka, where there is one, on asyncio, the embedded one on Trio."""
+    if placement != "split":
+        return None
+    if anyio_backend[1].get("use_uvloop"):
+        pytest.skip("the processes of a split choose their event loop themselves")
+    kind = "embedded_kafka" if anyio_backend[0] == "trio" else "kafka_at_hand"
+    return f"kafka://{request.getfixturevalue(kind)}"
+
+
+@asynccontextmanager
+async def executor(
+    placement: Placement, broker: str | None, backend: Any, sandbox: Callable[[], dict[type, object]], replicas: int = 1
+) -> AsyncGenerator[Bus]:
+    settings = Settings(partitions=2, reply_partitions=2, commit_interval_s=0.05, backend=backend[0])
+    async with placed(
+        placement, [module], broker=broker, settings=settings, overrides=sandbox, replicas=replicas
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def bus(placement: Placement, broker: str | None, anyio_backend: Any) -> AsyncGenerator[Bus]:
+    """An executor whose sandbox echoes."""
+    async with executor(placement, broker, anyio_backend, that_echoes) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def busy(placement: Placement, broker: str | None, anyio_backend: Any) -> AsyncGenerator[Bus]:
+    """An executor whose queue is full."""
+    async with executor(placement, broker, anyio_backend, that_is_busy) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def unsafe(placement: Placement, broker: str | None, anyio_backend: Any) -> AsyncGenerator[Bus]:
+    """An executor on a machine where no sandbox holds."""
+    async with executor(placement, broker, anyio_backend, that_does_not_hold) as opened:
+        yield opened
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

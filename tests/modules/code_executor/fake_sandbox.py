@@ -16,13 +16,15 @@ from modules.code_executor.service import ExecutorSettings
 LIMIT_BYTES = 500
 RUNS_KEPT = 5
 PEOPLE_AT_ONCE, WAITING = 2, 3
+EACH = 1
 
 
 class FakeSandbox(Sandbox):
     """Echoes the source to stdout, in two pieces, and the input to stderr.
 
-    A source `touch PATH` leaves a file there when it runs; `wait PATH` leaves one, waits until it is cancelled, and then takes it away. `limits`
-    tells its limits; `nul N` writes so many NULs to both streams; `drip N` writes so many letters to each, faster than anybody can be told.
+    A source `touch PATH` leaves a file there when it runs; `wait PATH` leaves one, says so, waits until it is cancelled, and then takes it away.
+    `limits` tells its limits; `fault` is one of the sandbox; `nul N` writes so many NULs to both streams; `drip N` writes so many letters to
+    each, faster than anybody can be told.
     """
 
     def __init__(self, *, holds: bool = True, is_busy: bool = False) -> None:
@@ -48,7 +50,11 @@ class FakeSandbox(Sandbox):
         word, _, path = program.source.partition(" ")
         if word in ("touch", "wait"):
             _leave(path)
+        if word == "fault":
+            raise ValueError("a fault of the sandbox")
         if word == "wait":
+            if on_output is not None:
+                on_output("stdout", "waits\n")
             try:
                 await anyio.sleep_forever()
             finally:
@@ -85,15 +91,24 @@ def _take_away(path: str) -> None:
     Path(path).unlink()
 
 
-def _overrides(sandbox: FakeSandbox) -> dict[type, object]:
+def _overrides(sandbox: FakeSandbox, *, each: int = WAITING) -> dict[type, object]:
     settings = ExecutorSettings(
-        source_bytes=LIMIT_BYTES, runs_kept=RUNS_KEPT, at_once=3, people_at_once=PEOPLE_AT_ONCE, waiting=WAITING
+        source_bytes=LIMIT_BYTES,
+        runs_kept=RUNS_KEPT,
+        at_once=3,
+        people_at_once=PEOPLE_AT_ONCE,
+        waiting=WAITING,
+        waiting_each=each,
     )
     return {Sandbox: sandbox, ExecutorSettings: settings}
 
 
 def that_echoes() -> dict[type, object]:
     return _overrides(FakeSandbox())
+
+
+def that_lets_each_wait() -> dict[type, object]:
+    return _overrides(FakeSandbox(), each=EACH)
 
 
 def that_does_not_hold() -> dict[type, object]:

@@ -20,7 +20,7 @@ PACKAGES = {
     "typescript": ("node-typescript",),
     "rust": ("rustc",),
     "go": ("golang-go",),
-    "java": ("default-jdk-headless",),
+    "java": ("default-jdk-headless", "java-sdk-headless"),
 }
 """What brings each language on Debian. What it depends on, as far as it is installed, comes along."""
 SMALL = ("python", "bash", "javascript", "c", "cpp", "ruby")

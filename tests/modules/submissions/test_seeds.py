@@ -19,6 +19,7 @@ from modules.submissions.contract import GetSubmission, Submission, SubmitSoluti
 from modules.submissions.service import SubmissionsSettings
 from modules.submissions.service import module as submissions
 from tests.figures import figure
+from tests.modules.code_executor.image import required_languages
 
 from .court import settings_of
 
@@ -61,7 +62,10 @@ async def test_every_solution_of_the_catalogue_gets_the_verdict_that_its_name_cl
         except NoSandbox as error:
             pytest.skip(f"no sandbox of this machine holds: {error.reason}")
         if language not in available:
-            pytest.skip(f"the sandbox {set(available.values())} finds no {language} on this machine")
+            reason = f"the sandbox {sorted(set(available.values()))} finds no {language} on this machine"
+            if language in required_languages():
+                pytest.fail(f"{language} is required by FISSILE_REQUIRE, but {reason}")
+            pytest.skip(reason)
         found: dict[str, Submission] = {}
         begun = monotonic()
 
