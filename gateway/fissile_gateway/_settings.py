@@ -76,7 +76,8 @@ class GatewaySettings(ModuleSettings):
     )
     metrics_token: str = secret(
         "",
-        "The token that /metrics wants; without one it is open only where the gateway listens to its own machine alone.",
+        "The token that /metrics wants, of 32 characters or more; without one it is open only where the gateway listens to its own machine "
+        "alone.",
     )
     listen_fds: tuple[int, ...] = setting(
         (), "Sockets that are listening already, as file descriptors, to be used instead of host and port."
@@ -122,17 +123,18 @@ class GatewaySettings(ModuleSettings):
             raise ValueError(f"access_log_share is {self.access_log_share}; it has to be from 0 to 1")
         if self.port > _PORT_MAX:
             raise ValueError(f"port is {self.port}; the highest is {_PORT_MAX}")
-        self._check_tokens()
+        self._check_secrets()
 
-    def _check_tokens(self) -> None:
+    def _check_secrets(self) -> None:
         unknown = [name for name in self.jwt_algorithms if name not in _ALGORITHMS]
         if unknown or not self.jwt_algorithms:
             raise ValueError(
                 f"jwt_algorithms has {', '.join(unknown) or 'none'}; there are {', '.join(_ALGORITHMS)} "
                 "(HS256 is taken where jwt_secret is set)"
             )
-        if self.jwt_secret and len(self.jwt_secret) < _SECRET_CHARACTERS:
-            raise ValueError(f"jwt_secret has fewer than {_SECRET_CHARACTERS} characters, and can be guessed")
+        for name in ("jwt_secret", "metrics_token"):
+            if 0 < len(getattr(self, name)) < _SECRET_CHARACTERS:
+                raise ValueError(f"{name} has fewer than {_SECRET_CHARACTERS} characters, and can be guessed")
         if (self.jwt_jwks or self.jwt_secret) and not (self.jwt_issuer and self.jwt_audience):
             raise ValueError(
                 "jwt_issuer and jwt_audience have to be set where tokens are taken: otherwise one that was issued by or for somebody "
