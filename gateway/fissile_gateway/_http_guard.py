@@ -15,6 +15,21 @@ from http import HTTPStatus
 import attrs
 import h11
 
+_PROBLEMS = {
+    400: "malformed-request",
+    408: "request-timeout",
+    413: "body-too-large",
+    414: "url-too-long",
+    417: "expectation-failed",
+    429: "too-many-requests",
+    431: "head-too-large",
+    500: "internal-error",
+    501: "not-implemented",
+    503: "overloaded",
+    505: "http-version-not-supported",
+}
+"""What kind of problem it is when the server answers by itself; where the gateway has the same problem, it has the same name."""
+
 _FIELD_BYTES = len(b": \r\n")
 _CHUNK_OVERHEAD = 16
 """A chunk of one byte takes six."""
@@ -74,7 +89,9 @@ class Refusal(Exception):
 
 def problem(status: int, detail: str) -> bytes:
     """Write a problem details document (RFC 9457)."""
-    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    name = _PROBLEMS.get(status, HTTPStatus(status).phrase.lower().replace(" ", "-"))
+    title = name.replace("-", " ").capitalize()
+    document = {"type": f"/problems/{name}", "title": title, "status": status, "detail": detail}
     return json.dumps(document).encode()
 
 
