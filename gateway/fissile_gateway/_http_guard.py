@@ -46,6 +46,7 @@ class ServerSettings:
         max_connections: Connections open at once; one more is answered 503 and closed.
         head_timeout_s: Time for a whole request head, from its first byte (or the connection's begin) to its last.
         keep_alive_s: Time a connection may stay open between an answer and the next request.
+        keep_alive_requests: Requests after which a connection ends; of HTTP/2 when none is in progress.
         read_timeout_s: Time for each 64 KiB of a request's body, or for what is left of it.
         write_timeout_s: Time for the client to take each 64 KiB of an answer.
         max_head_bytes: Size of request line and fields together, with their line ends.
@@ -65,6 +66,7 @@ class ServerSettings:
     max_connections: int = attrs.field(default=1000, validator=attrs.validators.gt(0))
     head_timeout_s: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
     keep_alive_s: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    keep_alive_requests: int = attrs.field(default=10_000, validator=attrs.validators.gt(0))
     read_timeout_s: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     write_timeout_s: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     max_head_bytes: int = attrs.field(default=16 * 1024, validator=attrs.validators.gt(0))

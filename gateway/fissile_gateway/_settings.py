@@ -51,6 +51,10 @@ class GatewaySettings(ModuleSettings):
     request_timeout_s: float = setting(30.0, "How long a request may take, its answer included, in seconds.")
     write_timeout_s: float = setting(30.0, "How long a client may take for each 64 KiB of an answer, in seconds.")
     keep_alive_s: float = setting(5.0, "How long a connection may idle between two requests, in seconds.")
+    keep_alive_requests: int = setting(
+        10_000,
+        "After how many requests a connection ends, so that those of a balancer spread over workers and replicas anew.",
+    )
     heartbeat_s: float = setting(15.0, "How often an idle event stream says that it is alive, in seconds.")
     idempotency_keep_s: float = setting(
         86_400.0, "How long the answer to a command with an Idempotency-Key is kept for repeats, in seconds."
