@@ -42,6 +42,9 @@ from fissile_gateway._stream import Streams
 from fissile_gateway._twin import Twins
 from fissile_gateway._views import message_view, topic_view
 
+FORM_PARTS, FORM_FIELD_BYTES = 100, 500_000
+"""How many parts a form may have (multipart/form-data) that a hand-written route reads, and how large one that is no file may be, in bytes."""
+
 
 def build(
     bus: Bus,
@@ -79,6 +82,7 @@ def build(
     quart = _quart()
     quart.asgi_http_class = Connection
     quart.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    quart.config["MAX_FORM_PARTS"], quart.config["MAX_FORM_MEMORY_SIZE"] = FORM_PARTS, FORM_FIELD_BYTES
     quart.config["BODY_TIMEOUT"] = None  # the time of the whole request is bounded
     quart.url_map.merge_slashes = False  # a path is right or wrong; a redirect would lose a command's body
     twins = Twins(protection_settings.max_json_depth)
@@ -207,4 +211,10 @@ def _of_http(error: HTTPException, near: str) -> Problem:
         detail = f"{request.method} is not possible here; {allowed} is."
     elif isinstance(error, RequestEntityTooLarge):
         name, detail = "body-too-large", f"The body is larger than {request.max_content_length} bytes."
+        size = exchange().length
+        if request.mimetype == "multipart/form-data" and (size is None or size <= (request.max_content_length or 0)):
+            too_large = "" if size is not None else f" It may have {request.max_content_length} bytes in all."
+            detail = (
+                f"A form may have {FORM_PARTS} parts, and {FORM_FIELD_BYTES} bytes in each that is no file.{too_large}"
+            )
     return Problem(status, name, detail, headers=tuple(headers))

@@ -116,6 +116,24 @@ class Authenticator:
         exchange.bus = proof.bus
         return None
 
+    async def is_still(self, exchange: Exchange) -> bool:
+        """Tell whether who has opened something is who they were, and note until when. Where that cannot be told, they are."""
+        try:
+            proof = await self._prove(exchange.credentials or ())
+        except CredentialRefused as reason:
+            _logger.info("a credential has ended: %s", reason, extra={"request_id": exchange.request_id})
+            return False
+        except KeysUnavailable as reason:
+            _logger.warning(
+                "a credential cannot be checked again: %s", reason, extra={"request_id": exchange.request_id}
+            )
+            return True
+        # With other scopes it might not have been opened: the client asks anew, and is told.
+        if proof is None or proof.identity != exchange.identity:
+            return False
+        exchange.expires = proof.expires
+        return True
+
     async def _prove(self, credentials: tuple[tuple[bytes, bytes], ...]) -> Proof | None:
         """Return what a credential proves; None if there are several.
 

@@ -115,9 +115,12 @@ async def stream(
         Forbidden: The topic requires a scope that is missing.
         ProblemError: Too many streams are open, or the parameter `after` of the request is no id of an event.
         Unavailable: The log cannot be reached.
+        ValueError: An event of the topic is called as what streams themselves tell: `Lost`, `Reset`, `End`, `Error`, `Open`.
     """
     from quart import request
 
+    from fissile._check.contracts import STREAM_NAMES
+    from fissile._names import kebab_case
     from fissile_gateway._event_ids import is_event_id
     from fissile_gateway._problems import ProblemError, invalid_input
     from fissile_gateway._stream import Wish, open_stream
@@ -130,6 +133,11 @@ async def stream(
         raise ValueError('A stream that ends with what is kept begins there: write start="earliest" with follow=False.')
     if not any(topic in contract.topics for contract in context.process.contracts):
         raise LookupError(f"{topic!r} is of no module of this application. List its module in [tool.fissile] modules.")
+    taken = [event.__name__ for event in topic.events if kebab_case(event.__name__) in STREAM_NAMES]
+    if taken:  # of public topics it is looked at when the process starts
+        raise ValueError(
+            f"{topic.name} cannot be streamed: its event {taken[0]} has a name by which streams tell something else. Rename it."
+        )
     require(exchange.identity or ANONYMOUS, topic.required_scopes, f"{topic.name} was not read")
     given = request.args.get("after")
     if given is not None and not is_event_id(given):

@@ -14,7 +14,10 @@ from hashlib import blake2b
 LIMIT_CHARACTERS = 4096
 """No id that was given out is longer: a topic has hundreds of partitions at most."""
 
-_ID = re.compile(r"(?P<mark>[0-9a-f]{8})-(?P<position>[0-9]{1,9}:[0-9]{1,18}(?:\.[0-9]{1,9}:[0-9]{1,18})*)(?:-end)?")
+EVENT_ID = r"([0-9a-f]{8})-([0-9]{1,9}:[0-9]{1,18}(?:\.[0-9]{1,9}:[0-9]{1,18})*)(?:-end)?"
+"""What an id looks like, as documents tell it too: a mark and a position."""
+
+_ID = re.compile(EVENT_ID)
 _END = "-end"
 
 
@@ -56,7 +59,7 @@ def position_in(text: str, mark: str) -> Mapping[int, int] | None:
         mark: What the ids of the topic begin with.
     """
     match = _ID.fullmatch(text) if len(text) <= LIMIT_CHARACTERS else None
-    if match is None or match["mark"] != mark:
+    if match is None or match[1] != mark:
         return None
-    pairs = (pair.split(":") for pair in match["position"].split("."))
+    pairs = (pair.split(":") for pair in match[2].split("."))
     return {int(number): int(offset) for number, offset in pairs}

@@ -20,6 +20,7 @@ from fissile._cancellation import loop_clock
 from fissile._trace import ambient, begin_trace
 from fissile_gateway._access_log import AccessLog, status_of
 from fissile_gateway._auth import Authenticator, OnFailedAuthentication, made_private
+from fissile_gateway._auth_again import Held
 from fissile_gateway._exchange import EXCHANGE, ASGIApp, Exchange, Fields, Message, Receive, Scope, Send
 from fissile_gateway._gatekeeper import PROBES, WAITED, Gatekeeper
 from fissile_gateway._mounts import Mounts
@@ -229,7 +230,12 @@ class Gateway:
             inner[EXCHANGE] = exchange
             problem = await self._refuse_socket(exchange, handshake, own=app is self.routes)
             if problem is None:
-                await app(inner, receive, send_on)
+                held = Held(receive, send_on)
+                if app is self.routes:
+                    async with held.during(exchange):
+                        await app(inner, held.receive, held.send)
+                else:
+                    await app(inner, receive, send_on)
             elif "websocket.http.response" in (scope.get("extensions") or {}):
                 await send_problem(problem, exchange, send_on, "websocket.http.response")
             else:

@@ -138,6 +138,7 @@ class Http2Protocol:
         self._meter = FrameMeter(settings.max_head_bytes, anyio.current_time)
         self._exchanges: dict[int, _Exchange] = {}
         self._running = 0  # applications, those of requests that were reset too
+        self._requests = 0
         self._is_over = False
         self._h2 = _Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
         self._h2.local_settings = h2.settings.Settings(
@@ -291,6 +292,7 @@ class Http2Protocol:
                 return  # the client has left, in what was read with the request
         self._exchanges[number] = _Exchange(stream, BodyMailbox(lambda size: self._taken(number, size)))
         self._running += 1
+        self._requests += 1
         self._host.request_began()
         request = Request(number, headers, "2", raw_method, target, ConnectionState(self._state))
         await stream.handle(request)
@@ -415,7 +417,9 @@ class Http2Protocol:
         exchange.room.set()
         await exchange.stream.handle(StreamClosed(number))
         if not self._exchanges:
-            if self._context.terminated.is_set() or self._is_over:
+            # After many requests, too, but only when none is in progress: clients on `h2` would take GOAWAY for the end of their answers.
+            is_spent = self._requests >= self._settings.keep_alive_requests
+            if self._context.terminated.is_set() or self._is_over or is_spent:
                 self._terminate(Codes.NO_ERROR, "")
                 await self._flush()
                 self._host.end()

@@ -15,6 +15,21 @@ from http import HTTPStatus
 import attrs
 import h11
 
+_PROBLEMS = {
+    400: "malformed-request",
+    408: "request-timeout",
+    413: "body-too-large",
+    414: "url-too-long",
+    417: "expectation-failed",
+    429: "too-many-requests",
+    431: "head-too-large",
+    500: "internal-error",
+    501: "not-implemented",
+    503: "overloaded",
+    505: "http-version-not-supported",
+}
+"""What kind of problem it is when the server answers by itself; where the gateway has the same problem, it has the same name."""
+
 _FIELD_BYTES = len(b": \r\n")
 _CHUNK_OVERHEAD = 16
 """A chunk of one byte takes six."""
@@ -32,6 +47,7 @@ class ServerSettings:
         max_connections_per_address: Those of one client's address; one more is answered 429 and closed. 0: all.
         head_timeout_s: Time for a whole request head, from its first byte (or the connection's begin) to its last.
         keep_alive_s: Time a connection may stay open between an answer and the next request.
+        keep_alive_requests: Requests after which a connection ends; of HTTP/2 when none is in progress.
         read_timeout_s: Time for each 64 KiB of a request's body, or for what is left of it.
         write_timeout_s: Time for the client to take each 64 KiB of an answer.
         max_head_bytes: Size of request line and fields together, with their line ends.
@@ -52,6 +68,7 @@ class ServerSettings:
     max_connections_per_address: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     head_timeout_s: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
     keep_alive_s: float = attrs.field(default=5.0, validator=attrs.validators.gt(0))
+    keep_alive_requests: int = attrs.field(default=10_000, validator=attrs.validators.gt(0))
     read_timeout_s: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     write_timeout_s: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
     max_head_bytes: int = attrs.field(default=16 * 1024, validator=attrs.validators.gt(0))
@@ -76,7 +93,9 @@ class Refusal(Exception):
 
 def problem(status: int, detail: str) -> bytes:
     """Write a problem details document (RFC 9457)."""
-    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    name = _PROBLEMS.get(status, HTTPStatus(status).phrase.lower().replace(" ", "-"))
+    title = name.replace("-", " ").capitalize()
+    document = {"type": f"/problems/{name}", "title": title, "status": status, "detail": detail}
     return json.dumps(document).encode()
 
 

@@ -93,6 +93,7 @@ class GuardedProtocol(H11Protocol):
         self._held = b""
         self._refused = False
         self._closes = False
+        self._requests = 0
         self._received_bytes = 0  # of a body, with its chunks' sizes
         self.body_bytes = 0
 
@@ -182,8 +183,9 @@ class GuardedProtocol(H11Protocol):
         # switch even ended the process on the Trio worker.
         check_request(request, self._settings)
         self.body_bytes = self._received_bytes = 0
+        self._requests += 1
         # Who asks for an echo of what proxies have added gets a 405; nothing more is taken from there.
-        self._closes = request.method == b"TRACE"
+        self._closes = request.method == b"TRACE" or self._requests >= self._settings.keep_alive_requests
         self._host.request_began()
 
     async def _create_stream(self, request: h11.Request) -> None:
@@ -230,7 +232,7 @@ class GuardedProtocol(H11Protocol):
             await super().stream_send(event)
 
     def _is_last(self) -> bool:
-        """Tell whether the connection ends after the answer: when the server drains, after TRACE, and after a WebSocket was refused."""
+        """Tell whether the connection ends after the answer: when the server drains, after its last request, after a refused WebSocket."""
         return self._closes or self.context.terminated.is_set() or isinstance(self.connection, H11WSConnection)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
@@ -331,4 +333,4 @@ class Context:
         self.terminated = Flag(draining)
 
     async def mark_request(self) -> None:
-        """Nothing ends after a number of requests here."""
+        """Do nothing: a connection ends after a number of requests, and no worker does."""

@@ -15,11 +15,15 @@ from fissile import Process
 from fissile._metrics_text import can_write, registered, write
 from fissile_gateway._operation import operation
 from fissile_gateway._problems import Problem, ProblemError
+from fissile_gateway._responses import exchange
 from fissile_gateway._settings import GatewaySettings
 
 _RESPONSES = {
     "200": {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-    **{str(status): {"$ref": f"#/components/responses/Problem-{status}"} for status in (400, 401, 403, 500, 501, 503)},
+    **{
+        str(status): {"$ref": f"#/components/responses/Problem-{status}"}
+        for status in (400, 401, 403, 429, 500, 501, 503)
+    },
 }
 
 
@@ -36,7 +40,8 @@ def metrics_page(process: Process, settings: GatewaySettings) -> Blueprint:
             scheme, _, given = request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not compare_digest(given.strip().encode(), token):
                 detail = "Metrics want the token of FISSILE_METRICS_TOKEN: Authorization: Bearer …"
-                raise ProblemError(Problem(401, "unauthorized", detail, headers=(("www-authenticate", "Bearer"),)))
+                problem = Problem(401, "unauthorized", detail, headers=(("www-authenticate", "Bearer"),))
+                raise ProblemError((_guessed() if given else None) or problem)
         elif not is_local:
             raise ProblemError(
                 Problem(
@@ -55,6 +60,13 @@ def metrics_page(process: Process, settings: GatewaySettings) -> Blueprint:
 
     blueprint.add_url_rule("/metrics", "metrics", metrics)
     return blueprint
+
+
+def _guessed() -> Problem | None:
+    """Note a wrong token as what it may be, a guess, as a wrong credential of any other route is noted."""
+    this = exchange()
+    note = this.gateway.on_failed_authentication
+    return None if note is None else note(this.asgi)
 
 
 def _is_loopback(host: str) -> bool:

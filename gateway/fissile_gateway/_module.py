@@ -131,6 +131,7 @@ def _server(gateway: Gateway, settings: GatewaySettings, protection: ProtectionS
             max_head_bytes=settings.max_head_bytes,
             max_body_bytes=gateway.max_body_bytes,
             keep_alive_s=settings.keep_alive_s,
+            keep_alive_requests=settings.keep_alive_requests,
             write_timeout_s=settings.write_timeout_s,
             drain_s=settings.finish_s,
             listen_fds=settings.listen_fds,

@@ -16,6 +16,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _RATE = re.compile(r"[1-9][0-9]*(/| per )([1-9][0-9]* ?)?(second|minute|hour|day)s?")
 _ORIGIN = re.compile(r"https?://(\*\.)?[a-z0-9.\[\]:_-]+")
+_SENT = (
+    "authorization", "content-type", "idempotency-key", "if-none-match", "last-event-id", "prefer",
+    "traceparent", "tracestate", "x-api-key", "x-request-id",
+)  # fmt: skip
+_READ = (
+    "allow", "deprecation", "etag", "idempotency-replayed", "link", "location", "preference-applied",
+    "ratelimit", "ratelimit-policy", "retry-after", "sunset", "www-authenticate", "x-request-id",
+)  # fmt: skip
 _MAY_BE_ZERO = {"requests_waiting", "trusted_hops", "hsts_s", "cors_max_age_s", "breaker_failures"}
 
 
@@ -97,11 +105,11 @@ class ProtectionSettings(ModuleSettings):
     )
     cors_methods: tuple[str, ...] = setting(("GET", "HEAD", "POST", "DELETE"), "The methods that they may use.")
     cors_headers: tuple[str, ...] = setting(
-        ("authorization", "content-type", "idempotency-key", "if-none-match", "last-event-id", "prefer", "x-api-key"),
+        _SENT,
         "The fields that they may send.",
     )
     cors_exposed: tuple[str, ...] = setting(
-        ("etag", "location", "ratelimit", "ratelimit-policy", "retry-after", "x-request-id"),
+        _READ,
         "The fields of answers that they may read.",
     )
     cors_credentials: bool = setting(default=False, help="Whether they may send cookies; not with the origin *.")

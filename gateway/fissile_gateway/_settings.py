@@ -70,6 +70,10 @@ class GatewaySettings(ModuleSettings):
     request_timeout_s: float = setting(30.0, "How long a request may take, its answer included, in seconds.")
     write_timeout_s: float = setting(30.0, "How long a client may take for each 64 KiB of an answer, in seconds.")
     keep_alive_s: float = setting(5.0, "How long a connection may idle between two requests, in seconds.")
+    keep_alive_requests: int = setting(
+        10_000,
+        "After how many requests a connection ends, so that those of a balancer spread over workers and replicas anew.",
+    )
     heartbeat_s: float = setting(15.0, "How often an idle event stream says that it is alive, in seconds.")
     idempotency_keep_s: float = setting(
         86_400.0, "How long the answer to a command with an Idempotency-Key is kept for repeats, in seconds."
@@ -98,7 +102,8 @@ class GatewaySettings(ModuleSettings):
     )
     metrics_token: str = secret(
         "",
-        "The token that /metrics wants; without one it is open only where the gateway listens to its own machine alone.",
+        "The token that /metrics wants, of 32 characters or more; without one it is open only where the gateway listens to its own machine "
+        "alone.",
     )
     listen_fds: tuple[int, ...] = setting(
         (), "Sockets that are listening already, as file descriptors, to be used instead of host and port."
@@ -147,17 +152,18 @@ class GatewaySettings(ModuleSettings):
             raise ValueError(f"access_log_share is {self.access_log_share}; it has to be from 0 to 1")
         if self.port > _PORT_MAX:
             raise ValueError(f"port is {self.port}; the highest is {_PORT_MAX}")
-        self._check_tokens()
+        self._check_secrets()
 
-    def _check_tokens(self) -> None:
+    def _check_secrets(self) -> None:
         unknown = [name for name in self.jwt_algorithms if name not in _ALGORITHMS]
         if unknown or not self.jwt_algorithms:
             raise ValueError(
                 f"jwt_algorithms has {', '.join(unknown) or 'none'}; there are {', '.join(_ALGORITHMS)} "
                 "(HS256 is taken where jwt_secret is set)"
             )
-        if self.jwt_secret and len(self.jwt_secret) < _SECRET_CHARACTERS:
-            raise ValueError(f"jwt_secret has fewer than {_SECRET_CHARACTERS} characters, and can be guessed")
+        for name in ("jwt_secret", "metrics_token"):
+            if 0 < len(getattr(self, name)) < _SECRET_CHARACTERS:
+                raise ValueError(f"{name} has fewer than {_SECRET_CHARACTERS} characters, and can be guessed")
         if (self.jwt_jwks or self.jwt_secret) and not (self.jwt_issuer and self.jwt_audience):
             raise ValueError(
                 "jwt_issuer and jwt_audience have to be set where tokens are taken: otherwise one that was issued by or for somebody "

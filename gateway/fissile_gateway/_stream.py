@@ -14,7 +14,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from math import inf
 from typing import Any, Literal, Self
 
 import anyio
@@ -23,8 +22,10 @@ from attrs import frozen
 from quart import Response
 from quart.wrappers.response import ResponseBody
 
-from fissile import Bus, Clock, Event, FissileError, PositionLost, Tap, Topic
+from fissile import Bus, Event, FissileError, PositionLost, Tap, Topic
 from fissile._parking import Parked, parking
+from fissile_gateway._auth import Authenticator
+from fissile_gateway._auth_again import until_over
 from fissile_gateway._broadcast import Broadcast, Broadcasts, Frame
 from fissile_gateway._event_ids import is_last, last_of, place_of, position_in
 from fissile_gateway._exchange import Exchange
@@ -191,16 +192,16 @@ class EventStream(ResponseBody):
         elif not self._ahead:
             # An id without data moves the client's position and is no event to it.
             self._ahead = b"retry: %d\nid: %s\n\n" % (RETRY_MS, self._last_id.encode())
-        if exchange.expires != inf and gateway.authenticator is not None:
+        if exchange.credentials is not None and gateway.authenticator is not None:
             self._expiring = anyio.CancelScope()
-            exchange.listeners.start_soon(self._end_at, gateway.authenticator.clock, self._expiring)
+            exchange.listeners.start_soon(self._end_with_credential, gateway.authenticator, self._expiring)
         if gateway.draining.is_set():
             self.end()
 
-    async def _end_at(self, clock: Clock, scope: anyio.CancelScope) -> None:
+    async def _end_with_credential(self, authenticator: Authenticator, scope: anyio.CancelScope) -> None:
         """End the stream when it is no longer known who reads it; the client asks anew, and says who it is."""
         with scope:
-            await clock.sleep(max(0.0, self._exchange.expires - clock.now().timestamp()))
+            await until_over(authenticator, self._exchange)
             self.end()
 
     def _go_on(self, after: str) -> None:

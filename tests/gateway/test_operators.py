@@ -11,12 +11,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fissile import Settings
+from fissile.testing import ManualClock
 from fissile_gateway import GatewaySettings
-from tests.gateway.serving import building, serving, streaming
+from tests.gateway.serving import building, guarded, serving, streaming
 from tests.gateway.test_life import asgi
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TOKENS = {"jwt_secret": "x" * 32, "jwt_issuer": "https://issuer.test", "jwt_audience": "shop"}
+SECRET = "s3cret-s3cret-s3cret-s3cret-s3cret"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -96,11 +98,11 @@ async def test_a_stream_is_counted_while_it_is_open_and_has_no_duration() -> Non
         ({"host": "0.0.0.0"}, {}, 403),
         ({"host": "example.test"}, {}, 403),
         ({"host": "::1"}, {}, 200),
-        ({"metrics_token": "s3cret"}, {}, 401),
-        ({"metrics_token": "s3cret"}, {"authorization": "Bearer wrong"}, 401),
-        ({"metrics_token": "s3cret"}, {"authorization": "Basic s3cret"}, 401),
-        ({"metrics_token": "s3cret", "host": "0.0.0.0"}, {"authorization": "bearer s3cret"}, 200),
-        ({"metrics_token": "s3cret", **TOKENS}, {"authorization": "Bearer s3cret"}, 200),
+        ({"metrics_token": SECRET}, {}, 401),
+        ({"metrics_token": SECRET}, {"authorization": "Bearer wrong"}, 401),
+        ({"metrics_token": SECRET}, {"authorization": f"Basic {SECRET}"}, 401),
+        ({"metrics_token": SECRET, "host": "0.0.0.0"}, {"authorization": f"bearer {SECRET}"}, 200),
+        ({"metrics_token": SECRET, **TOKENS}, {"authorization": f"Bearer {SECRET}"}, 200),
     ],
 )
 async def test_metrics_are_open_on_the_own_machine_and_want_a_token_elsewhere(
@@ -113,7 +115,23 @@ async def test_metrics_are_open_on_the_own_machine_and_want_a_token_elsewhere(
 
 
 def test_the_token_of_metrics_is_never_shown() -> None:
-    assert "s3cret" not in repr(GatewaySettings(metrics_token="s3cret"))
+    assert SECRET not in repr(GatewaySettings(metrics_token=SECRET))
+
+
+def test_a_token_of_metrics_that_could_be_guessed_is_refused() -> None:
+    with pytest.raises(ValueError, match="metrics_token has fewer than 32 characters"):
+        GatewaySettings(metrics_token=SECRET[:31])
+
+
+async def test_who_guesses_the_token_of_metrics_is_slowed_down_and_who_has_it_is_not() -> None:
+    async with guarded(ManualClock(), gateway={"metrics_token": SECRET}, rate_limit_failures="5/minute") as here:
+
+        async def ask(**headers: str) -> int:
+            return (await here.client.get("/metrics", headers=headers)).status_code
+
+        assert [await ask() for _ in range(20)] == [401] * 20  # who sends none does not guess
+        assert [await ask(authorization=f"Bearer {number}") for number in range(7)] == [401] * 5 + [429] * 2
+        assert await ask(authorization=f"Bearer {SECRET}") == 200
 
 
 # --- the access log --------------------------------------------------------------------------------------------------

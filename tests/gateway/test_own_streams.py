@@ -290,7 +290,11 @@ async def test_a_route_that_cannot_tell_the_last_event_ends_its_stream_and_no_ot
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("/nowhere", "is of no module of this application"), ("/contradictory", 'write start="earliest"')],
+    [
+        ("/nowhere", "is of no module of this application"),
+        ("/contradictory", 'write start="earliest"'),
+        ("/losses", "its event Lost has a name by which streams tell something else"),
+    ],
 )
 async def test_what_a_route_cannot_have_is_told_in_the_log(
     caplog: pytest.LogCaptureFixture, path: str, words: str

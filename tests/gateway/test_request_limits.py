@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import httpx
@@ -108,6 +108,34 @@ async def test_a_route_can_take_smaller_bodies_than_the_others(*, chunked: bool)
         assert "5000" in answer.json()["detail"]
         assert (await post(running, ORDER, 5000, chunked=chunked)).status_code == 400  # it is no JSON
         assert (await post(running, BEHAVE, 6000, chunked=chunked)).status_code == 400
+
+
+FORMS = """
+from quart import Blueprint, request
+
+blueprint = Blueprint("pages", __name__)
+
+@blueprint.post("/form")
+async def form():
+    return {"parts": len(await request.form) + len(await request.files)}
+"""
+
+
+async def test_a_form_of_a_hand_written_route_has_a_bound_of_parts_and_of_what_is_no_file(
+    pages: Callable[..., str],
+) -> None:
+    async with serving(routes=pages(forms=FORMS)) as running:
+
+        async def send(**fields: int) -> httpx.Response:
+            sent = {name: (None, b"x" * size) for name, size in fields.items()}
+            return await running.client.post("/form", files=sent)
+
+        assert (await send(**{f"f{number}": 1 for number in range(100)})).json() == {"parts": 100}
+        for wrong in ({f"f{number}": 1 for number in range(101)}, {"large": 500_001}):
+            answer = await send(**wrong)
+            assert "100 parts" in is_problem(answer, 413, "body-too-large")["detail"]
+        whole = await running.client.post("/form", files={"file": ("name", b"x" * 500_001)})
+        assert whole.json() == {"parts": 1}
 
 
 async def test_the_time_that_a_contract_grants_becomes_the_deadline_of_its_handler() -> None:

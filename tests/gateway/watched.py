@@ -27,6 +27,13 @@ class Whispered(Event):
 
 
 @frozen
+class Lost(Event):
+    """Called as what a stream itself tells; nobody but a route of the application would stream it."""
+
+    job: str
+
+
+@frozen
 class NoSuchJob(DeclaredError, status=404):
     job: str
 
@@ -48,6 +55,7 @@ class FindJob(Query[None], raises=(NoSuchJob,)):
 
 steps: Topic[Stepped | Finished] = Topic("jobs.steps", Stepped, Finished, key=lambda event: event.job, public=False)
 whispers = Topic("jobs.whispers", Whispered, key=lambda event: event.text, public=False, requires="jobs:hear")
+losses = Topic("jobs.losses", Lost, key=lambda event: event.job, public=False)
 
 
 module = Module(contract)

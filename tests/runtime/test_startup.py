@@ -175,6 +175,19 @@ def test_a_topic_whose_name_the_runtime_has_taken(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["Lost", "Reset", "End", "Error", "Open"])
+def test_an_event_that_streams_could_not_tell_from_their_own(name: str) -> None:
+    event: Any = frozen(type(name, (Event,), {"__annotations__": {"sku": str}, "__module__": __name__}))
+    private: Topic[Any] = Topic("shop.placed", event, key=lambda event: event.sku, public=False)
+    assert not faults_of(Module(Contract("shop", messages=(event,), topics=(private,))))
+    others = topic(Cancelled, name="cancelled")
+    contract = Contract("shop", messages=(event, Cancelled), topics=(topic(event), others))
+    about, other = sorted(faults_of(Module(contract)), key=lambda fault: "called after" in fault.what)
+    assert f"{name} would be `event: {name.lower()}` in the gateway's stream of shop.placed" in about.what
+    assert about.cure.startswith("Rename it")
+    assert "cancelled" in other.what  # and what else is wrong is told with it
+
+
 def test_two_topics_of_one_name() -> None:
     fault = fault_of(declares(Placed, Cancelled, topics=(topic(), topic(Cancelled))))
     assert fault.what.startswith("Two topics are called 'shop.placed'; the other is in tests/runtime/test_startup.py:")

@@ -130,12 +130,12 @@ class Shipped(Event):
 
 
 @frozen
-class Lost(Event):
+class Mislaid(Event):
     id: str
 
 
-shipped: Topic[Shipped | Lost] = Topic("pay.shipped", Shipped, Lost, key=lambda event: event.id)
-pay = Contract("pay", messages=(NoMoney, Charge, Refund, Ship, Balance, Shipped, Lost), topics=(shipped,))
+shipped: Topic[Shipped | Mislaid] = Topic("pay.shipped", Shipped, Mislaid, key=lambda event: event.id)
+pay = Contract("pay", messages=(NoMoney, Charge, Refund, Ship, Balance, Shipped, Mislaid), topics=(shipped,))
 
 
 @define(eq=False)

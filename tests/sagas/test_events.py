@@ -13,7 +13,7 @@ from fissile.database import Saga
 from fissile.testing import ManualClock
 from tests.sagas.shop import (
     Cancelled,
-    Lost,
+    Mislaid,
     Place,
     Placed,
     Shipped,
@@ -43,7 +43,7 @@ async def test_an_event_that_comes_before_it_is_waited_for_is_not_lost(database_
         await standing(app, "A1", "waiting")
         for parcel in (1, 2):
             await app.bus.publish(Shipped("A1", parcel))
-            await app.bus.publish(Lost("A1"))  # of another class: passed over
+            await app.bus.publish(Mislaid("A1"))  # of another class: passed over
             await app.bus.publish(Shipped("A2", 9))  # of another key
         await idle(app)
         await app.bus.publish(Cancelled("A1"))

@@ -30,7 +30,7 @@ class Known:
 
     Attributes:
         status: The HTTP status.
-        name: The last part of its `type`; empty for `about:blank`.
+        name: The last part of its `type`.
         when: When that is.
         kinds: What kinds of routes answer with it; none for what is answered before a route is found.
     """
@@ -42,7 +42,7 @@ class Known:
 
 
 KNOWN = (
-    Known(400, "", "the request cannot be read as HTTP, or could be read in two ways", ALL),
+    Known(400, "malformed-request", "the request cannot be read as HTTP, or could be read in two ways", ALL),
     Known(400, "invalid-input", "the input does not fit the contract; `errors` names each place", ALL),
     Known(400, "idempotency-key-missing", "the contract requires an `Idempotency-Key`; nothing happened", ("command",)),
     Known(
@@ -63,15 +63,15 @@ KNOWN = (
     ),
     Known(413, "body-too-large", "the body is larger than the gateway takes", ("command",)),
     Known(413, "message-too-large", "the message, or its reply, is larger than a message may be", REQUESTS),
-    Known(414, "", "the address is longer than the gateway takes", ("query", "topic")),
+    Known(414, "url-too-long", "the address is longer than the gateway takes", ("query", "topic")),
     Known(415, "unsupported-media-type", "the body is not sent as plain JSON", ("command",)),
-    Known(417, "", "something other than `100-continue` is expected"),
+    Known(417, "expectation-failed", "something other than `100-continue` is expected"),
     Known(422, "idempotency-key-reused", "the `Idempotency-Key` came before, with another content", ("command",)),
-    Known(429, "too-many-requests", "this client has asked too often", ALL),
-    Known(431, "", "the head of the request is larger, or has more fields, than the gateway takes", ALL),
+    Known(429, "too-many-requests", "this client, its address or its connection has asked too often", ALL),
+    Known(431, "head-too-large", "the head of the request is larger, or has more fields, than the gateway takes", ALL),
     Known(500, "handler-failed", "the handler failed; the log tells why, under `message_id`", REQUESTS),
     Known(500, "internal-error", "the gateway failed; the log tells why, under `request_id`", ALL),
-    Known(501, "", "the method is CONNECT"),
+    Known(501, "not-implemented", "the method is CONNECT"),
     Known(501, "not-installed", "what writes metrics is not installed"),
     Known(403, "metrics-closed", "metrics are not open to others than this machine"),
     Known(503, "overloaded", "a bound is reached; it did not happen", ALL),
@@ -80,7 +80,7 @@ KNOWN = (
     Known(503, "unavailable", "the module, or the log, cannot be reached; it did not happen", ALL),
     Known(503, "keys-unavailable", "it cannot be found out now who asks; nothing happened", ALL),
     Known(504, "deadline-exceeded", "it was not done in time; it may have happened", REQUESTS),
-    Known(505, "", "the version of HTTP is not served"),
+    Known(505, "http-version-not-supported", "the version of HTTP is not served"),
 )
 
 _LATER = (429, 503)
@@ -108,7 +108,7 @@ def problem_schema() -> Json:
             "type": {
                 "type": "string",
                 "format": "uri-reference",
-                "description": "Which problem it is, such as `/problems/invalid-input`; `about:blank` where the status says all.",
+                "description": "Which problem it is, such as `/problems/invalid-input`.",
             },
             "title": text,
             "status": {"type": "integer", "minimum": 400, "maximum": 599},
@@ -197,7 +197,7 @@ def _component(status: int) -> str:
 
 def _response(status: int, known: list[Known], errors: list[tuple[type[DeclaredError], Json]]) -> Json:
     lines = [f"`{kebab_case(error.__name__)}`: {prose_of(error).summary or 'a declared error.'}" for error, _ in errors]
-    lines += [f"`{one.name or 'about:blank'}`: {one.when}." for one in known]
+    lines += [f"`{one.name}`: {one.when}." for one in known]
     refs = [ref for _, ref in errors]
     if known:
         refs.append({"$ref": PROBLEM_REF})

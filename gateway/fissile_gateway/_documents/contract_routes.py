@@ -17,6 +17,7 @@ from fissile_gateway._documents.http_meaning import (
     add_to_query,
     security_of,
 )
+from fissile_gateway._event_ids import EVENT_ID, LIMIT_CHARACTERS
 from fissile_gateway._query import QueryDecoder
 from fissile_gateway._routes import Route
 from fissile_gateway._twin import Twins
@@ -129,6 +130,13 @@ class ContractRoutes:
                     "in": "query",
                     "description": "Only events of this key.",
                     "schema": {"type": "string"},
+                },
+                {
+                    "name": "after",
+                    "in": "query",
+                    "description": "The same as `Last-Event-ID`, for a client that cannot send that; the field goes before. One that is no "
+                    "`id` of an event is answered 400.",
+                    "schema": {"type": "string", "pattern": f"^{EVENT_ID}$", "maxLength": LIMIT_CHARACTERS},
                 },
                 {
                     "name": "Last-Event-ID",

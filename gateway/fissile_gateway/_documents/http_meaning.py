@@ -129,7 +129,7 @@ def add_to_command(operation: Json, command: type[Command[Any]], answer: Json) -
 
 
 def add_deprecation(operation: Json, contract: Contract) -> None:
-    """Add that a contract should no longer be used, and until when it is there.
+    """Add that a contract should no longer be used, until when it is there, and that answers say so.
 
     Args:
         operation: The operation.
@@ -142,6 +142,14 @@ def add_deprecation(operation: Json, contract: Contract) -> None:
     described = operation.get("description")
     operation["description"] = f"{said}\n\n{described}" if described else said
     operation["deprecated"] = True
+    told = {"Deprecation": "Since when, in seconds since 1970 (RFC 9745)."}
+    if contract.sunset_at is not None:
+        told["Sunset"] = "When it is gone (RFC 8594)."
+    if contract.deprecation_url is not None:
+        told["Link"] = 'What to read about that, with `rel="deprecation"`.'
+    for answer in operation["responses"].values():
+        if "headers" in answer:  # the others are shared with contracts that are not deprecated
+            answer["headers"] |= {name: {"description": text, "schema": _STRING} for name, text in told.items()}
 
 
 def _add_timeout(operation: Json, timeout_s: float | None) -> None:

@@ -16,6 +16,16 @@ from fissile._names import is_kebab_case, is_version, kebab_case, place, source_
 from fissile._signature import type_name
 from fissile._types import class_problems, type_problems
 
+_EVENT_SOURCE = "the browser's EventSource says by that name how its connection is"
+STREAM_NAMES = {
+    "lost": "that tells a client that it was too slow",
+    "reset": "that tells a client that it begins anew",
+    "end": "that tells a client that nothing more comes",
+    "error": _EVENT_SOURCE,
+    "open": _EVENT_SOURCE,
+}
+"""What an event cannot be called that clients read as server-sent events, and what the name means there."""
+
 
 @frozen
 class Catalog:
@@ -181,6 +191,7 @@ def _check_topics(contract: Contract, catalog: Catalog, faults: list[Fault]) -> 
             faults.append(Fault(f"The name {topic.name!r} is taken by the runtime.", where, "Rename the topic."))
         if not topic.events:
             faults.append(Fault(f"The topic {topic.name} carries no events.", where, "Name the classes of its events."))
+        faults.extend(_stream_faults(topic))
         for event in topic.events:
             if not (isinstance(event, type) and issubclass(event, Event)):
                 faults.append(
@@ -202,6 +213,20 @@ def _check_topics(contract: Contract, catalog: Catalog, faults: list[Fault]) -> 
                         "Keep it in one; derive a second event where both are needed.",
                     )
                 )
+
+
+def _stream_faults(topic: Topic[Any]) -> Iterator[Fault]:
+    """Yield a fault for each event of a public topic whose name means something else in a stream of the gateway's."""
+    if not topic.public:
+        return
+    for event in topic.events:
+        if isinstance(event, type) and (name := kebab_case(event.__name__)) in STREAM_NAMES:
+            what = (
+                f"The event {event.__name__} would be `event: {name}` in the gateway's stream of {topic.name}, "
+                f"where {STREAM_NAMES[name]}."
+            )
+            cure = f"Rename it after what it happened to, such as Order{event.__name__}; or keep the topic from the gateway: public=False."
+            yield Fault(what, source_place(event), cure)
 
 
 def order_key(command: type) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,7 +14,8 @@ import pytest
 
 import fissile_gateway
 from fissile import App, Metric, StartupFailed
-from fissile_gateway import GatewaySettings
+from fissile._settings import Sources
+from fissile_gateway import GatewaySettings, ProtectionSettings
 from fissile_gateway._server import HttpServer, ServerSettings
 from tests.gateway.mounted import in_fastapi, library
 from tests.gateway.mounted.in_django import application as django_application
@@ -147,3 +150,61 @@ async def test_the_metrics_of_a_mounted_gateway_end_with_it() -> None:
                 assert len(names(metrics)) == len(metrics)
                 assert "fissile_http_requests" in names(metrics)
         assert "fissile_http_requests" not in names(app.metrics())
+
+
+SECRETS = {"FISSILE_JWT_SECRET": "x" * 32, "FISSILE_JWT_ISSUER": "https://issuer.example", "FISSILE_JWT_AUDIENCE": "a"}
+PYPROJECT = """
+[tool.fissile]
+bus = "memory://"
+modules = ["tests.gateway.mounted.library"]
+
+[tool.fissile.gateway]
+rate_limit = "1000/minute"
+
+[tool.fissile.gateway.routes."library.get-title"]
+rate_limit = "2/minute"
+"""
+TITLE = "/api/library/get-title?isbn=7"
+
+
+@asynccontextmanager
+async def mounted(app: App, gateway: fissile_gateway.MountedGateway) -> AsyncGenerator[httpx.AsyncClient]:
+    async with (
+        app,
+        gateway.over(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://test") as client,
+    ):
+        yield client
+
+
+async def test_a_mounted_gateway_has_the_settings_that_the_gateway_of_the_application_has(
+    tmp_path: Path,
+) -> None:
+    sources = Sources.read(tmp_path, environment=SECRETS, toml=tomllib.loads(PYPROJECT)["tool"]["fissile"])
+    async with mounted(App([library.module], sources=sources), fissile_gateway.MountedGateway()) as client:
+        wrong = await client.get(TITLE, headers={"authorization": "Bearer nonsense"})
+        assert (wrong.status_code, wrong.json()["type"]) == (401, "/problems/invalid-credential")
+        answers = [await client.get(TITLE) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert "1000" in answers[0].headers["ratelimit-policy"]
+
+
+async def test_a_mounted_gateway_has_the_protection_that_it_is_given() -> None:
+    gateway = fissile_gateway.MountedGateway(
+        GatewaySettings(anonymous_scopes=("none",)), protection=ProtectionSettings(rate_limit="1/minute")
+    )
+    async with mounted(App([library.module]), gateway) as client:
+        assert (await client.get(TITLE, headers={"x-api-key": "nonsense"})).status_code == 401
+        assert [(await client.get(TITLE)).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_all_faults_of_a_mounted_gateways_settings_are_told_together(tmp_path: Path) -> None:
+    given = {"FISSILE_RATE_LIMIT": "often", "FISSILE_REQUESTS_AT_ONCE": "many"}
+    app = App([library.module], sources=Sources.read(tmp_path, environment=given))
+    with pytest.raises(StartupFailed) as failed:
+        async with mounted(app, fissile_gateway.MountedGateway()):
+            pass
+    assert {word for word in ("rate_limit", "FISSILE_REQUESTS_AT_ONCE") if word in str(failed.value)} == {
+        "rate_limit",
+        "FISSILE_REQUESTS_AT_ONCE",
+    }

@@ -50,6 +50,20 @@ async def test_connection_close_is_honoured(app: Any) -> None:
         assert await client.closed() == b""
 
 
+async def test_a_connection_ends_after_so_many_requests_and_its_last_answer_says_so(app: Any) -> None:
+    async with serving(app, keep_alive_requests=3) as site:
+        for _ in range(2):
+            async with site.connect() as client:
+                await client.send(
+                    b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 4
+                )  # what follows the last one is for the next connection
+                answers = [await client.answer() for _ in range(3)]
+                assert [answer.status for answer in answers] == [200, 200, 200]
+                assert [answer.fields.get("connection") for answer in answers] == [None, None, "close"]
+                assert await client.closed() == b""
+        assert site.server.statistics().requests_total == 6
+
+
 async def test_http_1_0_is_answered_and_closed(app: Any) -> None:
     async with serving(app) as site, site.connect() as client:
         await client.send(b"GET / HTTP/1.0\r\n\r\n")

@@ -247,6 +247,29 @@ async def test_a_request_in_progress_is_finished_while_the_server_drains_and_no_
             await site.returned.wait()
 
 
+async def test_a_connection_ends_after_so_many_requests_when_none_is_in_progress(tmp_path: Path) -> None:
+    hanging, go_on = anyio.Event(), anyio.Event()
+
+    async def hang(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/hang":
+            hanging.set()
+            await go_on.wait()
+        await hello(scope, receive, send)
+
+    async with http2(hang, tmp_path, keep_alive_requests=2) as (_, client):
+        number = await client.ask("/hang")
+        with anyio.fail_after(PATIENCE_S):
+            await hanging.wait()
+        for _ in range(3):
+            assert (await client.get()).status == 200
+        assert client.goaway is None
+        go_on.set()
+        assert (await client.answer(number)).status == 200
+        await client.until(lambda: client.goaway is not None)
+        assert client.goaway == 0
+        await client.closed()
+
+
 async def test_an_idle_connection_is_closed_with_a_goodbye(tmp_path: Path) -> None:
     async with http2(hello, tmp_path, keep_alive_s=0.1) as (_, client):
         await client.get()

@@ -7,6 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
+from fissile_gateway._documents.answers import component_responses
+
 from .conftest import eventually, hello, serving
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n"
@@ -63,6 +65,13 @@ REFUSED = {
 }
 
 
+async def test_a_body_that_the_server_refuses_is_told_as_the_gateway_would_tell_it() -> None:
+    async with serving(hello) as site, site.connect() as client:
+        await client.send(POST + b"Content-Length: 1048577\r\n\r\n")
+        document = json.loads((await client.answer()).body)
+    assert (document["type"], document["title"]) == ("/problems/body-too-large", "Body too large")
+
+
 @pytest.mark.parametrize(("request_bytes", "status"), REFUSED.values(), ids=REFUSED)
 async def test_it_is_refused_and_the_connection_closed(request_bytes: bytes, status: int) -> None:
     async with serving(hello) as site, site.connect() as client:
@@ -74,6 +83,9 @@ async def test_it_is_refused_and_the_connection_closed(request_bytes: bytes, sta
         document = json.loads(answer.body)
         assert document.keys() == {"type", "title", "status", "detail"}
         assert document["status"] == status
+        name = document["type"].removeprefix("/problems/")
+        told: str = component_responses()[f"Problem-{status}"]["description"]
+        assert f"`{name}`" in told  # the problem is one that the OpenAPI document names
         assert await client.closed() == b""
         assert site.server.statistics().refused_total == 1
         assert site.server.statistics().requests_total <= 1

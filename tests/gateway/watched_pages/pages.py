@@ -6,7 +6,7 @@ from quart import Blueprint, Response
 
 from fissile import Topic
 from fissile_gateway import current_bus, operation, stream
-from tests.gateway.watched import FindJob, Finished, NoSuchJob, Stepped, Whispered, steps, whispers
+from tests.gateway.watched import FindJob, Finished, NoSuchJob, Stepped, Whispered, losses, steps, whispers
 
 blueprint = Blueprint("pages", __name__)
 
@@ -59,3 +59,8 @@ async def nowhere() -> Response:
 @blueprint.get("/contradictory")
 async def contradictory() -> Response:
     return await stream(steps, follow=False)
+
+
+@blueprint.get("/losses")
+async def of_losses() -> Response:
+    return await stream(losses)
