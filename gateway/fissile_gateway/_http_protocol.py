@@ -31,6 +31,8 @@ from fissile_gateway._http_guard import (
 )
 
 _READ_AHEAD_BYTES = 64 * 1024
+_READ_ON_BYTES = 64 * 1024
+"""How much of a body that nobody has read is read for the sake of the next request, in bytes. Clients send heads and bodies apart."""
 _WEBSOCKET_PING_S = 20.0
 
 _logger = logging.getLogger("fissile.gateway.server")
@@ -93,6 +95,8 @@ class GuardedProtocol(H11Protocol):
         self._held = b""
         self._refused = False
         self._closes = False
+        self._length: int | None = None
+        self._reads_on = False
         self._requests = 0
         self._received_bytes = 0  # of a body, with its chunks' sizes
         self.body_bytes = 0
@@ -159,6 +163,9 @@ class GuardedProtocol(H11Protocol):
                 ahead = await self._host.pause(self.can_read, room)
                 if ahead:
                     self.connection.receive_data(ahead)
+            elif isinstance(event, h11.EndOfMessage) and self._reads_on:
+                self._reads_on = False
+                await super()._maybe_recycle()
             elif event is h11.NEED_DATA or self.stream is None or isinstance(event, h11.ConnectionClosed):
                 return
             elif isinstance(event, h11.EndOfMessage):
@@ -183,6 +190,7 @@ class GuardedProtocol(H11Protocol):
         # switch even ended the process on the Trio worker.
         check_request(request, self._settings)
         self.body_bytes = self._received_bytes = 0
+        self._length = next((int(value) for name, value in request.headers if name == b"content-length"), None)
         self._requests += 1
         # Who asks for an echo of what proxies have added gets a 405; nothing more is taken from there.
         self._closes = request.method == b"TRACE" or self._requests >= self._settings.keep_alive_requests
@@ -232,8 +240,27 @@ class GuardedProtocol(H11Protocol):
             await super().stream_send(event)
 
     def _is_last(self) -> bool:
-        """Tell whether the connection ends after the answer: when the server drains, after its last request, after a refused WebSocket."""
-        return self._closes or self.context.terminated.is_set() or isinstance(self.connection, H11WSConnection)
+        """Tell whether the connection ends after the answer: when the server drains, after its last request, after a refused WebSocket, and
+        where more of the request's body is missing than is worth to be read.
+        """
+        return (
+            self._closes
+            or self.context.terminated.is_set()
+            or isinstance(self.connection, H11WSConnection)
+            or (self.body_pending and not self._may_read_on())
+        )
+
+    def _may_read_on(self) -> bool:
+        return self._length is not None and self._length - self.body_bytes <= _READ_ON_BYTES
+
+    async def _maybe_recycle(self) -> None:
+        """Go on to the next request, or end the connection; a small body that nobody has read is read first."""
+        is_kept = self.connection.our_state is h11.DONE and not self.context.terminated.is_set()
+        if is_kept and self.body_pending and self._may_read_on():
+            await self._close_stream()
+            self._reads_on = True
+        else:
+            await super()._maybe_recycle()
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:

@@ -108,19 +108,52 @@ async def test_a_place_that_becomes_free_is_taken_again() -> None:
             await eventually(lambda: site.server.statistics().connections == 0)
 
 
+async def deaf(scope: Any, receive: Any, send: Any) -> None:
+    """Answer without a look at the body."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+
 @pytest.mark.usefixtures("hurried")
 async def test_a_body_that_nobody_reads_does_not_keep_the_connection() -> None:
-    async def deaf(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
-            await send({"type": "http.response.body"})
-
     async with serving(deaf) as site, site.connect() as client:
         await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
         await client.send(bytes(999_999))
         assert (await client.answer()).status == 401
         await client.closed()
         await eventually(lambda: site.server.statistics().connections == 0)
+
+
+@pytest.mark.parametrize("more", [b"", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"])
+async def test_a_small_body_that_comes_after_the_answer_is_passed_over_for_the_next_request(more: bytes) -> None:
+    async with serving(deaf) as site, site.connect() as client:
+        for number in range(3):
+            await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n")
+            answer = await client.answer()
+            assert (answer.status, answer.fields.get("connection")) == (401, None)
+            await client.send(b"01234")
+            await client.send(b"56789" + more)
+            if more:
+                assert (await client.answer()).status == 401
+            assert site.server.statistics().requests_total == (number + 1) * (2 if more else 1)
+        assert site.server.statistics().connections_total == 1
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+async def test_where_much_of_a_body_is_missing_the_answer_says_that_the_connection_ends(framing: str) -> None:
+    async with serving(deaf) as site, site.connect() as client:
+        await client.send(f"POST / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n".encode())
+        answer = await client.answer()
+        assert (answer.status, answer.fields.get("connection")) == (401, "close")
+        assert await client.closed() == b""
+
+
+async def test_a_body_that_never_comes_after_the_answer_ends_the_connection() -> None:
+    async with serving(deaf, read_timeout_s=0.2) as site, site.connect() as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n")
+        assert (await client.answer()).status == 401
+        assert await client.closed() == b""
 
 
 async def test_an_error_of_the_application_is_a_problem_and_nothing_worse(caplog: pytest.LogCaptureFixture) -> None:
