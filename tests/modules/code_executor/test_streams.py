@@ -23,7 +23,7 @@ from modules.code_executor.contract import (
 from modules.code_executor.sandbox import Sandbox
 from modules.code_executor.service import ExecutorSettings, module
 
-from .conftest import KINDS, Host
+from .conftest import KINDS, Host, until
 
 SOURCE = "import time\nprint('first', flush=True)\ntime.sleep(3)\nprint('last')"
 
@@ -82,6 +82,6 @@ async def test_a_run_that_is_stopped_is_gone_with_all_its_processes(
             while not isinstance(event, RunFinished):
                 event = (await anext(tap)).event
         assert (event.report.outcome, event.report.stdout) == ("cancelled", "on\non\n")
-        assert host.survivors() == []
+        await until(lambda: not host.survivors(), "no process of it is left")
         assert (await app.bus.execute(RunCode("python", "print('next')"))).stdout == "next\n"  # its place is free
     await host.check_unharmed()
