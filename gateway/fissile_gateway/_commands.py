@@ -14,6 +14,7 @@ from quart import Blueprint, Response
 from fissile import Bus, Command
 from fissile._messages import reply_type
 from fissile_gateway._answers import JSON, Answer, View, check_media_type
+from fissile_gateway._counted import holder_key
 from fissile_gateway._documents.operation_routes import CANCEL, SHOW
 from fissile_gateway._exchange import Exchange, Scope
 from fissile_gateway._operation import operation
@@ -23,7 +24,6 @@ from fissile_gateway._preferences import Preferences, key_missing, parse_key, pa
 from fissile_gateway._present import presenter
 from fissile_gateway._principal import principal_of
 from fissile_gateway._problems import ProblemError
-from fissile_gateway._rates import holder_key
 from fissile_gateway._repeats import Repeatable, Repeats, answer_of, repeatable, still_running
 from fissile_gateway._responses import exchange
 from fissile_gateway._strict import StrictDecoder

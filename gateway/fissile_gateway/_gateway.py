@@ -21,6 +21,7 @@ from fissile._trace import ambient, begin_trace
 from fissile_gateway._access_log import AccessLog, status_of
 from fissile_gateway._auth import Authenticator, OnFailedAuthentication, made_private
 from fissile_gateway._auth_again import Held
+from fissile_gateway._counted import holder_key
 from fissile_gateway._exchange import EXCHANGE, ASGIApp, Exchange, Fields, Message, Receive, Scope, Send
 from fissile_gateway._gatekeeper import PROBES, WAITED, Gatekeeper
 from fissile_gateway._mounts import Mounts
@@ -34,7 +35,6 @@ from fissile_gateway._problems import (
     internal_error,
     overloaded,
 )
-from fissile_gateway._rates import holder_key
 from fissile_gateway._request_metrics import RequestMetrics
 from fissile_gateway._settings import GatewaySettings
 from fissile_gateway._shares import Shares

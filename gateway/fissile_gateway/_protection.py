@@ -19,10 +19,11 @@ from fissile_gateway._admission import Arrivals, Gate, Patience
 from fissile_gateway._breaker import Breaker, BreakerPolicy
 from fissile_gateway._client import Hosts, Proxies, network_of
 from fissile_gateway._cors import Cors
+from fissile_gateway._counted import address_key, client_key
 from fissile_gateway._gatekeeper import PROBES
 from fissile_gateway._problems import CREDENTIAL_REFUSED, Problem, ProblemError, overloaded
 from fissile_gateway._protection_settings import ProtectionSettings, RouteLimits
-from fissile_gateway._rates import Fields, Rate, Rates, address_key, client_key
+from fissile_gateway._rates import Fields, Rate, Rates
 from fissile_gateway._routes import Route
 from fissile_gateway._strict import InvalidInput
 from fissile_gateway._uploads import Uploads

@@ -10,7 +10,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -20,9 +20,6 @@ from limits.storage import Storage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from fissile_gateway._problems import Problem
-
-if TYPE_CHECKING:
-    from fissile_gateway._exchange import Exchange
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -193,30 +190,6 @@ class Rates:
             self._away_until = self._clock() + _AWAY_S
             return self.memory.count(rate, key)
         return verdict
-
-
-def address_key(exchange: Exchange) -> str:
-    """Return what stands for the address of a request, whoever it is from."""
-    return f"address:{exchange.network}"
-
-
-def client_key(exchange: Exchange) -> str:
-    """Return whom a request is counted for: the identity where there is one, else the address.
-
-    The one place that knows what the identity of a request is called.
-    """
-    identity = exchange.identity
-    if identity is None or not identity.is_authenticated:
-        return address_key(exchange)
-    return "\0".join(("id", identity.kind, identity.tenant or "", identity.subject))
-
-
-def holder_key(exchange: Exchange) -> str:
-    """Return for whom it is counted what a request opens and holds; empty where nothing is known of its client, as behind a Unix socket."""
-    identity = exchange.identity
-    if exchange.network or (identity is not None and identity.is_authenticated):
-        return client_key(exchange)
-    return ""
 
 
 def _open(url: str) -> Storage:

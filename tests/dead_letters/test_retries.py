@@ -277,7 +277,7 @@ async def test_a_message_that_was_too_large_to_be_kept_cannot_be_retried() -> No
     log, billing = log_of(record_bytes=200_000), Billing()
     async with app_of(orders, billing.module(), transport=client_of(log)) as app:
         headers = (("ce_type", b"billing.charge"), ("ce_id", b"x1"))
-        await client_of(log).append([Outgoing("billing.requests", b"A1", b"{" + b" " * 199_000, headers)])
+        await client_of(log).append([Outgoing("billing.requests", b"A1", b"{" + b" " * 199_800, headers)])
         letter = await one_letter(app)
         assert (letter.is_complete, letter.body, letter.message_id) == (False, b"", "x1")
         with pytest.raises(CallRefused, match=r"too large to be kept\. It is, or was, in billing\.requests, partition"):

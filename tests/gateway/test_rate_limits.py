@@ -15,7 +15,7 @@ from limits.storage import SlidingWindowCounterSupport, Storage
 from fissile import Identity, StartupFailed
 from fissile.testing import ManualClock
 from fissile_gateway import ProtectionSettings, RouteLimits
-from fissile_gateway._rates import client_key
+from fissile_gateway._counted import client_key
 from tests.gateway.auth.issuer import desk, rsa, token, trusting
 from tests.gateway.serving import building, client_at, guarded, serving
 from tests.gateway.test_problems import is_problem
