@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
@@ -282,28 +283,27 @@ def _new_loop() -> tuple[asyncio.AbstractEventLoop, set[asyncio.WriteTransport]]
     A connection with TLS that is closed waits for the broker's goodbye. aiokafka does not, on the connection that it learns the cluster from,
     so the end of the loop must: a loop that is closed before fails, or leaves the socket to the garbage collector.
     """
-    try:
-        from uvloop import Loop
-    except ImportError:
-        Loop = asyncio.SelectorEventLoop  # type: ignore[misc, assignment]  # noqa: N806 -- one of two classes
+    base: Any = asyncio.SelectorEventLoop  # Any: one of two classes, which have all that matters in common
+    with suppress(ImportError):
+        base = import_module("uvloop").Loop
     connections: set[asyncio.WriteTransport] = set()
 
-    class Watched(Loop):
-        async def create_connection(self, *arguments: Any, **options: Any) -> Any:  # Any: as the loop has it
-            transport: Any
-            protocol: Any
-            transport, protocol = await super().create_connection(*arguments, **options)
-            connections.add(transport)
-            lost = protocol.connection_lost
+    async def create_connection(loop: Any, *arguments: Any, **options: Any) -> Any:  # Any: as the loop has it
+        transport: Any
+        protocol: Any
+        transport, protocol = await base.create_connection(loop, *arguments, **options)
+        connections.add(transport)
+        lost: Callable[[Exception | None], None] = protocol.connection_lost
 
-            def forget_it(error: Exception | None) -> None:
-                connections.discard(transport)
-                lost(error)
+        def forget_it(error: Exception | None) -> None:
+            connections.discard(transport)
+            lost(error)
 
-            protocol.connection_lost = forget_it
-            return transport, protocol
+        protocol.connection_lost = forget_it
+        return transport, protocol
 
-    return Watched(), connections
+    loop: asyncio.AbstractEventLoop = type("Watched", (base,), {"create_connection": create_connection})()
+    return loop, connections
 
 
 def _close(
