@@ -6,7 +6,6 @@ does the framework see it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable
 from time import thread_time
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from fissile_gateway._gatekeeper import PROBES
 from fissile_gateway._problems import CREDENTIAL_REFUSED, Problem, ProblemError, overloaded
 from fissile_gateway._protection_settings import ProtectionSettings, RouteLimits
 from fissile_gateway._rates import Fields, Rate, Rates
+from fissile_gateway._refusals import failed_too_often, locked_out, open_circuit, wrong_host
 from fissile_gateway._routes import Route
 from fissile_gateway._strict import InvalidInput
 from fissile_gateway._uploads import Uploads
@@ -192,7 +192,7 @@ class Protection:
         if path in PROBES:
             return None
         if status := self._hosts.refuses(exchange.host.decode("latin-1")):
-            return _wrong_host(status, exchange.host)
+            return wrong_host(status, exchange.host)
         if exchange.origin is not None and self._cors.is_on and scope["method"] == "OPTIONS":
             asked = dict(scope["headers"])
             method = asked.get(b"access-control-request-method")
@@ -229,7 +229,7 @@ class Protection:
         wait_s = self._left_s(self._suspects, exchange.network)
         if wait_s:
             self.limited += 1
-            return _locked_out(wait_s)
+            return locked_out(wait_s)
         if self._by_address is None:
             return None
         problem = await self._count(exchange, self._by_address, exchange.network)
@@ -289,7 +289,7 @@ class Protection:
         if rule.breaker is not None:
             exchange.call = rule.breaker.begin()
             if exchange.call is None:
-                return _open_circuit(rule.breaker)
+                return open_circuit(rule.breaker)
         for gate in rule.gates:
             if gate.running < gate.limit:
                 gate.running += 1
@@ -331,7 +331,7 @@ class Protection:
         if not wait_s:
             return None
         self.limited += 1
-        return _failed_too_often(wait_s)
+        return failed_too_often(wait_s)
 
     def on_failed_authentication(self, address: str) -> Problem | None:
         """Note that somebody at an address could not prove who he is; beyond the limit, return what is answered for a while.
@@ -345,7 +345,7 @@ class Protection:
         wait_s = self._left_s(self._guessers, network)
         if wait_s:
             self.limited += 1
-            return _failed_too_often(wait_s)
+            return failed_too_often(wait_s)
         verdict = self.rates.memory.count(self._failures, network)
         if not verdict.remaining:
             wait_s = max(1.0, self.rates.memory.count(self._failures, network, 0).wait_s)
@@ -471,31 +471,3 @@ def _rates(name: str, limits: RouteLimits) -> tuple[Rate, ...]:
     if not limits.rate_limit_address:
         return per_client
     return (*per_client, Rate(f"{name} by address", limits.rate_limit_address, is_of_address=True))
-
-
-def _locked_out(wait_s: float) -> Problem:
-    seconds = max(1, math.ceil(wait_s))
-    detail = f"Too many requests came from this address. Nothing happened; try again in {seconds} s."
-    return Problem(429, "too-many-requests", detail, headers=(("retry-after", str(seconds)),))
-
-
-def _failed_too_often(wait_s: float) -> Problem:
-    seconds = max(1, math.ceil(wait_s))
-    detail = f"Too many have failed to prove from this address who they are. Try again in {seconds} s."
-    return Problem(429, "too-many-requests", detail, headers=(("retry-after", str(seconds)),))
-
-
-def _wrong_host(status: int, host: bytes) -> Problem:
-    shown = host.decode("latin-1")
-    if status == 400:
-        return Problem(400, "invalid-host", f"{shown!r} is no host.")
-    return Problem(421, "misdirected-request", f"The host {shown!r} is not served here (FISSILE_ALLOWED_HOSTS).")
-
-
-def _open_circuit(breaker: Breaker) -> Problem:
-    wait_s = max(1, math.ceil(breaker.retry_s))
-    detail = (
-        f"The module {breaker.module!r} did not answer lately, so it is not called for a while. "
-        f"Nothing happened; try again in {wait_s} s."
-    )
-    return Problem(503, "circuit-open", detail, headers=(("retry-after", str(wait_s)),))
