@@ -13,6 +13,7 @@ import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -250,7 +251,8 @@ def wait_serving(nodes: Sequence[BrokerProcess]) -> None:
 
 def wait_answering(servers: Sequence[str]) -> None:
     """Likewise, for nodes that are not processes of ours."""
-    asyncio.run(_serving(servers))
+    with ThreadPoolExecutor(1) as apart:  # a browser's tests have an event loop in this thread that runs all the time
+        apart.submit(lambda: asyncio.run(_serving(servers))).result()
 
 
 async def _serving(servers: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -17,6 +18,8 @@ from tests.modules.code_executor.engine import NoEngine, open_engine
 from tests.playground.browsing import IS_SOAK, Visitor, open_chromium, skip_or_fail
 
 ROOT = Path(__file__).parents[2]
+HAS_ALL_PARTS = IS_SOAK or {"kafka", "postgres", "docker"} <= set(os.environ.get("FISSILE_REQUIRE", "").split(","))
+"""Whether the application is tried on all its real parts: it takes half a minute, and each of them on the machine."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +102,12 @@ def production(
     params=[
         "monolith",
         "split",
-        pytest.param("production", marks=pytest.mark.skipif(not IS_SOAK, reason="takes long; set FISSILE_TEST_SOAK")),
+        pytest.param(
+            "production",
+            marks=pytest.mark.skipif(
+                not HAS_ALL_PARTS, reason="takes long; FISSILE_REQUIRE=kafka,postgres,docker asks for it"
+            ),
+        ),
     ],
     scope="package",
 )
