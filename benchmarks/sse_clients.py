@@ -34,7 +34,7 @@ class Client:
             raise SystemExit("the server closed a stream")
         if not self.is_open:
             if not data.startswith(b"HTTP/1.1 200"):
-                raise SystemExit(data.decode(errors="replace")[:300])
+                raise SystemExit(" ".join(data.decode(errors="replace").split())[-300:])
             self.is_open = True
         self.events += data.count(b"\ndata: ") + data.count(b"\nid: ") - data.count(b"\nevent: ")
 
