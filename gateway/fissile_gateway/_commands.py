@@ -180,6 +180,5 @@ async def _accepted(operation: Operation, prefers: Preferences, this: Exchange) 
 def _wait_s(asked_s: float, this: Exchange) -> float:
     """Return for how long a request waits, in whole seconds: as its client asks, and no longer than its own time allows."""
     left_s = this.scope.deadline - anyio.current_time()
-    if asked_s <= left_s - min(_TO_ANSWER_S, left_s / 10):
-        return asked_s
-    return max(0.0, math.floor(left_s - min(_TO_ANSWER_S, left_s / 10)))
+    longest_s = left_s - min(_TO_ANSWER_S, left_s / 10)
+    return asked_s if asked_s <= longest_s else max(0.0, math.floor(longest_s))

@@ -4,6 +4,7 @@ The protocol class knows no sockets and no event loop.
 """
 
 import logging
+from collections.abc import Sequence
 from time import time
 from typing import Any, Protocol
 from wsgiref.handlers import format_date_time
@@ -95,7 +96,7 @@ class GuardedProtocol(H11Protocol):
         self._held = b""
         self._refused = False
         self._closes = False
-        self._length: int | None = None
+        self._fields: Sequence[tuple[bytes, bytes]] = ()  # of the request
         self._reads_on = False
         self._requests = 0
         self._received_bytes = 0  # of a body, with its chunks' sizes
@@ -190,7 +191,7 @@ class GuardedProtocol(H11Protocol):
         # switch even ended the process on the Trio worker.
         check_request(request, self._settings)
         self.body_bytes = self._received_bytes = 0
-        self._length = next((int(value) for name, value in request.headers if name == b"content-length"), None)
+        self._fields = request.headers
         self._requests += 1
         # Who asks for an echo of what proxies have added gets a 405; nothing more is taken from there.
         self._closes = request.method == b"TRACE" or self._requests >= self._settings.keep_alive_requests
@@ -251,7 +252,9 @@ class GuardedProtocol(H11Protocol):
         )
 
     def _may_read_on(self) -> bool:
-        return self._length is not None and self._length - self.body_bytes <= _READ_ON_BYTES
+        """Tell whether little is missing of the body; of one in chunks that is not known."""
+        length = next((int(value) for name, value in self._fields if name == b"content-length"), None)
+        return length is not None and length - self.body_bytes <= _READ_ON_BYTES
 
     async def _maybe_recycle(self) -> None:
         """Go on to the next request, or end the connection; a small body that nobody has read is read first."""
