@@ -108,3 +108,11 @@ async def test_a_schedule_that_was_changed_is_planned_anew(
         await until_planned(settings, wanted)
         await reach(clock, wanted, hooks, 1)
     assert moments(hooks) == [wanted]
+
+
+async def test_what_is_due_right_after_the_start_is_not_missed(settings: Settings) -> None:
+    """The clock goes on before anybody has had time to look at the schedules, which are new."""
+    hooks, clock = Hooks(), ManualClock(datetime(2026, 1, 1, 0, 30, tzinfo=UTC))
+    async with app_of(hooks, clock, settings, "0 * * * *", "UTC"):
+        await reach(clock, "20260101T010000Z", hooks, 1)
+    assert moments(hooks) == ["20260101T010000Z"]

@@ -57,13 +57,17 @@ class Schedules:
         module: The module's name.
         schedules: What is due when.
         routes: Encodes the commands.
+        since: When the process began: a schedule that is new is planned from then on, however late it is first looked at.
     """
 
-    def __init__(self, store: Store, module: str, schedules: tuple[Schedule, ...], routes: Routes) -> None:
+    def __init__(
+        self, store: Store, module: str, schedules: tuple[Schedule, ...], routes: Routes, since: datetime
+    ) -> None:
         self._store = store
         self._module = module
         self._schedules = schedules
         self._routes = routes
+        self._since = since
         self._statements = Statements(store.dialect)
         mark = "?" if store.dialect == "sqlite" else "%s"
         self._find = f"SELECT expression, next_ms FROM fissile_schedule WHERE name = {mark}"  # noqa: S608 -- constants, as below
@@ -99,8 +103,9 @@ class Schedules:
             following_ms = int(following * 1000)
             row = connection.exec_driver_sql(self._find, (schedule.name,)).fetchone()
             if row is None:
-                connection.exec_driver_sql(self._add, (schedule.name, times, following_ms))
-                return following
+                first = next_time(schedule, self._since).timestamp()
+                connection.exec_driver_sql(self._add, (schedule.name, times, int(first * 1000)))
+                return first
             planned_by, next_ms = row
             if planned_by != times:  # it was changed: what was planned by the old one does not hold
                 connection.exec_driver_sql(self._move, (times, following_ms, schedule.name, next_ms))

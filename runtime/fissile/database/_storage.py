@@ -56,7 +56,7 @@ class ModuleStorage:
             store,
             open_lease(store, "relay", uuid.uuid4().hex),
             context.environment.clock,
-            Schedules(store, context.module, context.schedules, context.routes),
+            Schedules(store, context.module, context.schedules, context.routes, since=context.environment.clock.now()),
             context.settings.inbox_retention_s,
         )
 
