@@ -15,7 +15,7 @@ from fissile.transports.memory import MemoryLog, MemoryTransport
 
 NEVER_S = 1e9
 """A pause that no test waits for."""
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 """How long a test waits for what has to come."""
 
 
