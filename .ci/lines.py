@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -147,6 +148,8 @@ def judge(ends: Sequence[Ended], caches: Path) -> list[str]:
 
 def main(oldest: str, newest: str | None) -> int:
     """Run `make lint` and all lines; return the exit code."""
+    # Else, where this was begun with `&`, Ctrl-C is ignored in the tests of it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as threads:
         caches = Path(folder)
 
