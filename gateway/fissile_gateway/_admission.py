@@ -194,12 +194,15 @@ class Arrivals:
         return self._clock(), self.pending, gates
 
     def started(self, ticket: Ticket) -> float:
-        """Note that a request begins; return how long it waited, in seconds of the processor's time."""
+        """Note that a request begins; return how long it waited behind others, in seconds of the processor's time.
+
+        One that was alone has waited for something else, such as an event that goes to many streams: its refusal would help nobody.
+        """
         self.forget(ticket)
         arrived_at, ahead, _ = ticket
         waited_s = self._clock() - arrived_at
         self._cost_s += _WEIGHT * (waited_s / ahead - self._cost_s)
-        return waited_s
+        return waited_s if ahead > 1 else 0.0
 
     def forget(self, ticket: Ticket) -> None:
         """Note that a request will not begin any more."""

@@ -210,6 +210,19 @@ def test_requests_that_use_the_processor_are_refused_when_too_much_of_it_is_ahea
     assert let_in == 21  # the 21st has a tenth of a second ahead, and the 22nd would have more
 
 
+def test_a_request_that_is_alone_is_never_late_whatever_else_the_processor_has_done_meanwhile() -> None:
+    """As where one event goes to thousands of streams: refusing it would shorten nobody's wait."""
+    processor = 0.0
+    arrivals = Arrivals(Patience(0.1, ManualClock().monotonic), lambda: processor)
+    alone = arrivals.arrived(())
+    processor += 1.0
+    assert arrivals.started(alone) == 0.0
+    first, second = arrivals.arrived(()), arrivals.arrived(())
+    processor += 1.0
+    arrivals.started(first)
+    assert arrivals.started(second) == 1.0
+
+
 async def test_who_comes_to_a_line_that_does_not_move_is_refused_at_once() -> None:
     clock = ManualClock()
     gate = Gate("", 1, 100, Patience(0.1, clock.monotonic), clock.monotonic)

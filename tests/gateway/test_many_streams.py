@@ -38,7 +38,7 @@ async def test_every_client_of_many_gets_every_event_in_order_and_plain_requests
             for number in range(40):
                 await running.app.bus.publish(OrderPlaced(f"o{number % 4}", str(number)))
                 answer = await running.client.get("/api/shop/get-order?order_id=1")
-                assert answer.status_code == 200
+                assert answer.status_code == 200, answer.text
     for number, texts in enumerate(heard):
         if number % 2:
             for key in range(4):
