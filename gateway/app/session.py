@@ -17,8 +17,9 @@ from attrs import frozen
 from quart import Blueprint, Response, request
 
 from fissile import DeclaredError, secret
-from fissile_gateway import Problem, ProblemError, current_bus, operation, read_body
+from fissile_gateway import Problem, ProblemError, current_bus, current_identity, operation, read_body, requires
 from modules.accounts.contract import (
+    ChangePassword,
     Name,
     Password,
     RefreshSession,
@@ -28,6 +29,7 @@ from modules.accounts.contract import (
     SignInFailed,
     SignOut,
     TooManyAttempts,
+    WeakPassword,
 )
 
 blueprint = Blueprint("session", __name__)
@@ -50,6 +52,14 @@ class Credentials:
 
     name: Name
     password: Password = secret()
+
+
+@frozen
+class NewPassword:
+    """The password of who asks, and the one that they want."""
+
+    old: Password = secret()
+    new: Password = secret()
 
 
 @frozen
@@ -99,6 +109,19 @@ async def refresh() -> Response:
         # As SessionEnded is told; but nobody has guessed anything, so it counts for nothing.
         raise ProblemError(Problem(401, "session-ended", "This browser has no session.", members={"error": {}}))
     return _begun(await current_bus().execute(RefreshSession(token[:_LONGEST])))
+
+
+@blueprint.put(f"{PATH}/password")
+@operation(body=NewPassword, reply=SignedIn, raises=(SignInFailed, WeakPassword, TooManyAttempts, ForgedRequest))
+@requires("accounts:self")
+async def change_password() -> Response:
+    """Change the password of who asks. All of their sessions end, and this browser begins another."""
+    _check_origin()
+    given = await read_body(NewPassword)
+    identity = current_identity()
+    name = "" if identity is None else identity.subject
+    changed = await current_bus().execute(ChangePassword(given.old, given.new))
+    return _begun(await current_bus().execute(SignIn(name, given.new, changed.device_token)))
 
 
 @blueprint.delete(PATH)

@@ -291,6 +291,19 @@ class ListChallenges(Query[ChallengePage], raises=(UnknownChallenge,), max_age_s
 
 
 @frozen
+class ListWithdrawnChallenges(Query[ChallengePage], raises=(UnknownChallenge,), requires="challenges:write"):
+    """List the challenges that are withdrawn to an author, the simple ones first.
+
+    Attributes:
+        limit: How many at most.
+        after: Only challenges behind this one.
+    """
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 50
+    after: Slug | None = None
+
+
+@frozen
 class GetCase(Query[Case], raises=(UnknownChallenge, ChallengeChanged), public=False):
     """Show one case to a module that judges: the examples come first, then the hidden ones.
 

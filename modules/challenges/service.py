@@ -24,6 +24,7 @@ from .contract import (
     GetChallenge,
     GetWholeChallenge,
     ListChallenges,
+    ListWithdrawnChallenges,
     RestoreChallenge,
     WholeChallenge,
     WithdrawChallenge,
@@ -160,7 +161,13 @@ async def get_whole_challenge(query: GetWholeChallenge, database: Database) -> W
 @module.query(ListChallenges)
 async def list_challenges(query: ListChallenges, database: Database) -> ChallengePage:
     """List challenges."""
-    return await database.run(lambda connection: store.page(connection, query.limit, query.after))
+    return await database.run(lambda connection: store.page(connection, query.limit, query.after, is_withdrawn=False))
+
+
+@module.query(ListWithdrawnChallenges)
+async def list_withdrawn_challenges(query: ListWithdrawnChallenges, database: Database) -> ChallengePage:
+    """List what is withdrawn."""
+    return await database.run(lambda connection: store.page(connection, query.limit, query.after, is_withdrawn=True))
 
 
 @module.query(GetCase)

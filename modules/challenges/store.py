@@ -132,14 +132,14 @@ def case(connection: Connection, slug: str, number: int, version: int | None = N
     return Case(row.stdin, row.stdout)
 
 
-def page(connection: Connection, limit: int, after: str | None) -> ChallengePage:
-    """Return a page of the list.
+def page(connection: Connection, limit: int, after: str | None, *, is_withdrawn: bool) -> ChallengePage:
+    """Return a page of the list, or of what was withdrawn from it.
 
     Raises:
         UnknownChallenge: There is no challenge `after`.
     """
     statement = select(challenges.c.slug, challenges.c.title, challenges.c.difficulty, challenges.c.tags)
-    statement = statement.where(~challenges.c.is_withdrawn)
+    statement = statement.where(challenges.c.is_withdrawn if is_withdrawn else ~challenges.c.is_withdrawn)
     if after is not None:
         difficulty = connection.execute(
             select(challenges.c.difficulty).where(challenges.c.slug == after)

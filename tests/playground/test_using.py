@@ -110,6 +110,35 @@ def test_a_session_outlives_the_page_until_somebody_signs_out(come: Come, placem
     expect(page.locator("#who")).to_have_text(name)
 
 
+def test_a_password_is_changed_from_the_page(come: Come, monolith: str) -> None:
+    visitor = come(monolith)
+    page = visitor.go()
+    name = visitor.sign_up()
+    page.locator("#who").click()
+    dialog = page.get_by_role("dialog")
+    visitor.allowed |= {401, 422}
+    before, after = dialog.get_by_label("Password", exact=True), dialog.get_by_label("New password")
+    send = dialog.get_by_role("button", name="Change password")
+    before.fill("another password")
+    after.fill("staple battery horse correct 8")
+    send.click()
+    expect(dialog.get_by_role("alert")).to_have_text("That is not your password.")
+    before.fill(PASSWORD)
+    after.fill("12345678")
+    send.click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Choose another password")
+    after.fill("staple battery horse correct 8")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Your password is changed.")).to_be_visible()
+    page.reload()
+    expect(page.locator("#who")).to_have_text(name)
+    page.get_by_role("button", name="Sign out").click()
+    page.locator("#sign-in").click()
+    fill(page.get_by_role("dialog"), name, "staple battery horse correct 8")
+    page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
+    expect(page.locator("#who")).to_have_text(name)
+
+
 def test_who_submits_without_an_account_is_asked_to_sign_in_and_then_goes_on(come: Come, monolith: str) -> None:
     visitor = come(monolith)
     page = visitor.go("/challenges/sum-of-two")

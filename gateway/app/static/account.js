@@ -4,7 +4,7 @@ import { inWords } from "./api.js";
 import { makeDialog } from "./dialog.js";
 import { h, replace } from "./dom.js";
 import { notify } from "./notices.js";
-import { session, signIn, signOut, signUp } from "./session.js";
+import { changePassword, session, signIn, signOut, signUp } from "./session.js";
 
 /** Keep a place of the page showing who is signed in. */
 export function makeAccount(place) {
@@ -13,7 +13,7 @@ export function makeAccount(place) {
       replace(place, h("button", { type: "button", class: "button", id: "sign-in", onclick: () => askToSignIn() }, "Sign in"));
     } else {
       replace(place,
-        h("span", { class: "who", id: "who", title: session.roles.length ? session.roles.join(", ") : null }, session.name),
+        h("button", { type: "button", class: "link who", id: "who", title: session.roles.join(", ") || "Your account", onclick: showAccount }, session.name),
         h("button", { type: "button", class: "button", id: "sign-out", onclick: leave }, "Sign out"));
     }
   };
@@ -27,6 +27,41 @@ export function makeAccount(place) {
       place.querySelector("button")?.focus();
     } catch (error) {
       notify(inWords(error), "warn");
+    }
+  }
+}
+
+/** Show the account of who is signed in, and let them change its password. */
+function showAccount() {
+  const before = h("input", { id: "old-password", name: "password", type: "password", required: true, maxlength: "256", autocomplete: "current-password" });
+  const after = h("input", { id: "new-password", name: "new-password", type: "password", required: true, maxlength: "256", autocomplete: "new-password" });
+  const error = h("p", { class: "form-error", role: "alert" });
+  const send = h("button", { class: "button primary wide", id: "send" }, "Change password");
+  const form = h("form", { class: "sign-in", onsubmit: go },
+    h("p", { class: "muted" }, `You are ${[session.name, ...session.roles].join(", ")}.`),
+    // Who keeps passwords wants to know whose they are.
+    h("input", { type: "text", name: "username", autocomplete: "username", value: session.name, hidden: true, readonly: true }),
+    h("label", { for: "old-password" }, "Password"), before,
+    h("label", { for: "new-password" }, "New password"), after,
+    h("p", { class: "help" }, "You are signed out everywhere else."), error, send);
+  const dialog = makeDialog("Your account", form);
+  dialog.showModal();
+  before.focus();
+
+  async function go(event) {
+    event.preventDefault();
+    if (send.getAttribute("aria-disabled") === "true") return;
+    send.setAttribute("aria-disabled", "true");
+    error.textContent = "";
+    try {
+      await changePassword(before.value, after.value);
+      dialog.close();
+      notify("Your password is changed.", "good");
+    } catch (problem) {
+      error.textContent = problem.kind === "sign-in-failed" ? "That is not your password." : inWords(problem);
+      (problem.kind === "weak-password" ? after : before).select();
+    } finally {
+      send.setAttribute("aria-disabled", "false");
     }
   }
 }

@@ -132,6 +132,31 @@ async def test_signing_in_again_ends_the_session_that_the_browser_had(tmp_path: 
         assert (await refresh(browser)).status_code == 200
 
 
+async def test_who_changes_the_password_stays_signed_in_here_and_nowhere_else(tmp_path: Path) -> None:
+    async with front(tmp_path) as here, here.client() as browser, here.client() as elsewhere:
+        await here.sign_up()
+        token = (await sign_in(browser)).json()["access_token"]
+        await sign_in(elsewhere)
+
+        async def change(old: str, new: str, **headers: str) -> httpx.Response:
+            return await browser.put("/session/password", json={"old": old, "new": new}, headers=headers)
+
+        assert (await change(GOOD, BETTER)).status_code == 401
+        assert (await change(GOOD, BETTER, **bearer(token), origin="https://evil.test")).status_code == 403
+        wrong = await change("not the password", BETTER, **bearer(token))
+        assert (wrong.status_code, wrong.json()["type"]) == (401, "/problems/sign-in-failed")
+        weak = await change(GOOD, "password", **bearer(token))
+        assert (weak.status_code, weak.json()["type"]) == (422, "/problems/weak-password")
+        changed = await change(GOOD, BETTER, **bearer(token))
+        assert changed.status_code == 200
+        assert changed.headers["cache-control"] == "no-store"
+        assert set(changed.json()) == {"name", "roles", "expires_in_s", "access_token"}
+        assert (await refresh(elsewhere)).status_code == 401
+        assert (await refresh(browser)).status_code == 200
+        assert (await sign_in(elsewhere)).status_code == 401
+        assert (await sign_in(elsewhere, BETTER)).status_code == 200
+
+
 async def test_no_script_and_no_other_page_gets_the_cookie(tmp_path: Path) -> None:
     trusted = {"trusted_proxies": ("192.0.2.0/24",)}
     async with front(tmp_path, protection=trusted, session_idle_s=1000) as here:

@@ -21,6 +21,7 @@ from modules.challenges.contract import (
     GetChallenge,
     GetWholeChallenge,
     ListChallenges,
+    ListWithdrawnChallenges,
     RestoreChallenge,
     UnknownChallenge,
     WithdrawChallenge,
@@ -77,6 +78,10 @@ async def test_a_withdrawn_challenge_is_listed_no_more_and_keeps_its_meaning_unt
         await author.execute(WithdrawChallenge("double", 1))
         await author.execute(WithdrawChallenge("double", 1))  # it is so already
         assert "double" not in await listed(bus)
+        withdrawn = await author.ask(ListWithdrawnChallenges())
+        assert ([each.slug for each in withdrawn.challenges], withdrawn.next) == (["double"], None)
+        with pytest.raises(Forbidden):
+            await bus.acting_as(user("bob")).ask(ListWithdrawnChallenges())
         assert await bus.ask(GetChallenge("double")) == evolve(before, is_withdrawn=True)
         assert await bus.ask(GetCase("double", 1, 1)) == DOUBLE.cases[1]
         assert (await author.ask(GetWholeChallenge("double"))).cases == DOUBLE.cases
