@@ -106,9 +106,10 @@ class Consumer:
             fetch_max_bytes=16 * 1024 * 1024,
         )
 
-    def connections(self) -> Iterable[Any]:  # Any: the library has no types
-        """Return its connections to brokers."""
-        return tuple(self._raw._client._conns.values())
+    @property
+    def network(self) -> Any:  # Any: the library has no types
+        """What of aiokafka has its connections to brokers."""
+        return self._raw._client
 
     async def start(self) -> None:
         """Connect.
