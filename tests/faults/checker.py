@@ -93,6 +93,7 @@ class Report:
         in_flight: How many were under way at a fault.
         handled: How often something was handled.
         repeats: How often something was handled again.
+        repeats_of: The same, of commands and of events.
         most: How often the same was handled, at most.
         recoveries: How long operations were held up by faults.
         lag_s: How late the machine was from the first fault on, all in all.
@@ -108,6 +109,7 @@ class Report:
     in_flight: int
     handled: int
     repeats: int
+    repeats_of: Mapping[str, int]
     most: int
     recoveries: tuple[Recovery, ...]
     lag_s: float
@@ -183,6 +185,7 @@ def judge(history: Iterable[Line], effects: Sequence[Effect], limits: Limits = C
         in_flight=len(in_flight),
         handled=len(effects),
         repeats=deliveries.repeats,
+        repeats_of=deliveries.repeats_of(),
         most=max(map(len, deliveries.times.values()), default=0),
         recoveries=_recoveries(calls, deliveries.times, spans, lateness),
         lag_s=lateness.between(began, float("inf")),

@@ -7,7 +7,7 @@ settled again, what comes next. Each fault that exposes a record explains one mo
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -113,6 +113,12 @@ class Deliveries:
     def repeats(self) -> int:
         """How often something was handled again."""
         return len(self.effects) - len(self.times)
+
+    def repeats_of(self) -> Mapping[str, int]:
+        """Return how often a command, and how often an event, was handled again."""
+        handled = Counter[str](effect.f for effect in self.effects)
+        handled.subtract({effect.id: effect.f for effect in self.effects}.values())
+        return handled
 
     def _places(self) -> Iterable[list[str]]:
         """Return the ids of each partition in their order. What was not seen in the log stands alone."""

@@ -11,12 +11,26 @@ import anyio
 
 from fissile import CallError, DeclaredError
 from fissile._errors import TransportClosed
-from tests.faults.driver import Site
+from tests.faults.driver import SETTINGS, Site
 from tests.faults.history import Op, OpType
-from tests.faults.modules import Note, Noted
+from tests.faults.modules import SLOW_S, Note, Noted
 
 CALLERS = 20
 KEYS = 16
+EXPOSED = 2 * CALLERS
+"""How many commands may come again because of one process that is hit, however slow the machine is: of each caller one that the process has in
+hand, and one that it has done and not committed. The offset of a command is committed when those before it in its partition are done
+(`WORK_S`), the interval is over, and the broker has answered. In that time no caller gets more than one of its commands done: that takes
+`WORK_S` too, its own pause, which is as long as the interval, and the round trips of a request and of a reply."""
+
+
+def exposed(pause_s: float) -> int:
+    """Return how many events may come again because of one fault or hand-over, where publishers pause so long between two, on average.
+
+    Offsets are committed up to the lowest unfinished one. So behind one that takes `SLOW_S`, and behind one of the same key that has not begun
+    because of it, all stays uncommitted that is done meanwhile, and until the next commit. Of each key those come one after the other.
+    """
+    return round(KEYS * (1 + (SLOW_S + SETTINGS.commit_interval_s) / pause_s))
 
 
 async def commands(site: Site, total: int, *, pause_s: float = 0.0, prefix: str = "c") -> None:
@@ -59,6 +73,10 @@ def _event(site: Site, key: str, number: int) -> Callable[[], Awaitable[str]]:
     return publish
 
 
+STEADY_S = 0.1
+"""How long the publishers of `steady` pause, on average."""
+
+
 async def steady(site: Site, stop: anyio.Event) -> None:
     """Send commands and events, round after round of each, until told to stop."""
 
@@ -70,7 +88,7 @@ async def steady(site: Site, stop: anyio.Event) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(rounds, lambda number: commands(site, 40, pause_s=0.2, prefix=f"{number}c"))
-        tasks.start_soon(rounds, lambda number: events(site, 80, pause_s=0.1, prefix=f"{number}k"))
+        tasks.start_soon(rounds, lambda number: events(site, 80, pause_s=STEADY_S, prefix=f"{number}k"))
 
 
 async def _tell(

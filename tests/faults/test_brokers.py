@@ -67,6 +67,7 @@ async def test_a_broker_that_is_killed_and_started_again_has_all_that_it_acknowl
             finally:
                 own_apache_kafka.start()
             await anyio.to_thread.run_sync(own_apache_kafka.wait_ready)
+            await anyio.to_thread.run_sync(wait_serving, [own_apache_kafka])  # its port is open before that
             found.history.fault("killed broker", "end")
             await found.more(scaled(2000))
             stop.set()

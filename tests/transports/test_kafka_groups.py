@@ -6,16 +6,30 @@ import math
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import anyio
 import pytest
 
 from fissile._errors import TransportClosed, Unavailable
-from fissile.abc import Assigned, Partition, Revoked
+from fissile.abc import Assigned, Partition, Record, Revoked
 from fissile.transports._kafka_group import KafkaMember
 from fissile.transports.kafka import KafkaTransport
 from tests.brokers.processes import BrokerProcess
-from tests.transports.helpers import assigned, committed, kafka, opened, record, revoked, some, until, without_uvloop
+from tests.transports.helpers import (
+    PATIENCE_S,
+    assigned,
+    committed,
+    kafka,
+    numbers,
+    opened,
+    record,
+    revoked,
+    some,
+    until,
+    without_uvloop,
+)
 
 P0: Partition = ("t", 0)
 
@@ -91,6 +105,50 @@ async def test_who_does_not_hand_over_in_time_is_passed_over_and_fenced(apache_k
             await assigned(second)  # the group goes on without an answer
             assert not await slow.commit(generation, {P0: 0})
             await assigned(slow)
+
+
+@without_uvloop
+async def test_who_is_not_confirmed_any_longer_is_given_nothing_until_the_group_has_taken_it_back(
+    apache_kafka: str,
+) -> None:
+    """What a process that was frozen past its session goes on with: brokers give records to everybody, whoever handles them now."""
+    from aiokafka.errors import RequestTimedOutError
+
+    settings = {"kafka_session_s": 1.5, "kafka_revoke_s": 0.5}
+    async with (
+        opened(apache_kafka, partitions=1, **settings) as transport,
+        transport.join("g", {"t": "earliest"}) as silent,
+    ):
+        await assigned(silent)
+        assert isinstance(silent, KafkaMember)
+        consumer, place = silent.source.consumer, (f"{transport.options.prefix}t", 0)
+        coordinator = consumer._raw._coordinator
+        send = coordinator._send_req
+
+        async def unanswered(request: Any) -> Any:  # Any: the library has no types
+            if type(request).__name__ == "HeartbeatRequest":
+                raise RequestTimedOutError
+            return await send(request)
+
+        coordinator._send_req = unanswered
+        news: list[Assigned | Revoked | Sequence[Record]] = []
+
+        async def receive() -> None:
+            while True:
+                news.append(await silent.receive())
+
+        async with transport.join("g", {"t": "earliest"}) as other, anyio.create_task_group() as tasks:
+            await assigned(other)  # the group has given the silent one up
+            tasks.start_soon(receive)
+            await transport.append([record(number, partition=0) for number in range(10)])
+            assert numbers(await some(other, 10)) == list(range(10))
+            with anyio.fail_after(PATIENCE_S):
+                while await transport._bridge.call(lambda: consumer.position(place)) < 10:
+                    await anyio.sleep(0.01)
+            coordinator._send_req = send
+            await until(lambda: any(isinstance(one, Assigned) for one in news), "it is taken back")
+            assert [type(one) for one in news[:2]] == [Revoked, Assigned]
+            tasks.cancel_scope.cancel()
 
 
 @without_uvloop

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
-from time import perf_counter
 from typing import Any, TypeVar
 
 import anyio
@@ -20,12 +18,20 @@ from fissile.abc import Partition, TopicSpec
 from fissile.cli._exit import CommandFailed, Exit
 from fissile.cli._output import without_password
 from fissile.transports._kafka_configs import Difference, alter, describe, differences
-from fissile.transports._kafka_library import kafka_error, library, partition_of, security_context, within
+from fissile.transports._kafka_library import (
+    kafka_error,
+    library,
+    partition_of,
+    patiently,
+    security_context,
+    up,
+    within,
+)
 from fissile.transports._kafka_options import Options, options_of
 
 T = TypeVar("T")
 
-_START_S, _ANSWER_S, _PATIENCE_S = 10.0, 20.0, 10.0
+_START_S, _ANSWER_S = 10.0, 20.0
 _UNKNOWN = -1
 
 
@@ -82,8 +88,11 @@ class KafkaView:
         """Return the members of groups; a group that is not there has none."""
         found: list[MemberFound] = []
         for group in groups:
-            for response in await _patiently(partial(self.admin.describe_consumer_groups, [group])):
+            for response in await self.admin.describe_consumer_groups([group]):
                 for described in response.to_object()["groups"]:
+                    error: type[Exception] = library("aiokafka.errors").for_code(described["error_code"])
+                    if getattr(error, "retriable", False):
+                        raise error(group)
                     for one in described["members"]:
                         held = _assigned(one["member_assignment"])
                         host = str(one["client_host"]).lstrip("/")
@@ -95,7 +104,7 @@ class KafkaView:
         wanted = [partition_of(*each) for each in partitions]
         if not wanted:
             return {}
-        found = await _patiently(lambda: self.admin.list_consumer_group_offsets(group, partitions=wanted))
+        found = await self.admin.list_consumer_group_offsets(group, partitions=wanted)
         return {(each.topic, each.partition): told.offset for each, told in found.items() if told.offset != _UNKNOWN}
 
     async def bounds(self, partitions: Iterable[Partition]) -> tuple[dict[Partition, int], dict[Partition, int]]:
@@ -109,18 +118,6 @@ class KafkaView:
             {(each.topic, each.partition): offset for each, offset in begins.items()},
             {(each.topic, each.partition): offset for each, offset in ends.items()},
         )
-
-
-async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:  # Any: the library has no types
-    """Ask again where the answer is to come soon: the first that asks a new cluster for a group waits until it can keep groups."""
-    end = perf_counter() + _PATIENCE_S
-    while True:
-        try:
-            return await ask()
-        except kafka_error() as error:
-            if not getattr(error, "retriable", False) or perf_counter() > end:
-                raise
-            await anyio.sleep(0.1)
 
 
 def _assigned(data: bytes) -> tuple[Partition, ...] | None:
@@ -143,7 +140,7 @@ def look(application: Application, ask: Callable[[KafkaView], Awaitable[T]], wha
 
     Args:
         application: Its settings name the broker.
-        ask: What to find out.
+        ask: What to find out; again where the broker could not tell yet.
         what: What the command shows, for the error.
 
     Raises:
@@ -157,7 +154,8 @@ def look(application: Application, ask: Callable[[KafkaView], Awaitable[T]], wha
 
     async def run() -> T:
         async with _connected(options, application) as view:
-            return await within(_ANSWER_S, "Kafka cannot tell", _awaited(ask(view)))
+            # The first that asks a new cluster for a group, for one, waits until it can keep groups.
+            return await patiently(_ANSWER_S, "Kafka cannot tell", lambda: _awaited(ask(view)))
 
     return anyio.run(run)
 
@@ -183,8 +181,8 @@ async def _connected(options: Options, application: Application) -> AsyncGenerat
     consumer = library().AIOKafkaConsumer(**arguments, enable_auto_commit=False)
     try:
         try:
-            await within(_START_S, "Kafka cannot be reached", admin.start())
-            await within(_START_S, "Kafka cannot be reached", consumer.start())
+            await within(_START_S, "Kafka cannot be reached", up(admin._client, admin.start(), _START_S))
+            await within(_START_S, "Kafka cannot be reached", up(consumer._client, consumer.start(), _START_S))
         except Unavailable as error:
             bus = without_password(application.settings.bus)
             problem = None if options.tokens is None else options.tokens.problem

@@ -89,7 +89,11 @@ def differences(name: str, spec: TopicSpec, found: Mapping[str, str], options: O
 
 
 async def describe(admin: Any, names: Collection[str]) -> dict[str, dict[str, str]]:  # Any: the library has no types
-    """Return the configuration of topics that are there; nothing where the broker does not tell."""
+    """Return the configuration of topics that are there; nothing where the broker does not tell.
+
+    Raises:
+        KafkaError: The broker cannot be asked now.
+    """
     if not names:
         return {}
     admins = library("aiokafka.admin.config_resource")
@@ -98,6 +102,8 @@ async def describe(admin: Any, names: Collection[str]) -> dict[str, dict[str, st
     try:
         responses = await admin.describe_configs(resources)
     except kafka_error() as error:
+        if getattr(error, "retriable", False):
+            raise
         # Not every broker tells, and not everybody may ask; what it refuses is told then.
         _logger.debug("the configuration of topics cannot be read: %r", error)
         return {}
@@ -121,11 +127,13 @@ async def alter(admin: Any, changes: Collection[Difference]) -> None:  # Any: th
         by_topic.setdefault(change.topic, []).append((change.name, _SET, change.wanted))
     kind = library("aiokafka.admin.config_resource").ConfigResourceType.TOPIC.value
     response = await admin._send_request(_request()([(kind, name, entries) for name, entries in by_topic.items()]))
-    refused = [
-        f"{name}: {library('aiokafka.errors').for_code(code).__name__} {text or ''}".rstrip()
-        for code, text, _, name in response.responses
-        if code
-    ]
+    refused: list[str] = []
+    for code, text, _, name in response.responses:
+        error: type[Exception] = library("aiokafka.errors").for_code(code)
+        if getattr(error, "retriable", False):
+            raise error(f"{name}: {text or ''}")
+        if code:
+            refused.append(f"{name}: {error.__name__} {text or ''}".rstrip())
     if refused:
         raise Unavailable(f"Topics cannot be changed: {'; '.join(refused)}.")
 

@@ -6,6 +6,7 @@ It belongs in the loop (see `_kafka_bridge.py`).
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,6 +89,8 @@ class Consumer:
         self._is_up = False
         self._damages: list[Damage] = []
         self._answered: dict[Partition, tuple[int, float]] = {}
+        self._confirmed_at = -math.inf
+        self._confirmed = asyncio.Event()
         self.group = group
         self._raw: Any = library().AIOKafkaConsumer(  # Any: the library has no types
             **options.client(),
@@ -106,9 +109,10 @@ class Consumer:
             fetch_max_bytes=16 * 1024 * 1024,
         )
 
-    def connections(self) -> Iterable[Any]:  # Any: the library has no types
-        """Return its connections to brokers."""
-        return tuple(self._raw._client._conns.values())
+    @property
+    def network(self) -> Any:  # Any: the library has no types
+        """What of aiokafka has its connections to brokers."""
+        return self._raw._client
 
     async def start(self) -> None:
         """Connect.
@@ -118,6 +122,9 @@ class Consumer:
         """
         await self._clients.start(self, self._options.request_s, self._raw.start())
         self._is_up = True
+        if self.group is not None:
+            coordinator = self._raw._coordinator
+            coordinator._send_req = _noted(coordinator._send_req, self._note_confirmation)
         fetcher = self._raw._fetcher
         fetcher._proc_fetch_request = _paced(_guarded(fetcher, self._found))
 
@@ -171,6 +178,16 @@ class Consumer:
         """Return the broker's number of the generation, and the name it has given this member."""
         coordinator = self._raw._coordinator
         return coordinator.generation, coordinator.member_id
+
+    def _note_confirmation(self, asked_at: float) -> None:
+        self._confirmed_at = asked_at
+        self._confirmed.set()
+
+    async def until_confirmed(self) -> None:
+        """Wait until the group has confirmed this member no longer ago than a session; then nobody else has its partitions."""
+        while time.monotonic() - self._confirmed_at > self._options.session_s:
+            self._confirmed.clear()
+            await self._confirmed.wait()
 
     async def committed(self, partitions: Collection[Partition]) -> dict[Partition, int]:
         """Return what the group has committed, where it has."""
@@ -319,6 +336,25 @@ def _listener(rebalances: Rebalances) -> object:
     methods = {"on_partitions_revoked": on_partitions_revoked, "on_partitions_assigned": on_partitions_assigned}
     found: object = type("Listener", (library().ConsumerRebalanceListener,), methods)()
     return found
+
+
+def _noted(send: Callable[[Any], Awaitable[Any]], confirm: Callable[[float], None]) -> Callable[[Any], Awaitable[Any]]:
+    """Note when the group was asked whether this is a member, and said so. (Any: the library has no types.)
+
+    While it rebalances too: nobody is given the partitions before this member has joined again, or was thrown out.
+    """
+    groups, errors = library("aiokafka.protocol.group"), library("aiokafka.errors")
+    asking = (groups.HeartbeatRequest, groups.SyncGroupRequest)
+    yes = (errors.NoError.errno, errors.RebalanceInProgressError.errno)
+
+    async def noted(request: Any) -> Any:
+        asked_at = time.monotonic()
+        response = await send(request)
+        if isinstance(request, asking) and response.error_code in yes:
+            confirm(asked_at)
+        return response
+
+    return noted
 
 
 def _guarded(fetcher: Any, tell: Callable[[Damage], None]) -> Callable[..., Awaitable[bool]]:  # Any: as above

@@ -145,6 +145,12 @@ class GroupSource(Source):
             positions[partition] = offset
         return positions, ends, fresh
 
+    async def until_owned(self) -> None:
+        """Wait until the group has confirmed this member. A process that was frozen past its session is given records as before when it goes on,
+        since brokers give them to everybody: they were handled by others meanwhile. If they were, a revocation ends this.
+        """
+        await self.consumer.until_confirmed()
+
     def told(self, damage: Damage) -> str:
         """Add how to skip it: what is in it would be lost, so that is for a person to decide. The command wants a group without members."""
         topic, number = damage.partition

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fissile._errors import Fault, StartupFailed, Unavailable
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_AGAIN_S = 0.1
+"""How long it takes until something is tried again, in seconds."""
+
 
 class Client(Protocol):
     """A client of aiokafka, of ours."""
@@ -34,8 +38,9 @@ class Client(Protocol):
         """Disconnect, within a bound. Raises nothing."""
         ...
 
-    def connections(self) -> Iterable[Any]:  # Any: the library has no types
-        """Return its connections to brokers."""
+    @property
+    def network(self) -> Any:  # Any: the library has no types
+        """What of aiokafka has its connections to brokers."""
         ...
 
 
@@ -117,6 +122,64 @@ async def within(seconds: float, what: str, coroutine: Coroutine[Any, Any, T]) -
     return task.result()
 
 
+async def patiently(seconds: float, what: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:  # Any: as above
+    """Do what may be done twice, and again while it fails for a reason that passes: all within a bound.
+
+    A broker that is just coming back answers, and for a moment knows of no brokers, no leaders and no controller.
+
+    Args:
+        seconds: How long all tries may take, in seconds.
+        what: What it means if they fail, for the error.
+        make: Makes the coroutine of one try.
+
+    Raises:
+        Unavailable: It took too long, or failed for a reason that does not pass.
+    """
+    passing: BaseException | None = None
+
+    async def tries() -> T:
+        nonlocal passing
+        while True:
+            try:
+                return await make()
+            except Exception as error:
+                # A client that could not be started tells so with its reason as the cause.
+                passing = error.__cause__ if isinstance(error, Unavailable) else error
+                if not _passes(passing):
+                    passing = None
+                    raise
+            await asyncio.sleep(_AGAIN_S)
+
+    try:
+        return await within(seconds, what, tries())
+    except Unavailable:
+        if passing is None:
+            raise
+        raise Unavailable(f"{what}: {reason(passing)}; it was tried again for {seconds:g} s.") from None
+
+
+def _passes(error: BaseException | None) -> bool:
+    """Tell whether the same may soon succeed."""
+    return isinstance(error, (OSError, asyncio.TimeoutError)) or bool(getattr(error, "retriable", False))
+
+
+async def up(
+    network: Any, starting: Coroutine[Any, Any, None], seconds: float
+) -> None:  # Any: the library has no types
+    """Start a client of aiokafka, and wait until it knows a broker: it thinks itself started before, and can send nothing then.
+
+    Raises:
+        KafkaError: It cannot connect, or was told of no broker for so long.
+    """
+    end = monotonic() + seconds
+    await starting
+    while not network.cluster.brokers():
+        if monotonic() + _AGAIN_S > end:
+            raise kafka_error("NoBrokersAvailable")("a broker answers, and says that there are none")
+        await asyncio.sleep(_AGAIN_S)
+        await network.force_metadata_update()
+
+
 def partition_of(name: str, number: int) -> Partition:
     """Return a partition as aiokafka wants it, which is a tuple all the same."""
     found: Partition = library().TopicPartition(name, number)
@@ -145,18 +208,18 @@ class Clients:
         is cancelled or has waited long enough, and the client is stopped after it.
 
         Raises:
-            Unavailable: No broker answers.
+            Unavailable: No broker answers; its cause tells whether that may pass.
         """
         self._open.add(client)
-        task = asyncio.get_running_loop().create_task(starting)
+        task = asyncio.get_running_loop().create_task(up(client.network, starting, seconds))
         is_up = False
         try:
             await asyncio.wait((task,), timeout=seconds)
             if not task.done():
-                raise Unavailable(f"Kafka cannot be reached: no answer within {seconds:g} s.")
+                raise Unavailable(f"Kafka cannot be reached: no answer within {seconds:g} s.") from TimeoutError()
             error = None if task.cancelled() else task.exception()
             if task.cancelled() or isinstance(error, (kafka_error(), OSError, asyncio.TimeoutError)):
-                raise Unavailable(f"Kafka cannot be reached: {reason(error)}.")
+                raise Unavailable(f"Kafka cannot be reached: {reason(error)}.") from error
             task.result()
             is_up = True
         finally:
@@ -194,7 +257,7 @@ class Clients:
         silent = [
             connection
             for client in tuple(self._open)
-            for connection in client.connections()
+            for connection in tuple(client.network._conns.values())
             if connection.connected() and connection._last_action < since
         ]
         for connection in silent:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -50,9 +49,10 @@ class _Client:
         """
         await self.raw.send(self.raw.get_random_node(), library("aiokafka.protocol.admin").ApiVersionRequest())
 
-    def connections(self) -> Iterable[Any]:  # Any: the library has no types
-        """Return its connections to brokers."""
-        return tuple(self.raw._conns.values())
+    @property
+    def network(self) -> Any:  # Any: the library has no types
+        """What of aiokafka has its connections to brokers."""
+        return self.raw
 
     async def stop(self, seconds: float) -> None:  # noqa: ARG002 -- the bound is in there
         """Disconnect, within a bound. Raises nothing."""

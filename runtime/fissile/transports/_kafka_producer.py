@@ -11,7 +11,7 @@ from fissile.transports._kafka_options import BATCH_BYTES, Options, milliseconds
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 
 _ANSWER_S = 5.0
@@ -72,9 +72,10 @@ class Producer:
         )
         self._options = options
 
-    def connections(self) -> Iterable[Any]:  # Any: the library has no types
-        """Return its connections to brokers."""
-        return tuple(self._raw.client._conns.values())
+    @property
+    def network(self) -> Any:  # Any: the library has no types
+        """What of aiokafka has its connections to brokers."""
+        return self._raw.client
 
     async def start(self) -> None:
         """Connect, and get a producer id.

@@ -69,6 +69,7 @@ class Source:
         self._damaged: dict[Partition, tuple[Damage, float]] = {}
         self._waits_for_room = False
         self._moved_at: dict[Partition, tuple[int, float]] = {}
+        self._held_since: float | None = None
         self._settled_at = monotonic()
         self._is_settled = False
 
@@ -79,6 +80,7 @@ class Source:
         self._ahead_bytes = 0
         self._paused.clear()
         self._damaged = {}
+        self._held_since = None
         self._moved_at.clear()
         self._is_settled, self._settled_at = True, monotonic()
         self._pump_task = self.bridge.create_task(self._guarded_pump())
@@ -117,6 +119,9 @@ class Source:
             except kafka_error() as error:
                 await self.on_error(error)
                 continue
+            self._held_since = monotonic()
+            await self.until_owned()
+            self._held_since = None
             if found:
                 self._send_home(found)
                 if sum(map(len, found.values())) >= _CHUNK_RECORDS:
@@ -125,6 +130,9 @@ class Source:
             for damage in self.consumer.take_damages():
                 if not await self._read_all_the_same(damage):
                     self.on_damage(damage)
+
+    async def until_owned(self) -> None:
+        """Wait until what has come is certainly for this one."""
 
     def _send_home(self, found: Mapping[Partition, Sequence[Raw]]) -> None:
         chunks: list[Chunk] = []
@@ -280,6 +288,8 @@ class Source:
         silent_s = 0.0
         if not self._is_settled:
             return Pulse(positions, ends, monotonic() - self._settled_at)
+        if self._held_since is not None:  # the consumer's positions are past what home has not got
+            return Pulse(positions, ends, monotonic() - self._held_since)
         for physical, number in tuple(self.consumer.assignment()):
             partition = (self.names.get(physical, physical), number)
             try:

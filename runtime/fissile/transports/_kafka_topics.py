@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fissile._errors import Fault, StartupFailed, Unavailable
 from fissile.abc import TopicSpec
 from fissile.transports._kafka_configs import LIMIT, configs_of, describe, differences
-from fissile.transports._kafka_library import Clients, library, within
+from fissile.transports._kafka_library import Clients, kafka_error, library, within
 from fissile.transports._kafka_options import Options
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ class Admin:
         # Any: the library has no types
         self.raw: Any = library("aiokafka.admin").AIOKafkaAdminClient(**options.client(), ssl_context=context)
 
-    def connections(self) -> Iterable[Any]:  # Any: the library has no types
-        """Return its connections to brokers."""
-        return tuple(self.raw._client._conns.values())
+    @property
+    def network(self) -> Any:  # Any: the library has no types
+        """What of aiokafka has its connections to brokers."""
+        return self.raw._client
 
     async def stop(self, seconds: float) -> None:
         """Disconnect, within a bound. Raises nothing."""
@@ -95,15 +96,23 @@ async def find(
 
 
 async def _described(admin: Any, names: Collection[str]) -> dict[str, int]:  # Any: the library has no types
-    """Return the number of partitions of those topics that exist and have leaders everywhere."""
+    """Return the number of partitions of those topics that exist.
+
+    Raises:
+        LeaderNotAvailableError: One of them has no leader somewhere, and cannot be used yet.
+        KafkaError: The broker cannot be asked.
+    """
     # aiokafka's own `describe_topics` lets the broker make what it is asked for, with a number of partitions of its choice.
     request = library("aiokafka.protocol.metadata").MetadataRequest(list(names), allow_auto_topic_creation=False)
     response: Mapping[str, Any] = (await admin._send_request(request)).to_object()
     found: dict[str, int] = {}
     for topic in response["topics"]:
         partitions = topic["partitions"]
-        if not topic["error_code"] and all(one["leader"] >= 0 for one in partitions):
-            found[topic["topic"]] = len(partitions)
+        if topic["error_code"]:
+            continue
+        if any(one["leader"] < 0 for one in partitions):
+            raise kafka_error("LeaderNotAvailableError")(topic["topic"])
+        found[topic["topic"]] = len(partitions)
     return found
 
 
@@ -111,6 +120,9 @@ async def _create(
     admin: Any, missing: Mapping[str, TopicSpec], options: Options
 ) -> None:  # Any: the library has no types
     brokers = len((await admin.describe_cluster())["brokers"])
+    if not brokers:
+        raise kafka_error("NoBrokersAvailable")("a broker answers, and says that there are none")
+    await _controller_known(admin)
     copies = options.replication or min(_COPIES, brokers)
     topics: list[object] = []
     for name, spec in missing.items():
@@ -125,9 +137,12 @@ async def _create(
         if code in (0, _ALREADY_EXISTS):  # another process was quicker
             continue
         error: type[Exception] = library("aiokafka.errors").for_code(code)
-        if getattr(error, "retriable", False):
-            raise error(f"{name}: {reason}")
         why = f"{error.__name__}: {reason[0]}" if reason and reason[0] else error.__name__
+        if getattr(error, "retriable", False):
+            raise error(f"{name}: {why}")
+        if error is kafka_error("InvalidReplicationFactorError") and copies <= brokers:
+            # There were as many brokers a moment ago. One that Kafka has not heard of for a while takes no partitions until it has come back.
+            raise kafka_error("NoBrokersAvailable")(f"{name}: {why}")
         faults.append(
             Fault(f"The topic {name} cannot be made: {why}.", "FISSILE_BUS", "Make it by hand, or change the setting.")
         )
@@ -135,13 +150,22 @@ async def _create(
         raise StartupFailed(tuple(faults))
 
 
+async def _controller_known(admin: Any) -> None:  # Any: the library has no types
+    """Know who makes topics: aiokafka asks once more, and fails with an AttributeError where nobody is."""
+    if admin._client.cluster.controller is None:
+        await admin._client.force_metadata_update()
+        if admin._client.cluster.controller is None:
+            raise kafka_error("NotControllerError")("there is no controller")
+
+
 async def _until_visible(admin: Any, names: Collection[str]) -> dict[str, int]:  # Any: the library has no types
     try:
         async with asyncio.timeout(_VISIBLE_S):
             while True:
-                found = await _described(admin, names)
-                if len(found) == len(names):
-                    return found
+                with suppress(kafka_error("LeaderNotAvailableError")):
+                    found = await _described(admin, names)
+                    if len(found) == len(names):
+                        return found
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise Unavailable(f"Topics have no leader {_VISIBLE_S:g} s after they were made.") from None

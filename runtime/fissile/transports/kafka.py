@@ -29,7 +29,7 @@ from fissile.transports._kafka_consumer import Consumer
 from fissile.transports._kafka_direct import DirectSource, KafkaReader
 from fissile.transports._kafka_group import GroupSource, KafkaMember
 from fissile.transports._kafka_lanes import Append, Lanes, Part, Several, Single
-from fissile.transports._kafka_library import Clients, library, security_context, within
+from fissile.transports._kafka_library import Clients, library, patiently, security_context
 from fissile.transports._kafka_options import Options, options_of
 from fissile.transports._kafka_probe import Probe
 from fissile.transports._kafka_producer import Producers
@@ -163,15 +163,18 @@ class KafkaTransport(Transport):
             self._topics.update(await self._bridge.call(self._find, unknown))
 
     async def _find(self, topics: Collection[str]) -> dict[str, int]:
-        finding = find(topics, self.options, self._context, self._clients)
-        return await within(2 * self.options.request_s, "Topics cannot be found", finding)
+        return await patiently(
+            2 * self.options.request_s,
+            "Topics cannot be found",
+            lambda: find(topics, self.options, self._context, self._clients),
+        )
 
     async def _ensure(self, topics: Sequence[TopicSpec]) -> None:
         # Making a topic, and waiting for its leaders, is several requests.
-        await within(
+        await patiently(
             3 * self.options.request_s,
             "Topics cannot be made",
-            ensure(topics, self.options, self._context, self._clients),
+            lambda: ensure(topics, self.options, self._context, self._clients),
         )
 
     def _refuse_if_closed(self) -> None:
