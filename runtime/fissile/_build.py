@@ -215,6 +215,8 @@ class Builder:
             partition = SystemRandom().randrange(settings.reply_partitions)
             self.remote = Remote(transport, self.encoder, partition, environment.ids.new, settings.partitions)
         self._codecs: dict[type, Codec[Any]] = {}
+        self._reply_codecs: dict[type, Codec[Any]] = {}
+        self._codecs_of_errors: dict[type, dict[type[DeclaredError], ErrorCodec]] = {}
 
     def codec(self, message: type) -> Codec[Any]:
         """Return the one codec of a message class."""
@@ -390,13 +392,22 @@ class Builder:
         return route if self.spans is None else self.spans.calling(name, target.topic, route)
 
     def _reply_codec(self, name: str, message: type) -> Codec[Any]:
-        reply = self.catalog.replies.get(message)
-        return Codec(f"the reply of {name}", reply, self.settings.wire, self.settings.max_message_bytes)
+        """Return the one codec of a message's reply, which every caller's way to it shares."""
+        if message not in self._reply_codecs:
+            reply = self.catalog.replies.get(message)
+            limit = self.settings.max_message_bytes
+            self._reply_codecs[message] = Codec(f"the reply of {name}", reply, self.settings.wire, limit)
+        return self._reply_codecs[message]
 
     def _error_codecs(self, name: str, message: type) -> dict[type[DeclaredError], ErrorCodec]:
-        wire, limit = self.settings.wire, self.settings.max_message_bytes
-        errors: tuple[type[DeclaredError], ...] = getattr(message, "declared_errors", ())
-        return {error: ErrorCodec(f"{error.__name__} of {name}", error, wire, limit) for error in errors}
+        """Return the one codec of each error that a message declares."""
+        if message not in self._codecs_of_errors:
+            wire, limit = self.settings.wire, self.settings.max_message_bytes
+            errors: tuple[type[DeclaredError], ...] = getattr(message, "declared_errors", ())
+            self._codecs_of_errors[message] = {
+                error: ErrorCodec(f"{error.__name__} of {name}", error, wire, limit) for error in errors
+            }
+        return self._codecs_of_errors[message]
 
     def _event_codecs(self, topic: Topic[Any]) -> dict[str, Codec[Any]]:
         return {self.catalog.name_of(event): self.codec(event) for event in topic.events}

@@ -6,7 +6,7 @@ There is no faster mode that means something else. JSON is the default, because 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, Union, get_type_hints
 
 import attrs
 import msgspec
@@ -154,19 +154,15 @@ class ErrorCodec:
 
     def __init__(self, name: str, error: type[DeclaredError], wire: WireFormat, limit_bytes: int) -> None:
         self.error = error
-        hints = get_type_hints(error, include_extras=True)
         self._fields = tuple(field.name for field in fields_of(error))
-        twin = attrs.make_class(
-            error.__name__,
-            {field.name: attrs.field(type=hints[field.name], default=field.default) for field in fields_of(error)},
-            frozen=True,
-            kw_only=True,
-        )
-        self._twin = twin
-        self._codec: Codec[Any] = Codec(name, twin, wire, limit_bytes)
+        self._twin = _twin_of(error)
+        self._check = value_check(error)
+        self._codec: Codec[Any] = Codec(name, self._twin, wire, limit_bytes)
 
     def encode(self, error: DeclaredError) -> bytes:
         """Return the bytes of the error; raises as `Codec.encode` does."""
+        if self._check is not None and (problem := self._check(error)) is not None:
+            raise InvalidMessage(self._codec.name, problem)
         return self._codec.encode(self._twin(**{name: getattr(error, name) for name in self._fields}))
 
     def decode(self, data: bytes) -> DeclaredError:
@@ -183,7 +179,30 @@ class ErrorCodec:
         return self._codec.content_type
 
     def _error_of(self, twin: object) -> DeclaredError:
-        return self.error(**{name: getattr(twin, name) for name in self._fields})
+        values = ((name, getattr(twin, name)) for name in self._fields)
+        return self.error(**{name: value for name, value in values if value is not msgspec.UNSET})
+
+
+def _twin_of(error: type[DeclaredError]) -> type[msgspec.Struct]:
+    """Return a class with the fields of a declared error; a field with a default may be left out, and the error then has that default."""
+    hints = get_type_hints(error, include_extras=True)
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [  # Any: types and defaults, as in msgspec.defstruct
+        (field.name, hints[field.name])
+        if field.default is attrs.NOTHING
+        else (field.name, Union[hints[field.name], msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007 -- made here
+        for field in fields_of(error)
+    ]
+    return msgspec.defstruct(error.__name__, fields, frozen=True, kw_only=True)
+
+
+def check_decodable(annotation: Any) -> None:  # Any: a type expression
+    """See to it that msgspec can decode a type, without building what encodes and decodes it.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    is_error = isinstance(annotation, type) and issubclass(annotation, DeclaredError)
+    msgspec.json.Decoder(_twin_of(annotation) if is_error else annotation)
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import attrs
 from attrs import field, frozen
 
-from fissile._codec import Codec, ErrorCodec
+from fissile._codec import check_decodable
 from fissile._contract import Contract, Topic
 from fissile._errors import Fault
 from fissile._messages import Command, DeclaredError, Event, Request, fields_of, reply_type
@@ -134,13 +134,9 @@ def _class_problems(
 
 def _wire_problems(annotation: Any) -> list[tuple[str, str]]:
     """Return what msgspec has against a type that is in the table: it cannot tell some members of a union apart."""
-    is_error = isinstance(annotation, type) and issubclass(annotation, DeclaredError)
     name = annotation.__name__ if isinstance(annotation, type) else type_name(annotation)
     try:
-        if is_error:
-            ErrorCodec(name, annotation, "json", 0)
-        else:
-            Codec(name, annotation, "json", 0)
+        check_decodable(annotation)
     except TypeError as error:
         reason = str(error).partition(" - type ")
         what = f"{name}: {reason[2].partition(' is not')[0]} cannot be told apart on the wire: {reason[0][:1].lower()}{reason[0][1:]}."
