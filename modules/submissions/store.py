@@ -4,9 +4,8 @@ from typing import Any
 
 from attrs import frozen
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
+from fissile.database import insert_into
 from modules.challenges.contract import Challenge
 
 from .contract import (
@@ -107,8 +106,7 @@ def add(
 
 
 def _next_number(connection: Connection, author: str) -> int:
-    insert_into = insert_sqlite if connection.dialect.name == "sqlite" else insert_postgresql
-    statement = insert_into(authors).values(name=author, submitted=1)
+    statement = insert_into(connection, authors).values(name=author, submitted=1)
     counted = statement.on_conflict_do_update(
         index_elements=[authors.c.name], set_={"submitted": authors.c.submitted + 1}
     )

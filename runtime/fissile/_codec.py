@@ -201,8 +201,10 @@ def check_decodable(annotation: Any) -> None:  # Any: a type expression
     Raises:
         TypeError: It cannot.
     """
-    is_error = isinstance(annotation, type) and issubclass(annotation, DeclaredError)
-    msgspec.json.Decoder(_twin_of(annotation) if is_error else annotation)
+    decoded: Any = annotation
+    if isinstance(annotation, type) and issubclass(annotation, DeclaredError):
+        decoded = _twin_of(annotation)
+    msgspec.json.Decoder(decoded)
 
 
 def _reason(error: Exception) -> str:
