@@ -217,6 +217,7 @@ class Builder:
         self._codecs: dict[type, Codec[Any]] = {}
         self._reply_codecs: dict[type, Codec[Any]] = {}
         self._codecs_of_errors: dict[type, dict[type[DeclaredError], ErrorCodec]] = {}
+        self._codecs_of_each_error: dict[type[DeclaredError], ErrorCodec] = {}
 
     def codec(self, message: type) -> Codec[Any]:
         """Return the one codec of a message class."""
@@ -402,12 +403,17 @@ class Builder:
     def _error_codecs(self, name: str, message: type) -> dict[type[DeclaredError], ErrorCodec]:
         """Return the one codec of each error that a message declares."""
         if message not in self._codecs_of_errors:
-            wire, limit = self.settings.wire, self.settings.max_message_bytes
             errors: tuple[type[DeclaredError], ...] = getattr(message, "declared_errors", ())
             self._codecs_of_errors[message] = {
-                error: ErrorCodec(f"{error.__name__} of {name}", error, wire, limit) for error in errors
+                error: self._error_codec(error).under(f"{error.__name__} of {name}") for error in errors
             }
         return self._codecs_of_errors[message]
+
+    def _error_codec(self, error: type[DeclaredError]) -> ErrorCodec:
+        if error not in self._codecs_of_each_error:
+            wire, limit = self.settings.wire, self.settings.max_message_bytes
+            self._codecs_of_each_error[error] = ErrorCodec(error.__name__, error, wire, limit)
+        return self._codecs_of_each_error[error]
 
     def _event_codecs(self, topic: Topic[Any]) -> dict[str, Codec[Any]]:
         return {self.catalog.name_of(event): self.codec(event) for event in topic.events}

@@ -6,13 +6,14 @@ There is no faster mode that means something else. JSON is the default, because 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, Union, get_type_hints
+from copy import copy
+from typing import Any, Generic, Literal, TypeVar, Union
 
 import attrs
 import msgspec
 
 from fissile._errors import InvalidMessage, MessageTooLarge
-from fissile._messages import DeclaredError, fields_of
+from fissile._messages import DeclaredError, fields_of, hints_of
 from fissile._types import value_check
 
 T = TypeVar("T")
@@ -173,6 +174,12 @@ class ErrorCodec:
         """Return a new error with the fields in bytes out of a log; as `Codec.read` does."""
         return self._error_of(self._codec.read(data, content_type))
 
+    def under(self, name: str) -> ErrorCodec:
+        """Return the same codec for another message, whose name its errors tell."""
+        other, other._codec = copy(self), copy(self._codec)
+        other._codec.name = name
+        return other
+
     @property
     def content_type(self) -> bytes:
         """What the header `content-type` says of the bytes that it makes."""
@@ -185,7 +192,7 @@ class ErrorCodec:
 
 def _twin_of(error: type[DeclaredError]) -> type[msgspec.Struct]:
     """Return a class with the fields of a declared error; a field with a default may be left out, and the error then has that default."""
-    hints = get_type_hints(error, include_extras=True)
+    hints = hints_of(error)
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [  # Any: types and defaults, as in msgspec.defstruct
         (field.name, hints[field.name])
         if field.default is attrs.NOTHING

@@ -14,8 +14,8 @@ ALLOCATIONS_AT_START = 500_000
 def collect_rarely() -> None:
     """Have the garbage collector look rarely while modules are imported and files are read: next to nothing of that becomes garbage.
 
-    By default it looks a thousand times during the start of an application with databases, which takes a fifth of the time; with this it does not
-    look at all before some hundred modules more. A process that stays calls `collect_less` when it has started.
+    By default it looks a thousand times during the start of an application with databases, which takes a fifth of the time; with this it does
+    not look before there is twice as much. A process that stays calls `collect_less` when it has started.
     """
     gc.set_threshold(ALLOCATIONS_AT_START, 10, 10)
 
