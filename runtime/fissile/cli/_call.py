@@ -31,7 +31,7 @@ _IN_THIS_PROCESS = {"FISSILE_PLACEMENT": "monolith"}
 
 def call(
     *tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Execute a command or ask a query: fissile call MODULE.MESSAGE [--field value ...] [JSON].
 

@@ -51,7 +51,7 @@ def tail(
     *topic: str,
     key: str | None = None,
     start: Annotated[str, Parameter(name="--from")] = "latest",
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Show the events of topics as they come: time, name, key and body, one event a line. Ctrl-C ends it.
 
