@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 from attrs import define, field
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from fissile._handler import Handler
 
 
-@define(eq=False)
-class Gate:
+class Gate(msgspec.Struct, eq=False):
     """The bound of calls that one caller has in flight to one module.
 
     Attributes:

@@ -13,7 +13,7 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import field, frozen
+import msgspec
 
 from fissile._bounds import Gate, Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Route, Routes
@@ -104,8 +104,7 @@ def signatures_of(catalog: Catalog, settings: Settings, clock: Clock, *, is_shar
     return Signatures(keys, clock.now, settings.identity_valid_s, is_required=is_required)
 
 
-@frozen(eq=False)
-class LiveModule:
+class LiveModule(msgspec.Struct, frozen=True, eq=False):
     """A module with its resources open.
 
     Attributes:
@@ -119,9 +118,9 @@ class LiveModule:
     values: Mapping[Any, Any]
     routes: Routes
     storage: OpenStorage | None = None
-    handlers: dict[type, Handler] = field(factory=dict[type, Handler])
-    gates: dict[str, Gate] = field(factory=dict[str, Gate])
-    slots: dict[str, Slots] = field(factory=dict[str, Slots])
+    handlers: dict[type, Handler] = msgspec.field(default_factory=dict[type, Handler])
+    gates: dict[str, Gate] = msgspec.field(default_factory=dict[str, Gate])
+    slots: dict[str, Slots] = msgspec.field(default_factory=dict[str, Slots])
 
     @property
     def name(self) -> str:
@@ -172,13 +171,14 @@ def _join(module: LiveModule, handler: Handler, name: str, effects: Effects) -> 
         handler.call_alone = None
 
 
-@frozen(eq=False)
-class Deliveries:
+class Deliveries(msgspec.Struct, frozen=True, eq=False):
     """What is done with the records of a module's topics; see `Consumer`."""
 
     unknown: Subscription
-    subscriptions: dict[tuple[str, str], list[Subscription]] = field(factory=dict[tuple[str, str], list[Subscription]])
-    requests: dict[str, Subscription] = field(factory=dict[str, Subscription])
+    subscriptions: dict[tuple[str, str], list[Subscription]] = msgspec.field(
+        default_factory=dict[tuple[str, str], list[Subscription]]
+    )
+    requests: dict[str, Subscription] = msgspec.field(default_factory=dict[str, Subscription])
 
 
 class Builder:

@@ -54,7 +54,7 @@ outbox = Table(
 
 # SQLite finds what is to be sent at once in the index on due_ms, whose entries of one due_ms are in the order of seq. This is no `Index` with
 # `postgresql_where`: that imports the whole dialect in processes that have no PostgreSQL.
-_outbox_next = DDL("CREATE INDEX fissile_outbox_next ON fissile_outbox (seq) WHERE due_ms IS NULL")
+_outbox_next = DDL("CREATE INDEX fissile_outbox_next ON fissile_outbox (seq) WHERE due_ms IS NULL")  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
 event.listen(outbox, "after_create", _outbox_next.execute_if(dialect="postgresql"))
 
 fence = Table(
