@@ -7,7 +7,7 @@ verdicts have made one by one.
 from collections.abc import Iterable
 from typing import Any
 
-from attrs import frozen
+import msgspec
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
@@ -43,8 +43,7 @@ _THE_ROW = 1
 _CONTENT = ("submitted_at", "author", "challenge", "language", "duration_ms")
 
 
-@frozen
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What a verdict has changed.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from attrs import frozen
+import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from fissile.database import insert_into
@@ -28,8 +28,7 @@ _SHOWN = tuple(column for column in submissions.c if column.name != "source")
 _Row = Row[Any]  # Any: of the columns' types
 
 
-@frozen
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """A case that is to be run.
 
     Attributes:

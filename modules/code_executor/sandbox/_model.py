@@ -3,7 +3,8 @@
 from enum import StrEnum
 from typing import Literal, Protocol
 
-from attrs import Factory, frozen
+import msgspec
+from attrs import Factory
 
 from .languages import Language
 
@@ -31,8 +32,7 @@ class Outcome(StrEnum):
     """The compiler refused the source, or came to one of its own limits; `Result.stderr` holds its messages."""
 
 
-@frozen
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What one run may use. The defaults fit the exercises of a programming course.
 
     Attributes:
@@ -55,8 +55,7 @@ class Limits:
     disk_bytes: int = 16 * MIB
 
 
-@frozen
-class Program:
+class Program(msgspec.Struct, frozen=True):
     """A program of a stranger.
 
     Attributes:
@@ -85,8 +84,7 @@ class Built(Protocol):
         ...
 
 
-@frozen
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """What one jail does: run a program, or compile it.
 
     Attributes:
@@ -106,8 +104,7 @@ class Work:
     built: Built | None = None
 
 
-@frozen
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What became of a program.
 
     Attributes:
