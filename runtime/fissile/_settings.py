@@ -71,7 +71,7 @@ class ModuleSettings:
     """
 
 
-@frozen
+@frozen(eq=False)
 class Settings:
     """The settings of the runtime. `fissile config` prints them, with the origin of each."""
 
