@@ -35,7 +35,7 @@ from fissile._identity import guarded
 from fissile._identity_key import key_beside
 from fissile._isolation import run_isolated
 from fissile._local import chain_beginning, local_route
-from fissile._messages import DeclaredError
+from fissile._messages import DeclaredError, Query
 from fissile._module import Middleware
 from fissile._opening import Opened, close_in
 from fissile._process import Process
@@ -239,7 +239,7 @@ class Builder:
         subscriptions = deliveries.subscriptions
         for plan in module.plan.handlers:
             message = plan.declaration.message
-            is_query = message in module.plan.module.contract.queries
+            is_query = issubclass(message, Query)
             handler = self._handler(
                 module,
                 plan.signature,
@@ -352,10 +352,10 @@ class Builder:
         here = {message: handler for module in modules for message, handler in module.handlers.items()}
         for contract in self.catalog.contracts.values():
             gate = gates.setdefault(contract.name, Gate(self.settings.calls_in_flight))
-            for message in (*contract.commands, *contract.queries):
-                table = routes.queries if message in contract.queries else routes.commands
-                table[message] = self._route(contract, message, here.get(message), gate)
+            for query in contract.queries:
+                routes.queries[query] = self._route(contract, query, here.get(query), gate)
             for command in contract.commands:
+                routes.commands[command] = self._route(contract, command, here.get(command), gate)
                 name = self.catalog.name_of(command)
                 topic = requests_topic(contract.name)
                 routes.sends[command] = self.encoder.command(topic, name, self.codec(command), order_key(command))
