@@ -4,7 +4,6 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 import msgspec
-from attrs import Factory
 
 from .languages import Language
 
@@ -68,7 +67,7 @@ class Program(msgspec.Struct, frozen=True):
     language: str
     source: str
     stdin: str = ""
-    limits: Limits = Factory(Limits)
+    limits: Limits = msgspec.field(default_factory=Limits)
 
 
 class Built(Protocol):
