@@ -6,7 +6,7 @@ import gzip
 import hashlib
 from pathlib import Path
 
-from attrs import frozen
+import msgspec
 
 MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -20,8 +20,7 @@ _LEFT_OUT = "build"
 """A folder with what a file was made from."""
 
 
-@frozen
-class StaticFile:
+class StaticFile(msgspec.Struct, frozen=True):
     """A file as it is sent.
 
     Attributes:
@@ -37,8 +36,7 @@ class StaticFile:
     tag: str
 
 
-@frozen
-class StaticFiles:
+class StaticFiles(msgspec.Struct, frozen=True):
     """All files of a folder.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from attrs import frozen
+import msgspec
 
 from fissile_gateway._exchange import Exchange
 from fissile_gateway._problems import Problem, ProblemError
@@ -13,8 +13,7 @@ JSON = "application/json"
 _JSON = JSON.encode()
 
 
-@frozen
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer to a command or a query.
 
     Attributes:

@@ -8,7 +8,8 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 
 from fissile import Identity
 from fissile._api_keys import KEY
@@ -24,17 +25,15 @@ REMEMBERED = 10_000
 """How many answers are remembered; the oldest are forgotten."""
 
 
-@frozen
-class _Answer:
+class _Answer(msgspec.Struct, frozen=True):
     proof: Proof | None
     until: float
 
 
-@define(eq=False)
-class _Asking:
+class _Asking(msgspec.Struct, eq=False):
     """A question that several requests with the same key wait for."""
 
-    done: anyio.Event = field(factory=anyio.Event)
+    done: anyio.Event = msgspec.field(default_factory=anyio.Event)
     problem: str = ""
 
 

@@ -11,7 +11,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import anyio
 import attrs
-from attrs import NOTHING, frozen
+import msgspec
+from attrs import NOTHING
 
 from fissile import Bus, Contract, DeclaredError, Fault, FissileError, Query, StartupFailed
 from fissile._messages import fields_of, reply_type
@@ -35,8 +36,7 @@ class AskedInVain(Exception):
     """Raised when a module did not answer a query of the gateway's. Its text is for the log."""
 
 
-@frozen
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A query that the gateway asks by itself, acting for nobody else.
 
     Attributes:

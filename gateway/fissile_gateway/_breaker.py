@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
 from attrs import frozen
 
 State = Literal["closed", "open", "half-open"]
 
 
-@frozen
-class BreakerPolicy:
+class BreakerPolicy(msgspec.Struct, frozen=True):
     """When a circuit opens, and for how long.
 
     Attributes:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
-from attrs import frozen
+import msgspec
 
 from fissile_gateway._protection_settings import Network
 
@@ -28,8 +28,7 @@ _FIELDS = {
 _MOST_HOPS = 32
 
 
-@frozen
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """A client, as far as it is known.
 
     Attributes:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import anyio
-from attrs import evolve
+import msgspec
 from quart import Blueprint, Response
 
 from fissile import Bus, Command
@@ -114,7 +114,7 @@ class Commands:
                     return await _accepted(running, prefers, this)
                 raise still_running(running.path) from None
             if before is not None:
-                return evolve(before, headers=(*before.headers, _REPLAYED))
+                return msgspec.structs.replace(before, headers=(*before.headers, _REPLAYED))
             act = partial(self._repeats.run, known, act)
         if is_async and tasks is not None:
             try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import anyio
@@ -51,6 +54,19 @@ def create_app(
     bounded = evolve(settings, max_body_bytes=settings.max_body_bytes or process.max_message_bytes)
     clock = clock or Environment().clock
     return build(bus, process, bounded, protection or ProtectionSettings(), ids or Ids(), clock)
+
+
+class Libraries:
+    """Tells that Quart and Hypercorn are imported."""
+
+
+@module.resource
+@asynccontextmanager
+async def libraries() -> AsyncGenerator[Libraries]:
+    """Import the framework and the server. The event loop stands still for that long, so it is done before anything else runs on it."""
+    for name in ("_app", "_server"):
+        import_module(f"fissile_gateway.{name}")
+    yield Libraries()
 
 
 @module.worker

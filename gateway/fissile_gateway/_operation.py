@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from attrs import field, frozen
+import msgspec
 
 from fissile import DeclaredError
 
@@ -15,8 +15,7 @@ _ATTRIBUTE = "__fissile_operation__"
 _SCOPES = "__fissile_scopes__"
 
 
-@frozen
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """What `operation` was told.
 
     Attributes:
@@ -33,7 +32,7 @@ class Operation:
     raises: tuple[type[DeclaredError], ...] = ()
     status: int = 200
     media_type: str | None = None
-    openapi: Mapping[str, Any] = field(factory=dict[str, Any])  # Any: JSON
+    openapi: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])  # Any: JSON
 
 
 def operation(

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
-from attrs import define, field
 
 from fissile_gateway._answers import Answer
 from fissile_gateway._kept import Kept
@@ -29,8 +28,7 @@ PATH = f"{PREFIX}/operations"
 _OK = 400
 
 
-@define(eq=False)
-class Operation:
+class Operation(msgspec.Struct, eq=False):
     """One command whose client does not wait.
 
     Attributes:
@@ -48,8 +46,8 @@ class Operation:
     command: str
     answer: Answer | None = None
     is_cancelled: bool = False
-    ended: anyio.Event = field(factory=anyio.Event)
-    scope: anyio.CancelScope = field(factory=anyio.CancelScope)
+    ended: anyio.Event = msgspec.field(default_factory=anyio.Event)
+    scope: anyio.CancelScope = msgspec.field(default_factory=anyio.CancelScope)
 
     @property
     def path(self) -> str:

@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
-from attrs import frozen
+import msgspec
 from quart import Blueprint
 
 from fissile import Fault, StartupFailed
@@ -18,8 +18,7 @@ from fissile_gateway._exchange import ASGIApp
 from fissile_gateway._settings import GatewaySettings
 
 
-@frozen
-class Pages:
+class Pages(msgspec.Struct, frozen=True):
     """What the package of routes has.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from attrs import frozen
+import msgspec
 
 from fissile_gateway._problems import Problem, ProblemError
 
@@ -19,8 +19,7 @@ _KEY = re.compile(rf" *({_STRING})(?: *; *[a-z*][a-z0-9_\-.*]*(?:={_BARE_ITEM})?
 _PREFERENCE = re.compile(r'\s*(?P<name>[A-Za-z0-9!#$%&\'*+\-.^_`|~]+)\s*(?:=\s*(?P<value>"[^"]*"|[^\s;,"]*))?[^,]*')
 
 
-@frozen
-class Preferences:
+class Preferences(msgspec.Struct, frozen=True):
     """What a client would like.
 
     Attributes:

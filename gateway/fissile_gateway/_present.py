@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import collections.abc
 import types
-import typing
 from collections.abc import Callable
 from typing import Annotated, Any, NewType, Union, get_args, get_origin
 
 import attrs
 import msgspec
+
+from fissile._messages import hints_of
 
 # Any, all through this file: a type expression, or a value of a type that is only known at run time.
 
@@ -61,7 +62,7 @@ def _twin(annotation: Any, made: dict[type, Any]) -> Any | None:
 def _struct(cls: type, made: dict[type, Any]) -> Any:
     if cls not in made:
         made[cls] = Any  # a class that contains itself is presented in the order of its slots below its first level
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = hints_of(cls)
         fields = [(field.name, _twin(hints[field.name], made) or Any) for field in attrs.fields(cls)]
         made[cls] = msgspec.defstruct(cls.__name__, fields, frozen=True)
     return made[cls]

@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import attrs
 import msgspec
-from attrs import field, frozen
 
 from fissile import (
     CallRefused,
@@ -43,8 +42,7 @@ _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _REASON = re.compile(r"(?P<path>\w+(?:: \w+)*): (?P<what>.*)", re.DOTALL)
 
 
-@frozen
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """What is told to a client whose request was not done.
 
     Attributes:
@@ -60,7 +58,7 @@ class Problem:
     name: str
     detail: str
     errors: tuple[InputError, ...] = ()
-    members: Mapping[str, Any] = field(factory=dict[str, Any])  # Any: whatever JSON can say
+    members: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])  # Any: whatever JSON can say
     headers: tuple[tuple[str, str], ...] = ()
 
     def document(self, request_id: str) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from time import thread_time
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+import msgspec
 from werkzeug.exceptions import HTTPException
 
 from fissile import DeadlineExceeded, DeclaredError, Fault, HandlerFailed, InvalidMessage, StartupFailed, Unavailable
@@ -43,8 +43,7 @@ _VARY: Fields = ((b"vary", b"Authorization, X-API-Key"),)
 Scope = Any  # an ASGI scope
 
 
-@define(eq=False)
-class Rule:
+class Rule(msgspec.Struct, eq=False):
     """What holds for one route.
 
     Attributes:
@@ -62,8 +61,7 @@ class Rule:
     breaker: Breaker | None = None
 
 
-@frozen
-class ProtectionStatistics:
+class ProtectionStatistics(msgspec.Struct, frozen=True):
     """What was refused so far.
 
     Attributes:
@@ -81,8 +79,8 @@ class ProtectionStatistics:
     waiting: int
     uploads: int
     keys: int
-    circuits: dict[str, str] = field(factory=dict[str, str])
-    opened: dict[str, int] = field(factory=dict[str, int])
+    circuits: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    opened: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 
 
 class Protection:

@@ -11,10 +11,10 @@ from attrs import Attribute, frozen
 from msgspec import Struct
 
 from fissile import ModuleSettings, secret, setting
+from fissile_gateway._rates import read_rate
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_RATE = re.compile(r"[1-9][0-9]*(/| per )([1-9][0-9]* ?)?(second|minute|hour|day)s?")
 _ORIGIN = re.compile(r"https?://(\*\.)?[a-z0-9.\[\]:_-]+")
 _SENT = (
     "authorization", "content-type", "idempotency-key", "if-none-match", "last-event-id", "prefer",
@@ -52,7 +52,7 @@ class RouteLimits(Struct, frozen=True, forbid_unknown_fields=True):
     guessable: bool | None = None
 
 
-@frozen
+@frozen(eq=False)
 class ProtectionSettings(ModuleSettings):
     """What the gateway defends itself with. Like those of `GatewaySettings`, the field `rate_limit` is read from `FISSILE_RATE_LIMIT`.
 
@@ -148,7 +148,7 @@ class ProtectionSettings(ModuleSettings):
             rates |= {f"rate_limit of the route {name}": limits.rate_limit}
             rates |= {f"rate_limit_address of the route {name}": limits.rate_limit_address}
         for name, rate in rates.items():
-            if rate and not _RATE.fullmatch(rate):
+            if rate and read_rate(rate) is None:
                 raise ValueError(
                     f"{name} is {rate!r}; write a number and a time, such as 600/minute or 10 per 5 seconds"
                 )

@@ -13,7 +13,6 @@ import enum
 import math
 import re
 import types
-import typing
 from collections.abc import Callable
 from typing import Annotated, Any, Generic, Literal, NewType, TypeVar, Union, get_args, get_origin
 from urllib.parse import unquote_to_bytes
@@ -21,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 import msgspec
 
+from fissile._messages import hints_of
 from fissile_gateway._strict import InputError, InvalidInput, StrictDecoder, input_error
 from fissile_gateway._twin import Convert, Misfit, Tally, Twins
 
@@ -47,7 +47,7 @@ class QueryDecoder(Generic[T]):
 
     def __init__(self, cls: type[T], twins: Twins) -> None:
         self.cls = cls
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = hints_of(cls)
         fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)  # type: ignore[arg-type]  # a message is an attrs class
         self.fields = {field.name: Parameter(field, hints[field.name], twins) for field in fields}
 

@@ -1,35 +1,45 @@
-"""How often a client may ask: sliding windows of the library `limits`, counted in memory or in a store that replicas share.
+"""How often a client may ask: sliding windows, counted in memory or in a store that replicas share.
 
-In memory, counting takes microseconds. A shared store is asked in worker threads, so that no request waits for another one's, and where it
-cannot be reached, each replica counts for itself: a store that is down must not take the gateway with it.
+In memory, counting takes microseconds. A shared store (`_rates_shared.py`) is asked in worker threads, so that no request waits for another
+one's, and where it cannot be reached, each replica counts for itself: a store that is down must not take the gateway with it.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 import msgspec
-from limits import RateLimitItem, parse
-from limits.storage import Storage, storage_from_string
-from limits.strategies import SlidingWindowCounterRateLimiter
 
 from fissile_gateway._problems import Problem
 
+if TYPE_CHECKING:
+    from fissile_gateway._rates_shared import SharedWindows  # it imports `limits`, which takes as long as half of Quart
+
 Fields = tuple[tuple[bytes, bytes], ...]
 
-_STORE_S = 1.0
+_TEXT = re.compile(r"([1-9][0-9]*)(?:/| per )(?:([1-9][0-9]*) ?)?(second|minute|hour|day)s?")
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+
+STORE_S = 1.0
 """How long the shared store may take to answer, in seconds."""
 _AWAY_S = 5.0
 """For how long it is not asked after it did not answer, in seconds."""
 _STORE_THREADS = 16
 
 _logger = logging.getLogger("fissile.gateway")
+
+
+def read_rate(text: str) -> tuple[int, int] | None:
+    """Return how many requests in how many seconds a text allows, such as `600/minute` or `10 per 5 seconds`; None where it says neither."""
+    found = _TEXT.fullmatch(text)
+    return None if found is None else (int(found[1]), int(found[2] or 1) * _SECONDS[found[3]])
 
 
 class Windows:
@@ -74,7 +84,7 @@ class Windows:
         is_allowed = window[1] * (1 - elapsed / length) + window[2] + max(1, amount) <= rate.amount
         if is_allowed:
             window[2] += amount
-        return _verdict(rate, window[1], length - elapsed, window[2], length - elapsed, is_allowed=is_allowed)
+        return verdict_of(rate, window[1], length - elapsed, window[2], length - elapsed, is_allowed=is_allowed)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -97,19 +107,27 @@ class Rate:
     Attributes:
         name: What it is called in `RateLimit-Policy`.
         is_of_address: Whether an address has it, whoever asks from there.
+        text: What it was read from.
+        amount: How many requests.
+        window_s: In how many seconds.
 
     Args:
         name: The same.
-        text: The limit, as `limits` reads it.
+        text: The limit, as `read_rate` reads it.
         is_of_address: The same.
+
+    Raises:
+        ValueError: It cannot be read.
     """
 
     def __init__(self, name: str, text: str, *, is_of_address: bool = False) -> None:
         self.name = name
         self.is_of_address = is_of_address
-        self.item: RateLimitItem = parse(text)
-        self.amount = self.item.amount
-        self.window_s = self.item.get_expiry()
+        read = read_rate(text)
+        if read is None:
+            raise ValueError(f"{text!r} is no limit; write a number and a time, such as 600/minute or 10 per 5 seconds")
+        self.text = text
+        self.amount, self.window_s = read
         self._policy = (b"ratelimit-policy", f'"{name}";q={self.amount};w={self.window_s}'.encode())
         self._name = name.encode()
 
@@ -143,13 +161,13 @@ class Rates:
     def __init__(self, url: str, keys: int, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.memory = Windows(keys, clock)
-        self._shared: SlidingWindowCounterRateLimiter | None = None
+        self._shared: SharedWindows | None = None
         self._away_until = -math.inf
         self._threads = anyio.CapacityLimiter(_STORE_THREADS)
-        self._store: Storage | None = None
         if url not in ("memory://", ""):
-            self._store = _open(url)
-            self._shared = SlidingWindowCounterRateLimiter(self._store)
+            from fissile_gateway._rates_shared import SharedWindows  # most gateways have no shared store
+
+            self._shared = SharedWindows(url)
 
     @property
     def is_shared(self) -> bool:
@@ -158,11 +176,8 @@ class Rates:
 
     def close(self) -> None:
         """Close the connections to the store; what is counted afterwards would open others."""
-        # The library has no word for it; the clients of Redis, Valkey and MongoDB that it keeps here have.
-        client: object = getattr(self._store, "storage", None)
-        close: object = getattr(client, "close", None)
-        if callable(close):
-            close()
+        if self._shared is not None:
+            self._shared.close()
 
     async def count(self, rate: Rate, key: str) -> Verdict:
         """Count a request.
@@ -174,10 +189,10 @@ class Rates:
         if self._shared is None or self._clock() < self._away_until:
             return self.memory.count(rate, key)
         verdict: Verdict | None = None
-        with anyio.move_on_after(_STORE_S):
+        with anyio.move_on_after(STORE_S):
             try:
                 verdict = await anyio.to_thread.run_sync(
-                    _hit, self._shared, rate, key, limiter=self._threads, abandon_on_cancel=True
+                    self._shared.count, rate, key, limiter=self._threads, abandon_on_cancel=True
                 )
             except Exception as error:  # noqa: BLE001 -- of whatever client library it is
                 _logger.warning(
@@ -192,29 +207,9 @@ class Rates:
         return verdict
 
 
-def _open(url: str) -> Storage:
-    options: dict[str, float | str | bool] = {}
-    if url.startswith(("redis", "valkey")):
-        options = {"socket_timeout": _STORE_S, "socket_connect_timeout": _STORE_S}
-    try:
-        storage = storage_from_string(url, **options)
-    except Exception as error:  # noqa: BLE001 -- of whatever client library it is
-        # The URL may hold a password, and the library repeats it.
-        shown, why = f"{url.partition(':')[0]}://…", str(error).replace(url, "it")
-        raise ValueError(f"rate_limit_storage ({shown}) cannot be used: {type(error).__name__}: {why}") from None
-    if not isinstance(storage, Storage):
-        raise ValueError("rate_limit_storage names an asynchronous store; leave out the prefix async+")  # noqa: TRY004
-    return storage
-
-
-def _hit(limiter: SlidingWindowCounterRateLimiter, rate: Rate, key: str) -> Verdict:
-    is_allowed = limiter.hit(rate.item, rate.name, key)
-    storage: Any = limiter.storage  # Any: the library has no common type for what can do this
-    before, before_s, current, current_s = storage.get_sliding_window(rate.item.key_for(rate.name, key), rate.window_s)
-    return _verdict(rate, before, before_s, current, max(0.0, current_s - rate.window_s), is_allowed=is_allowed)
-
-
-def _verdict(rate: Rate, before: int, before_s: float, current: int, current_s: float, *, is_allowed: bool) -> Verdict:
+def verdict_of(
+    rate: Rate, before: int, before_s: float, current: int, current_s: float, *, is_allowed: bool
+) -> Verdict:
     """Say what the counts of the last window and of this one mean, each of which ends in so many seconds."""
     amount, window_s = rate.amount, rate.window_s
     if is_allowed:

@@ -12,7 +12,6 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
-from attrs import frozen
 
 from fissile import Command, DeclaredError, InvalidMessage
 from fissile_gateway._answers import Answer
@@ -23,8 +22,7 @@ from fissile_gateway._settings import GatewaySettings
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
-@frozen
-class Repeatable:
+class Repeatable(msgspec.Struct, frozen=True):
     """A command that may come again.
 
     Attributes:
@@ -36,8 +34,7 @@ class Repeatable:
     digest: bytes
 
 
-@frozen(eq=False)
-class _Done:
+class _Done(msgspec.Struct, frozen=True, eq=False):
     digest: bytes
     answer: Answer
 

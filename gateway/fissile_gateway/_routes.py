@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from attrs import frozen
+import msgspec
 
 from fissile import Contract, Topic
 from fissile._names import is_version
@@ -17,8 +17,7 @@ PREFIX = "/api"
 Kind = Literal["command", "query", "topic"]
 
 
-@frozen
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """One route.
 
     Attributes:

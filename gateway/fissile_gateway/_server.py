@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import anyio
-import attrs
+import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from fissile_gateway._http_application import DRAINING as DRAINING
@@ -68,8 +68,7 @@ class StartupFailed(RuntimeError):
     """Raised when the application reports that its startup failed."""
 
 
-@attrs.frozen(kw_only=True)
-class ServerStatistics:
+class ServerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """What the server has done so far.
 
     Attributes:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-from attrs import define
+import msgspec
 
 from fissile_gateway._problems import RETRY_AFTER_S, Problem, overloaded
 
 T = TypeVar("T")
 
 
-@define(eq=False)
-class _Client:
+class _Client(msgspec.Struct, eq=False):
     name: str
     count: int = 0
 

@@ -18,7 +18,6 @@ from typing import Any, Literal, Self
 
 import anyio
 import msgspec
-from attrs import frozen
 from quart import Response
 from quart.wrappers.response import ResponseBody
 
@@ -69,8 +68,7 @@ class Streams:
         self.catching_up = anyio.Semaphore(_CATCHING_UP)
 
 
-@frozen
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a stream is to give.
 
     Attributes:

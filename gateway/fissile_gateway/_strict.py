@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
-from attrs import frozen
 
 from fissile_gateway._twin import Convert, Misfit, Tally, Twins
 from fissile_gateway._whole import read_whole
@@ -27,8 +26,7 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 _DEPTH_CURE = "The document is nested too deeply."
 
 
-@frozen
-class InputError:
+class InputError(msgspec.Struct, frozen=True):
     """One thing that is wrong with what a client sent.
 
     Attributes:

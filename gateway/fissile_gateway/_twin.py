@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections.abc
 import types
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Annotated, Any, ForwardRef, NewType, Union, get_args, get_origin
@@ -17,6 +16,8 @@ from typing import Annotated, Any, ForwardRef, NewType, Union, get_args, get_ori
 import attrs
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+
+from fissile._messages import hints_of
 
 # Any, all through this file: a type expression, or a value of a type that is only known at run time.
 
@@ -157,7 +158,7 @@ class Twins:
         return self._twins[cls], self._converts[cls]
 
     def _make(self, cls: type) -> None:
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = hints_of(cls)
         fields: list[Any] = []
         parts: list[tuple[str, Convert | None]] = []
         for attribute in attrs.fields(cls):

@@ -10,7 +10,6 @@ import collections.abc
 import enum
 import functools
 import types
-import typing
 from collections.abc import Sequence
 from decimal import Decimal
 from itertools import zip_longest
@@ -18,6 +17,8 @@ from typing import Annotated, Any, Literal, NewType, Union, cast, get_args, get_
 
 import attrs
 import msgspec
+
+from fissile._messages import hints_of
 
 # Any, all through this file: a type expression, or JSON.
 
@@ -69,17 +70,12 @@ def _read(value: Any, annotation: Any) -> Any:
 def _object(value: dict[str, Any], members: tuple[Any, ...]) -> dict[str, Any]:
     for member in members:
         if isinstance(member, type) and attrs.has(member):
-            hints = _hints(member)
+            hints = hints_of(member)
             return {name: _read(item, hints.get(name, Any)) for name, item in value.items()}
         if get_origin(member) is collections.abc.Mapping:
             inner = get_args(member)[1]
             return {name: _read(item, inner) for name, item in value.items()}
     return {name: _read(item, Any) for name, item in value.items()}
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _wants_integer(members: tuple[Any, ...]) -> bool:

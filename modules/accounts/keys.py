@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 from sqlalchemy import Connection, delete, insert, select
 
 from fissile.database import Database
@@ -27,8 +28,7 @@ SPARE_S = 300.0
 """How much longer a key is published than its last token is valid, in seconds: clocks differ, and gateways allow for that."""
 
 
-@frozen
-class _Stored:
+class _Stored(msgspec.Struct, frozen=True):
     number: int
     kid: str
     private: str

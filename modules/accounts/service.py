@@ -12,6 +12,7 @@ from functools import partial
 
 import anyio
 import attrs
+import msgspec
 from attrs import define, field
 from sqlalchemy import Connection
 
@@ -174,7 +175,7 @@ async def sign_in(
             raise SignInFailed  # it was changed a moment ago
         if renewed is not None:
             store.set_password(connection, command.name, stored.password, renewed)
-            account = attrs.evolve(account, password=renewed)
+            account = msgspec.structs.replace(account, password=renewed)
         return sessions.begin(connection, account, now, settings)
 
     async with database.transaction() as tx:
@@ -250,7 +251,7 @@ async def change_password(
 
     async with database.transaction() as tx:
         await tx.run(change)
-    return PasswordChanged(devices.make_token(attrs.evolve(stored, password=new)))
+    return PasswordChanged(devices.make_token(msgspec.structs.replace(stored, password=new)))
 
 
 # --- sessions --------------------------------------------------------------------------------------------------------

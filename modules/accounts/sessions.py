@@ -9,7 +9,7 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 from secrets import token_hex, token_urlsafe
 
-from attrs import frozen
+import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
 from .settings import AccountsSettings
@@ -19,8 +19,7 @@ from .tables import api_tokens, attempts, refresh_tokens, sessions
 _BATCH = 500
 
 
-@frozen
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A session, and the token that goes on with it.
 
     Attributes:
@@ -34,8 +33,7 @@ class Opened:
     expires_at: float
 
 
-@frozen
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """What came of a refresh token that is not valid.
 
     Attributes:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from hashlib import sha256
 
-from attrs import frozen
+import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from .contract import (
@@ -26,8 +26,7 @@ def digest(token: str) -> str:
     return sha256(token.encode()).hexdigest()
 
 
-@frozen
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """An account as it is stored."""
 
     name: str
@@ -153,8 +152,7 @@ def _one_at_a_time(connection: Connection, name: str) -> None:
 # --- API tokens ------------------------------------------------------------------------------------------------------
 
 
-@frozen
-class NewToken:
+class NewToken(msgspec.Struct, frozen=True):
     """An API token to be stored."""
 
     id: str

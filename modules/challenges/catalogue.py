@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -65,7 +65,14 @@ def load(slug: str, folder: Path = FOLDER) -> Draft:
         raise ValueError(f"the challenge in {place} cannot be read: {error}") from error
 
 
-def load_all(folder: Path = FOLDER) -> Iterator[tuple[Draft, str]]:
-    """Read all challenges, each with its digest."""
+def load_changed(known: Mapping[str, str | None], folder: Path = FOLDER) -> Iterator[tuple[Draft, str]]:
+    """Read the challenges whose files are not as they were, each with its digest; mostly there are none, and nothing is parsed.
+
+    Args:
+        known: The digests of those that are known; None for one whose files no longer count.
+        folder: Where the challenges are.
+    """
     for slug in slugs(folder):
-        yield load(slug, folder), digest(slug, folder)
+        before = known.get(slug, "")
+        if before is not None and (now := digest(slug, folder)) != before:
+            yield load(slug, folder), now

@@ -54,15 +54,13 @@ async def seed(database: Database, lifespan: Lifespan) -> None:
 def _seed(connection: Connection) -> list[ChallengePublished]:
     stored = store.seeds(connection)
     published: list[ChallengePublished] = []
-    for draft, digest in catalogue.load_all():
+    for draft, digest in catalogue.load_changed(stored):
         version = 1
         if draft.slug not in stored:
             store.add(connection, draft, digest)
-        elif stored[draft.slug] not in (None, digest):
+        else:
             version = (store.version_of(connection, draft.slug) or 0) + 1
             store.replace(connection, draft, version, digest)
-        else:
-            continue
         if store.is_withdrawn(connection, draft.slug):
             continue
         published.append(ChallengePublished(draft.slug, version, draft.title, draft.difficulty))

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 import anyio
-from attrs import frozen
+import msgspec
 
 from fissile import Bus, CallError
 from modules.code_executor.contract import GetLimits, ListLanguages, NoSandbox, RunLimits
@@ -17,8 +17,7 @@ FIELDS = frozenset({"cases", "examples", "languages", "time_s", "memory_mib"})
 _ASK_S = 10.0
 
 
-@frozen
-class Means:
+class Means(msgspec.Struct, frozen=True):
     """What programs have.
 
     Attributes:

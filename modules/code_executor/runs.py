@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import anyio
 import msgspec
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from fissile import Clock
 
@@ -17,8 +17,7 @@ _EMPTY_BYTES = 1024
 """What a run takes that has no report, about."""
 
 
-@frozen
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     """A run. Its report stands as bytes: as text, one character of an alphabet far away makes all of it four times as large."""
 
     summary: RunSummary
@@ -95,7 +94,7 @@ class RunStore:
     def cancel(self, run_id: str) -> None:
         """End a run if it is performed here, or as soon as it is."""
         if (kept := self._runs.get(run_id)) is not None:
-            self._put(run_id, evolve(kept, is_cancelled=True))
+            self._put(run_id, msgspec.structs.replace(kept, is_cancelled=True))
         if (scope := self.under_way.get(run_id)) is not None:
             scope.cancel()
 
@@ -149,7 +148,7 @@ class RunStore:
         kept = self._runs.get(run_id)
         if kept is not None and _STEPS[state] > _STEPS[kept.summary.state]:
             summary = evolve(kept.summary, state=state, outcome=outcome)
-            self._put(run_id, evolve(kept, summary=summary, report=report, failure=failure))
+            self._put(run_id, msgspec.structs.replace(kept, summary=summary, report=report, failure=failure))
 
     def _put(self, run_id: str, kept: _Kept) -> None:
         before = self._runs.get(run_id)

@@ -7,7 +7,7 @@ verdicts have made one by one.
 from collections.abc import Iterable
 from typing import Any
 
-from attrs import frozen
+import msgspec
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
@@ -27,8 +27,8 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
+from fissile.database import insert_into
 from modules.submissions.contract import SubmissionJudged
 
 from .contract import Solver, Solvers, Standing, Standings
@@ -43,8 +43,7 @@ _THE_ROW = 1
 _CONTENT = ("submitted_at", "author", "challenge", "language", "duration_ms")
 
 
-@frozen
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What a verdict has changed.
 
     Attributes:
@@ -67,8 +66,7 @@ def lock(connection: Connection) -> Row[Any]:
     statement = select(state).where(state.c.id == _THE_ROW).with_for_update()
     found = connection.execute(statement).one_or_none()
     if found is None:
-        make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-        first = make(state).values(id=_THE_ROW, round=0, rebuilt=0)
+        first = insert_into(connection, state).values(id=_THE_ROW, round=0, rebuilt=0)
         connection.execute(first.on_conflict_do_nothing())  # another process may make it at the same moment
         found = connection.execute(statement).one()
     return found

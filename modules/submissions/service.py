@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 from attrs import frozen
 
 from fissile import Bus, Caller, CallError, Clock, InvalidMessage, Module, ModuleSettings, setting
@@ -82,8 +83,7 @@ class SubmissionsSettings(ModuleSettings):
     detail_chars: int = setting(2000, "How much is shown of each text of a program, in characters.", at_least=0)
 
 
-@frozen
-class Bench:
+class Bench(msgspec.Struct, frozen=True):
     """Where submissions are judged.
 
     Attributes:

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from attrs import frozen
+import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
+from fissile.database import insert_into
 from modules.challenges.contract import Challenge
 
 from .contract import (
@@ -29,8 +28,7 @@ _SHOWN = tuple(column for column in submissions.c if column.name != "source")
 _Row = Row[Any]  # Any: of the columns' types
 
 
-@frozen
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """A case that is to be run.
 
     Attributes:
@@ -107,8 +105,7 @@ def add(
 
 
 def _next_number(connection: Connection, author: str) -> int:
-    insert_into = insert_sqlite if connection.dialect.name == "sqlite" else insert_postgresql
-    statement = insert_into(authors).values(name=author, submitted=1)
+    statement = insert_into(connection, authors).values(name=author, submitted=1)
     counted = statement.on_conflict_do_update(
         index_elements=[authors.c.name], set_={"submitted": authors.c.submitted + 1}
     )

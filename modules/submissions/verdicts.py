@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from attrs import frozen
+import msgspec
 
 from modules.challenges.contract import Case
 from modules.code_executor.contract import RunReport
@@ -24,8 +24,7 @@ _VERDICTS = {
 }
 
 
-@frozen
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What a program may use, as its author is told."""
 
     time_s: float

@@ -57,12 +57,12 @@ from fissile._errors import (
 from fissile._errors import (
     UnknownMessage as UnknownMessage,
 )
+from fissile._forbidden_calls import forbid_calls as forbid_calls
 from fissile._gather import Missing as Missing
 from fissile._gather import Part as Part
 from fissile._gather import Parts as Parts
 from fissile._gather import gather as gather
 from fissile._identity import Identity as Identity
-from fissile._local import forbid_calls as forbid_calls
 from fissile._messages import Command as Command
 from fissile._messages import DeclaredError as DeclaredError
 from fissile._messages import Event as Event

@@ -14,7 +14,7 @@ def main() -> int:
     from fissile._garbage import collect_rarely
 
     collect_rarely()
-    from fissile.cli._app import run_command_line
+    from fissile.cli._command_line import run_command_line
 
     return run_command_line(sys.argv[1:], STARTED)
 

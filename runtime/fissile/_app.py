@@ -10,8 +10,6 @@ import anyio
 import anyio.abc
 
 from fissile._bus import Bus
-from fissile._check import Catalog, ModulePlan, check_contracts, check_module
-from fissile._check.identities import identity_faults
 from fissile._clock import Environment
 from fissile._contract import Contract
 from fissile._delivery.dead_letters import DeadLetter
@@ -19,13 +17,17 @@ from fissile._errors import CallRefused, Fault, StartupFailed
 from fissile._metrics import Metric
 from fissile._module import Middleware, Module
 from fissile._process import Check, Process
-from fissile._remote import RemoteStatistics
-from fissile._running import ModuleStatistics, Running
 from fissile._settings import Origin, Settings, Sources, load
 from fissile.abc import Transport
 
-if TYPE_CHECKING:
+if (
+    TYPE_CHECKING
+):  # what only a process needs that runs is imported when it starts: whoever declares a module waits for none of it
     from pathlib import Path
+
+    from fissile._check import Catalog, ModulePlan
+    from fissile._remote import RemoteStatistics
+    from fissile._running import ModuleStatistics, Running
 
 
 class App:
@@ -110,6 +112,9 @@ class App:
         return tuple(origins)
 
     def _check(self) -> tuple[Catalog, list[ModulePlan], dict[str, dict[type, Any]], list[Fault]]:
+        from fissile._check import check_contracts, check_module
+        from fissile._check.identities import identity_faults
+
         faults: list[Fault] = []
         given_places = {id(contract) for contract in self.contracts}
         hosted = [module.contract for module in self.modules if id(module.contract) not in given_places]
@@ -140,6 +145,8 @@ class App:
         Raises:
             StartupFailed: There are faults; all of them are named.
         """
+        from fissile._running import Running
+
         catalog, plans, values, faults = self._check()
         if faults:
             raise StartupFailed(tuple(faults))

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import attrs
 import msgspec
-from attrs import frozen
 
 from fissile._app import App
 from fissile._contract import Contract
@@ -35,8 +34,7 @@ GATEWAY_PACKAGE = "fissile_gateway"
 """Where the gateway's module is. It comes with the extra `gateway`; the library never imports it but here, by name."""
 
 
-@frozen
-class Application:
+class Application(msgspec.Struct, frozen=True):
     """What `[tool.fissile]` describes, with the settings read.
 
     Attributes:
@@ -165,7 +163,9 @@ class Application:
             else origin
             for origin in self.origins
         )
-        return attrs.evolve(self, settings=attrs.evolve(self.settings, identity_keys=(key,)), origins=origins)
+        return msgspec.structs.replace(
+            self, settings=attrs.evolve(self.settings, identity_keys=(key,)), origins=origins
+        )
 
     # --- modules -----------------------------------------------------------------------------------------------------
 

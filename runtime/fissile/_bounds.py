@@ -12,15 +12,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
-from attrs import define, field
+import msgspec
 
 if TYPE_CHECKING:
     from fissile._bus import Queries
     from fissile._handler import Handler
 
 
-@define(eq=False)
-class Gate:
+class Gate(msgspec.Struct, eq=False):
     """The bound of calls that one caller has in flight to one module.
 
     Attributes:
@@ -36,8 +35,7 @@ class Gate:
     refused: int = 0
 
 
-@define(eq=False)
-class Slots:
+class Slots(msgspec.Struct, eq=False):
     """The bound of handlers that a module runs at a time; who finds none waits in line.
 
     Attributes:
@@ -46,7 +44,7 @@ class Slots:
     """
 
     free: int
-    line: deque[anyio.Event] = field(factory=deque[anyio.Event], init=False)
+    line: deque[anyio.Event] = msgspec.field(default_factory=deque[anyio.Event])
 
     async def wait(self) -> None:
         """Wait for a slot and take it."""

@@ -13,7 +13,7 @@ from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from attrs import field, frozen
+import msgspec
 
 from fissile._bounds import Gate, Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Route, Routes
@@ -35,7 +35,7 @@ from fissile._identity import guarded
 from fissile._identity_key import key_beside
 from fissile._isolation import run_isolated
 from fissile._local import chain_beginning, local_route
-from fissile._messages import DeclaredError
+from fissile._messages import DeclaredError, Query
 from fissile._module import Middleware
 from fissile._opening import Opened, close_in
 from fissile._process import Process
@@ -104,8 +104,7 @@ def signatures_of(catalog: Catalog, settings: Settings, clock: Clock, *, is_shar
     return Signatures(keys, clock.now, settings.identity_valid_s, is_required=is_required)
 
 
-@frozen(eq=False)
-class LiveModule:
+class LiveModule(msgspec.Struct, frozen=True, eq=False):
     """A module with its resources open.
 
     Attributes:
@@ -119,9 +118,9 @@ class LiveModule:
     values: Mapping[Any, Any]
     routes: Routes
     storage: OpenStorage | None = None
-    handlers: dict[type, Handler] = field(factory=dict[type, Handler])
-    gates: dict[str, Gate] = field(factory=dict[str, Gate])
-    slots: dict[str, Slots] = field(factory=dict[str, Slots])
+    handlers: dict[type, Handler] = msgspec.field(default_factory=dict[type, Handler])
+    gates: dict[str, Gate] = msgspec.field(default_factory=dict[str, Gate])
+    slots: dict[str, Slots] = msgspec.field(default_factory=dict[str, Slots])
 
     @property
     def name(self) -> str:
@@ -172,13 +171,14 @@ def _join(module: LiveModule, handler: Handler, name: str, effects: Effects) -> 
         handler.call_alone = None
 
 
-@frozen(eq=False)
-class Deliveries:
+class Deliveries(msgspec.Struct, frozen=True, eq=False):
     """What is done with the records of a module's topics; see `Consumer`."""
 
     unknown: Subscription
-    subscriptions: dict[tuple[str, str], list[Subscription]] = field(factory=dict[tuple[str, str], list[Subscription]])
-    requests: dict[str, Subscription] = field(factory=dict[str, Subscription])
+    subscriptions: dict[tuple[str, str], list[Subscription]] = msgspec.field(
+        default_factory=dict[tuple[str, str], list[Subscription]]
+    )
+    requests: dict[str, Subscription] = msgspec.field(default_factory=dict[str, Subscription])
 
 
 class Builder:
@@ -215,6 +215,9 @@ class Builder:
             partition = SystemRandom().randrange(settings.reply_partitions)
             self.remote = Remote(transport, self.encoder, partition, environment.ids.new, settings.partitions)
         self._codecs: dict[type, Codec[Any]] = {}
+        self._reply_codecs: dict[type, Codec[Any]] = {}
+        self._codecs_of_errors: dict[type, dict[type[DeclaredError], ErrorCodec]] = {}
+        self._codecs_of_each_error: dict[type[DeclaredError], ErrorCodec] = {}
 
     def codec(self, message: type) -> Codec[Any]:
         """Return the one codec of a message class."""
@@ -236,7 +239,7 @@ class Builder:
         subscriptions = deliveries.subscriptions
         for plan in module.plan.handlers:
             message = plan.declaration.message
-            is_query = message in module.plan.module.contract.queries
+            is_query = issubclass(message, Query)
             handler = self._handler(
                 module,
                 plan.signature,
@@ -349,10 +352,10 @@ class Builder:
         here = {message: handler for module in modules for message, handler in module.handlers.items()}
         for contract in self.catalog.contracts.values():
             gate = gates.setdefault(contract.name, Gate(self.settings.calls_in_flight))
-            for message in (*contract.commands, *contract.queries):
-                table = routes.queries if message in contract.queries else routes.commands
-                table[message] = self._route(contract, message, here.get(message), gate)
+            for query in contract.queries:
+                routes.queries[query] = self._route(contract, query, here.get(query), gate)
             for command in contract.commands:
+                routes.commands[command] = self._route(contract, command, here.get(command), gate)
                 name = self.catalog.name_of(command)
                 topic = requests_topic(contract.name)
                 routes.sends[command] = self.encoder.command(topic, name, self.codec(command), order_key(command))
@@ -390,13 +393,27 @@ class Builder:
         return route if self.spans is None else self.spans.calling(name, target.topic, route)
 
     def _reply_codec(self, name: str, message: type) -> Codec[Any]:
-        reply = self.catalog.replies.get(message)
-        return Codec(f"the reply of {name}", reply, self.settings.wire, self.settings.max_message_bytes)
+        """Return the one codec of a message's reply, which every caller's way to it shares."""
+        if message not in self._reply_codecs:
+            reply = self.catalog.replies.get(message)
+            limit = self.settings.max_message_bytes
+            self._reply_codecs[message] = Codec(f"the reply of {name}", reply, self.settings.wire, limit)
+        return self._reply_codecs[message]
 
     def _error_codecs(self, name: str, message: type) -> dict[type[DeclaredError], ErrorCodec]:
-        wire, limit = self.settings.wire, self.settings.max_message_bytes
-        errors: tuple[type[DeclaredError], ...] = getattr(message, "declared_errors", ())
-        return {error: ErrorCodec(f"{error.__name__} of {name}", error, wire, limit) for error in errors}
+        """Return the one codec of each error that a message declares."""
+        if message not in self._codecs_of_errors:
+            errors: tuple[type[DeclaredError], ...] = getattr(message, "declared_errors", ())
+            self._codecs_of_errors[message] = {
+                error: self._error_codec(error).under(f"{error.__name__} of {name}") for error in errors
+            }
+        return self._codecs_of_errors[message]
+
+    def _error_codec(self, error: type[DeclaredError]) -> ErrorCodec:
+        if error not in self._codecs_of_each_error:
+            wire, limit = self.settings.wire, self.settings.max_message_bytes
+            self._codecs_of_each_error[error] = ErrorCodec(error.__name__, error, wire, limit)
+        return self._codecs_of_each_error[error]
 
     def _event_codecs(self, topic: Topic[Any]) -> dict[str, Codec[Any]]:
         return {self.catalog.name_of(event): self.codec(event) for event in topic.events}

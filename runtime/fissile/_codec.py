@@ -6,13 +6,14 @@ There is no faster mode that means something else. JSON is the default, because 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, get_type_hints
+from copy import copy
+from typing import Any, Generic, Literal, TypeVar, Union
 
 import attrs
 import msgspec
 
 from fissile._errors import InvalidMessage, MessageTooLarge
-from fissile._messages import DeclaredError, fields_of
+from fissile._messages import DeclaredError, fields_of, hints_of
 from fissile._types import value_check
 
 T = TypeVar("T")
@@ -154,19 +155,15 @@ class ErrorCodec:
 
     def __init__(self, name: str, error: type[DeclaredError], wire: WireFormat, limit_bytes: int) -> None:
         self.error = error
-        hints = get_type_hints(error, include_extras=True)
         self._fields = tuple(field.name for field in fields_of(error))
-        twin = attrs.make_class(
-            error.__name__,
-            {field.name: attrs.field(type=hints[field.name], default=field.default) for field in fields_of(error)},
-            frozen=True,
-            kw_only=True,
-        )
-        self._twin = twin
-        self._codec: Codec[Any] = Codec(name, twin, wire, limit_bytes)
+        self._twin = _twin_of(error)
+        self._check = value_check(error)
+        self._codec: Codec[Any] = Codec(name, self._twin, wire, limit_bytes)
 
     def encode(self, error: DeclaredError) -> bytes:
         """Return the bytes of the error; raises as `Codec.encode` does."""
+        if self._check is not None and (problem := self._check(error)) is not None:
+            raise InvalidMessage(self._codec.name, problem)
         return self._codec.encode(self._twin(**{name: getattr(error, name) for name in self._fields}))
 
     def decode(self, data: bytes) -> DeclaredError:
@@ -177,13 +174,44 @@ class ErrorCodec:
         """Return a new error with the fields in bytes out of a log; as `Codec.read` does."""
         return self._error_of(self._codec.read(data, content_type))
 
+    def under(self, name: str) -> ErrorCodec:
+        """Return the same codec for another message, whose name its errors tell."""
+        other, other._codec = copy(self), copy(self._codec)
+        other._codec.name = name
+        return other
+
     @property
     def content_type(self) -> bytes:
         """What the header `content-type` says of the bytes that it makes."""
         return self._codec.content_type
 
     def _error_of(self, twin: object) -> DeclaredError:
-        return self.error(**{name: getattr(twin, name) for name in self._fields})
+        values = ((name, getattr(twin, name)) for name in self._fields)
+        return self.error(**{name: value for name, value in values if value is not msgspec.UNSET})
+
+
+def _twin_of(error: type[DeclaredError]) -> type[msgspec.Struct]:
+    """Return a class with the fields of a declared error; a field with a default may be left out, and the error then has that default."""
+    hints = hints_of(error)
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [  # Any: types and defaults, as in msgspec.defstruct
+        (field.name, hints[field.name])
+        if field.default is attrs.NOTHING
+        else (field.name, Union[hints[field.name], msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007 -- made here
+        for field in fields_of(error)
+    ]
+    return msgspec.defstruct(error.__name__, fields, frozen=True, kw_only=True)
+
+
+def check_decodable(annotation: Any) -> None:  # Any: a type expression
+    """See to it that msgspec can decode a type, without building what encodes and decodes it.
+
+    Raises:
+        TypeError: It cannot.
+    """
+    decoded: Any = annotation
+    if isinstance(annotation, type) and issubclass(annotation, DeclaredError):
+        decoded = _twin_of(annotation)
+    msgspec.json.Decoder(decoded)
 
 
 def _reason(error: Exception) -> str:

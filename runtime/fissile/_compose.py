@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from attrs import evolve, frozen
+import msgspec
+from attrs import frozen
 
 from fissile._application import Application
 from fissile._contract import Contract
@@ -101,7 +102,7 @@ def _as_in_containers(application: Application) -> Application:
     kept = (source for source in application.sources.sources if source.name in (".env", application.file))
     sources = Sources((override, *kept))
     settings, origins = load(Settings, sources)
-    return evolve(application, sources=sources, settings=settings, origins=origins)
+    return msgspec.structs.replace(application, sources=sources, settings=settings, origins=origins)
 
 
 # --- services --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 import anyio
 import anyio.abc
-from attrs import frozen
+import msgspec
 
 from fissile._bus import Bus, Queries
 from fissile._errors import CallRefused, DeadlineExceeded, HandlerFailed, Overloaded, Unavailable
@@ -59,8 +59,7 @@ class Part(Generic[R]):
         return f"<Part {self.name}: {state}>"
 
 
-@frozen
-class Missing:
+class Missing(msgspec.Struct, frozen=True):
     """An optional part without a value.
 
     Attributes:

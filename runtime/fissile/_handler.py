@@ -15,8 +15,9 @@ from typing import Any, Literal, cast
 
 import anyio
 import anyio.to_thread
+import msgspec
 from anyio.lowlevel import checkpoint_if_cancelled
-from attrs import define, field, frozen
+from attrs import define, field
 
 from fissile._bounds import Slots, Turns
 from fissile._bus import Bus, Caller, Queries, Routes
@@ -261,8 +262,7 @@ def bind(
     )
 
 
-@frozen(eq=False)
-class WithoutBus:
+class WithoutBus(msgspec.Struct, frozen=True, eq=False):
     """Makes the coroutine of a handler that takes only the message. The local call takes the function out, which saves a call.
 
     Attributes:

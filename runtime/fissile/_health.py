@@ -18,7 +18,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
-from attrs import frozen
+import msgspec
 
 from fissile._app import App
 from fissile._errors import CallRefused
@@ -30,8 +30,7 @@ ANSWERS_WITHIN_S = 2.0
 _ANSWER_BYTES = 1024 * 1024
 
 
-@frozen
-class Health:
+class Health(msgspec.Struct, frozen=True):
     """What a process says of itself.
 
     Attributes:

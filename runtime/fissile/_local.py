@@ -6,9 +6,7 @@ be from afar. What it does without, because each costs as much as all of that: a
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
 from math import inf
 from types import coroutine
 from typing import Any, cast
@@ -20,6 +18,8 @@ from fissile._bounds import Gate, holds_slot
 from fissile._bus import Queries, Route
 from fissile._codec import ENCODE_ERRORS
 from fissile._errors import CallRefused, DeadlineExceeded, InvalidMessage, MessageTooLarge, Overloaded
+from fissile._forbidden_calls import forbidden_in as _forbidden_in
+from fissile._forbidden_calls import no_calls as _no_calls
 from fissile._handler import Handler
 from fissile._isolation import current_bus, drive
 from fissile._trace import chain_begins
@@ -34,48 +34,7 @@ CALLS_BETWEEN_TURNS = 128
 """After so many calls in a row the event loop gets a turn. A local call suspends nobody, so that a handler which only calls would starve
 every other task, and its own deadline would never come."""
 
-_no_calls: contextvars.ContextVar[str | None] = contextvars.ContextVar("fissile.no_calls", default=None)
-_forbidden_in: set[object] = set()
-"""The blocks of `forbid_calls` that are open anywhere; while there is none, no call has to look at its context."""
-
 _ENDED: Any = object()
-
-
-@contextmanager
-def forbid_calls(reason: str) -> Generator[None]:
-    """Refuse calls to modules within the block: for resources that hold a transaction open.
-
-    In one process a call inside a transaction would see its effects and could deadlock with it; in two processes it would do neither. So it
-    is refused in every placement.
-
-    Args:
-        reason: What is going on, such as `a transaction of orders is open`.
-    """
-    block = ForbiddenCalls(reason)
-    try:
-        yield
-    finally:
-        block.end()
-
-
-class ForbiddenCalls:
-    """Calls to modules are refused from its creation until `end()`, in the context where it was made.
-
-    Args:
-        reason: What is going on.
-    """
-
-    __slots__ = ("_before",)
-
-    def __init__(self, reason: str) -> None:
-        self._before = _no_calls.get()
-        _no_calls.set(reason)
-        _forbidden_in.add(self)
-
-    def end(self) -> None:
-        """Allow them again."""
-        _forbidden_in.discard(self)
-        _no_calls.set(self._before)
 
 
 def local_route(

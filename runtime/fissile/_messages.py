@@ -11,8 +11,21 @@ otherwise, while a declared error is a value.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, ClassVar, ForwardRef, Generic, Literal, Protocol, Self, TypeVar, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import (
+    Any,
+    ClassVar,
+    ForwardRef,
+    Generic,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+from weakref import WeakKeyDictionary
 
 import attrs
 
@@ -70,6 +83,22 @@ def in_words(error: DeclaredError) -> str:
 def fields_of(cls: type) -> tuple[attrs.Attribute[Any], ...]:
     """Return the fields of an attrs class; the type of a class that is only known at run time cannot say that it is one."""
     return attrs.fields(cls)  # type: ignore[no-any-return]
+
+
+def hints_of(cls: type) -> Mapping[str, Any]:  # Any: type expressions
+    """Return the types of a class's fields by their names, with what `Annotated` adds. They are read once per class, from text.
+
+    Raises:
+        NameError: An annotation names what is not there.
+        TypeError: An annotation is no type.
+    """
+    found = _hints.get(cls)
+    if found is None:
+        found = _hints[cls] = get_type_hints(cls, include_extras=True)
+    return found
+
+
+_hints: WeakKeyDictionary[type, Mapping[str, Any]] = WeakKeyDictionary()
 
 
 def _field_values(error: DeclaredError) -> tuple[object, ...]:

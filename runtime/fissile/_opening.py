@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from contextvars import Context
 
-from attrs import frozen
+import msgspec
 
 from fissile._bus import Routes
 from fissile._check import ModulePlan
@@ -15,8 +15,7 @@ from fissile._isolation import run_isolated
 from fissile._storage import OpenStorage, StorageContext
 
 
-@frozen(eq=False)
-class Opened:
+class Opened(msgspec.Struct, frozen=True, eq=False):
     """A module whose database is open, if it has one.
 
     Attributes:

@@ -73,8 +73,7 @@ class RemoteStatistics(msgspec.Struct, frozen=True):
     cancelled: int
 
 
-@define(eq=False)
-class Target:
+class Target(msgspec.Struct, eq=False):
     """A message that is handled elsewhere.
 
     Attributes:

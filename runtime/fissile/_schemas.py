@@ -11,7 +11,6 @@ import collections.abc
 import enum
 import sys
 import types
-import typing
 from collections.abc import Iterable, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
@@ -24,7 +23,7 @@ from msgspec import Meta
 
 from fissile._contract import Contract
 from fissile._docstrings import prose_of
-from fissile._messages import fields_of
+from fissile._messages import fields_of, hints_of
 from fissile._types import INTEGER_MAX as INTEGER_MAX
 from fissile._types import INTEGER_MIN as INTEGER_MIN
 
@@ -252,7 +251,7 @@ class Shapes:
         if cls not in self._structs:
             self.classes.add(cls)
             self._open.add(cls)
-            hints = typing.get_type_hints(cls, include_extras=True)
+            hints = hints_of(cls)
             fields = [(field.name, self._twin(hints[field.name])) for field in fields_of(cls)]
             self._structs[cls] = msgspec.defstruct(self.name_of(cls), fields, module=__name__)
             self._open.discard(cls)

@@ -71,7 +71,7 @@ class ModuleSettings:
     """
 
 
-@frozen
+@frozen(eq=False)
 class Settings:
     """The settings of the runtime. `fissile config` prints them, with the origin of each."""
 
@@ -291,12 +291,12 @@ class Sources:
             toml: The table `[tool.fissile]`.
             toml_name: The file it came from.
         """
-        from dotenv import dotenv_values
-
         sources = [Source("command line", dict(command_line or {})), Source("environment", environment or os.environ)]
         for name in (".env.local", ".env"):
             path = folder / name
             if path.is_file():
+                from dotenv import dotenv_values  # not needed where there is no such file
+
                 sources.append(Source(name, {k: v for k, v in dotenv_values(path).items() if v is not None}))
         sources.append(Source(toml_name, _from_toml(toml or {})))
         return cls(tuple(sources))

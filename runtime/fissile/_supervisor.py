@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from attrs import define, field
+import msgspec
 
 from fissile._clock import Environment
 from fissile._errors import Unavailable
@@ -24,8 +24,7 @@ _STEADY_S = 60.0
 """A task that ran so long starts again without a pause, in seconds."""
 
 
-@define(eq=False)
-class Supervisor:
+class Supervisor(msgspec.Struct, eq=False):
     """Runs named tasks and knows how they are.
 
     Attributes:
@@ -36,11 +35,11 @@ class Supervisor:
     """
 
     environment: Environment
-    problems: dict[str, str] = field(factory=dict[str, str], init=False)
-    failures: dict[str, BaseException] = field(factory=dict[str, BaseException], init=False)
-    restarts: dict[str, int] = field(factory=dict[str, int], init=False)
-    running: set[str] = field(factory=set[str], init=False)
-    _told_at: dict[str, float] = field(factory=dict[str, float], init=False)
+    problems: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    failures: dict[str, BaseException] = msgspec.field(default_factory=dict[str, BaseException])
+    restarts: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    running: set[str] = msgspec.field(default_factory=set[str])
+    _told_at: dict[str, float] = msgspec.field(default_factory=dict[str, float])
 
     async def keep(self, name: str, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a function until it returns; start it again when it raises.

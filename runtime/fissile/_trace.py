@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -89,6 +88,8 @@ def begin_trace(unique: str) -> Trace:
     Args:
         unique: What no other trace begins with, such as a new id.
     """
+    from hashlib import blake2b  # it loads OpenSSL, which is not needed to import fissile
+
     digest = blake2b(unique.encode(), digest_size=24).hexdigest()
     return Trace(digest[:32], digest[32:])
 
@@ -180,6 +181,8 @@ def trace_of(bus: Queries) -> Trace | None:
     delivery = bus._delivery if bus._handler.kind == "event" else None
     who = bus._handler.module if delivery is None else delivery.subscription.name
     span = f"{parent.trace_id} {who} {bus._handler.name} {message_id} {bus._attempt}"
+    from hashlib import blake2b  # it loads OpenSSL, which is not needed to import fissile
+
     span_id = blake2b(span.encode(), digest_size=8).hexdigest()
     trace = bus._trace = msgspec.structs.replace(parent, span_id=span_id)
     return trace
@@ -229,4 +232,6 @@ def root_of(message_id: str) -> str:
 
 def _follow(root: str) -> str:
     """Return the trace that follows from the id of a chain's first message."""
+    from hashlib import blake2b  # it loads OpenSSL, which is not needed to import fissile
+
     return blake2b(root.encode(errors="replace"), digest_size=16).hexdigest()

@@ -15,7 +15,6 @@ import collections.abc
 import enum
 import math
 import types
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,7 +23,7 @@ from uuid import UUID
 
 import attrs
 
-from fissile._messages import fields_of
+from fissile._messages import fields_of, hints_of
 
 # Any, all through this file: a type expression, or a value of a type that is only known at run time.
 
@@ -115,7 +114,7 @@ def _class_problems(cls: type, path: str, seen: frozenset[type], *, is_error: bo
         yield f"{path}: {cls.__name__} is generic.", "Use a class with concrete fields."
         return
     try:
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = hints_of(cls)
     except (NameError, TypeError) as error:
         yield (
             f"{path}: its annotations cannot be read ({error}).",
@@ -248,7 +247,7 @@ def _each_value(inner: Check) -> Check:
 
 
 def _class_check(cls: type, known: dict[type, Check | None]) -> Check | None:
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = hints_of(cls)
     parts = [(field.name, _value_check(hints[field.name], known)) for field in fields_of(cls)]
     checks = [(name, check) for name, check in parts if check is not None]
     if not checks:

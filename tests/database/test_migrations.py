@@ -198,6 +198,14 @@ async def test_the_runtimes_tables_are_brought_from_one_version_to_the_next(stor
             runtime_tables.tables
         )
 
+        names = await store.read(
+            lambda connection: (
+                connection.dialect.name,
+                {index["name"] for index in inspect(connection).get_indexes("fissile_outbox")},
+            )
+        )
+        assert ("fissile_outbox_next" in names[1]) == (names[0] == "postgresql")
+
         def add(operations: object) -> None:
             operations.add_column("fissile_lease", Column("more", BigInteger))  # type: ignore[attr-defined]  # Alembic's
 

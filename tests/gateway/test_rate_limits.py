@@ -10,12 +10,16 @@ from typing import Any, ClassVar
 import anyio
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from limits import parse
 from limits.storage import SlidingWindowCounterSupport, Storage
 
 from fissile import Identity, StartupFailed
 from fissile.testing import ManualClock
 from fissile_gateway import ProtectionSettings, RouteLimits
 from fissile_gateway._counted import client_key
+from fissile_gateway._rates import read_rate
 from tests.gateway.auth.issuer import desk, rsa, token, trusting
 from tests.gateway.serving import building, client_at, guarded, serving
 from tests.gateway.test_problems import is_problem
@@ -26,6 +30,29 @@ FIND = "/api/shop/find"
 async def statuses(client: httpx.AsyncClient, count: int, path: str = FIND, **headers: str) -> list[int]:
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     return [(await client.get(path, headers=sent)).status_code for _ in range(count)]
+
+
+@given(
+    st.integers(1, 10**6),
+    st.sampled_from(["/", " per "]),
+    st.none() | st.integers(1, 10**4),
+    st.sampled_from(["", " "]),
+    st.sampled_from(["second", "minute", "hour", "day"]),
+    st.sampled_from(["", "s"]),
+)
+def test_a_limit_means_in_memory_what_it_means_in_a_shared_store(
+    amount: int, word: str, several: int | None, space: str, unit: str, plural: str
+) -> None:
+    text = f"{amount}{word}{'' if several is None else f'{several}{space}'}{unit}{plural}"
+    item = parse(text)
+    assert read_rate(text) == (item.amount, item.get_expiry())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "60", "60/fortnight", "0/minute", "-1/minute", "60/0 minutes", "60/minute;1/second", "60 minute"]
+)
+def test_what_is_no_limit_is_not_read_as_one(text: str) -> None:
+    assert read_rate(text) is None
 
 
 async def test_one_request_too_many_is_a_429_that_says_when_to_come_again() -> None:

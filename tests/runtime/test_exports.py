@@ -84,6 +84,17 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert sorted(loaded & set(HEAVY)) == []
 
 
+def test_importing_it_leaves_what_runs_an_application_to_its_start() -> None:
+    """A contract, a script and a test that only declare wait for none of it; and OpenSSL alone takes as long as fifty modules of ours."""
+    names = (
+        "fissile._running", "fissile._build", "fissile._remote", "fissile._local", "fissile._handler", "fissile._check",
+        "fissile._delivery.consumer", "fissile._application", "fissile.transports", "hashlib", "ssl", "asyncio", "sqlite3", "subprocess",
+    )  # fmt: skip
+    code = f"import fissile, sys; print([name for name in {names!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_importing_it_has_no_effects() -> None:
     code = (
         "import threading, signal, logging; before = signal.getsignal(signal.SIGINT); import fissile; "

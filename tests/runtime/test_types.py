@@ -125,6 +125,37 @@ def test_a_declared_error_comes_back_equal(wire: Any, error: Everything) -> None
     assert str(back) == str(error)
 
 
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_field_that_a_declared_error_came_without_has_the_errors_own_default(wire: Any) -> None:
+    older, newer = ErrorCodec("older", Older, wire, LIMIT), ErrorCodec("newer", Newer, wire, LIMIT)
+    assert newer.decode(older.encode(Older(3))) == Newer(3, twice=6)
+    assert older.decode(newer.encode(Newer(3, twice=7))) == Older(3)
+
+
+@frozen
+class Older(DeclaredError):
+    number: int
+
+
+@frozen
+class Newer(DeclaredError):
+    number: int
+    twice: int = field()
+
+    @twice.default
+    def _twice_unless_told(self) -> int:
+        return 2 * self.number
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_number_in_a_declared_error_that_cannot_be_sent_is_found(wire: Any) -> None:
+    codec = ErrorCodec("everything", Everything, wire, LIMIT)
+    with pytest.raises(InvalidMessage, match=r"everything was not sent: ratio: nan cannot be sent"):
+        codec.encode(Everything(1, ratio=float("nan")))
+    with pytest.raises(InvalidMessage, match=r"everything of order was not sent: ratio: "):
+        codec.under("everything of order").encode(Everything(1, ratio=float("nan")))
+
+
 @frozen
 class Deep:
     points: Mapping[str, tuple[Mapping[str, float | int | None], ...]]

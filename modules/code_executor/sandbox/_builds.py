@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 
 ARTIFACT_BYTES = 16 << 20
 """What a compiler makes may not be larger."""
@@ -43,8 +44,7 @@ class Artifact:
         return os.pread(self._handle, size, start)
 
 
-@frozen
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """That a compiler made nothing.
 
     Attributes:

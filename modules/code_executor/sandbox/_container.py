@@ -4,7 +4,8 @@ import socket
 from contextlib import suppress
 from typing import Any, Self
 
-from attrs import define, frozen
+import msgspec
+from attrs import define
 
 from ._engine import Engine, close_stream
 from ._jail import is_readable, message
@@ -30,8 +31,7 @@ _FLAGS_OF_FOLDERS = "rw,nosuid,nodev,noexec"
 _COMMAND = ["python3", "-I", "-S", "-B", "-c", BOOT_FROM_STREAM, "0", "_in_container", "main", "0"]
 
 
-@frozen
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """What is fixed when a container is created, so that a spare one fits only runs of the same shape."""
 
     memory_bytes: int

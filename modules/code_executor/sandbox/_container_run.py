@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from attrs import define, evolve, field
+import msgspec
+from attrs import define, field
 
 from ._container import GONE_WITHIN_S, START_WITHIN_S, Container
 from ._jail import order
@@ -210,4 +211,4 @@ class ContainerRun:
             status = code - 128 if code is not None and 128 < code < 160 else None
         elif outcome is None and status is not None and os.WIFSIGNALED(status):
             outcome = Outcome.CPU_LIMIT if os.WTERMSIG(status) == 24 else Outcome.KILLED
-        return evolve(ending, outcome=outcome or Outcome.FINISHED, status=status)
+        return msgspec.structs.replace(ending, outcome=outcome or Outcome.FINISHED, status=status)

@@ -8,7 +8,8 @@ import time
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 
 from ._model import SandboxError
 from ._mother import Mother, interpreter
@@ -35,8 +36,7 @@ def message(content: Any) -> bytes:
     return b"%08d" % len(data) + data
 
 
-@frozen
-class Walls:
+class Walls(msgspec.Struct, frozen=True):
     """How the jails of one level are built.
 
     Attributes:

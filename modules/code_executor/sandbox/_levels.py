@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+import msgspec
 
 from ._jail import Walls, walls
 from ._model import Limits
@@ -55,8 +55,7 @@ def tools(python: str) -> dict[str, str]:
     return {tool: where for tool, where in found.items() if where} | {"python3": python}
 
 
-@frozen
-class Level:
+class Level(msgspec.Struct, frozen=True):
     """One way to build walls, on this machine.
 
     Attributes:

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal, Protocol
 
-from attrs import Factory, frozen
+import msgspec
 
 from .languages import Language
 
@@ -31,8 +31,7 @@ class Outcome(StrEnum):
     """The compiler refused the source, or came to one of its own limits; `Result.stderr` holds its messages."""
 
 
-@frozen
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What one run may use. The defaults fit the exercises of a programming course.
 
     Attributes:
@@ -55,8 +54,7 @@ class Limits:
     disk_bytes: int = 16 * MIB
 
 
-@frozen
-class Program:
+class Program(msgspec.Struct, frozen=True):
     """A program of a stranger.
 
     Attributes:
@@ -69,7 +67,7 @@ class Program:
     language: str
     source: str
     stdin: str = ""
-    limits: Limits = Factory(Limits)
+    limits: Limits = msgspec.field(default_factory=Limits)
 
 
 class Built(Protocol):
@@ -85,8 +83,7 @@ class Built(Protocol):
         ...
 
 
-@frozen
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """What one jail does: run a program, or compile it.
 
     Attributes:
@@ -106,8 +103,7 @@ class Work:
     built: Built | None = None
 
 
-@frozen
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What became of a program.
 
     Attributes:

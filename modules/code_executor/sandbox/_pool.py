@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from attrs import frozen
+import msgspec
 
 from ._container import Container, Shape
 from ._engine import DONE_WITHIN_S, Engine
@@ -29,8 +29,7 @@ _REMOVERS = 2
 _SLACK_S = 600.0
 
 
-@frozen
-class _Stuck:
+class _Stuck(msgspec.Struct, frozen=True):
     """A container that has to be removed yet.
 
     Attributes:

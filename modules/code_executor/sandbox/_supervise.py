@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 
 from ._builds import ARTIFACT_BYTES
 from ._jail import GONE_WITHIN_S, READY_WITHIN_S, Jail
@@ -24,8 +25,7 @@ from ._watch import Watch
 LOOK_EVERY_S = 0.03
 
 
-@frozen
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How the run ended.
 
     Attributes:

@@ -5,7 +5,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 
 _KIB = 1024
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -15,8 +16,7 @@ _BUFFERS_BYTES = 2 * 212992
 """What can wait in one socket where nobody has raised net.core.wmem_max. It belongs to no process."""
 
 
-@frozen
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """What the processes use now.
 
     Attributes:
@@ -28,8 +28,7 @@ class Usage:
     cpu_s: float
 
 
-@frozen
-class _Cpu:
+class _Cpu(msgspec.Struct, frozen=True):
     """CPU ticks of one process: its own, and those of the children that it has waited for."""
 
     own: int

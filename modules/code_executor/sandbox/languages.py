@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
 
-from attrs import frozen
+import msgspec
 
 SEARCH_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
@@ -38,8 +38,7 @@ _TSC = (
 )
 
 
-@frozen
-class Language:
+class Language(msgspec.Struct, frozen=True):
     """How the programs of one language are compiled and run.
 
     Attributes:

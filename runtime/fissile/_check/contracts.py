@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import attrs
-from attrs import field, frozen
+import msgspec
 
-from fissile._codec import Codec, ErrorCodec
+from fissile._codec import check_decodable
 from fissile._contract import Contract, Topic
 from fissile._errors import Fault
 from fissile._messages import Command, DeclaredError, Event, Request, fields_of, reply_type
@@ -27,8 +27,7 @@ STREAM_NAMES = {
 """What an event cannot be called that clients read as server-sent events, and what the name means there."""
 
 
-@frozen
-class Catalog:
+class Catalog(msgspec.Struct, frozen=True):
     """Everything that the contracts of an application declare, found by class or by name.
 
     Attributes:
@@ -39,11 +38,11 @@ class Catalog:
         replies: The reply type of each command and query.
     """
 
-    contracts: dict[str, Contract] = field(factory=dict[str, Contract])
-    owners: dict[type, Contract] = field(factory=dict[type, Contract])
-    topics: dict[str, Topic[Any]] = field(factory=dict[str, Topic[Any]])
-    topic_of: dict[type, Topic[Any]] = field(factory=dict[type, Topic[Any]])
-    replies: dict[type, Any] = field(factory=dict[type, Any])  # Any: a type expression
+    contracts: dict[str, Contract] = msgspec.field(default_factory=dict[str, Contract])
+    owners: dict[type, Contract] = msgspec.field(default_factory=dict[type, Contract])
+    topics: dict[str, Topic[Any]] = msgspec.field(default_factory=dict[str, Topic[Any]])
+    topic_of: dict[type, Topic[Any]] = msgspec.field(default_factory=dict[type, Topic[Any]])
+    replies: dict[type, Any] = msgspec.field(default_factory=dict[type, Any])  # Any: a type expression
 
     def name_of(self, message: type) -> str:
         """Return a message's name on the wire."""
@@ -134,13 +133,9 @@ def _class_problems(
 
 def _wire_problems(annotation: Any) -> list[tuple[str, str]]:
     """Return what msgspec has against a type that is in the table: it cannot tell some members of a union apart."""
-    is_error = isinstance(annotation, type) and issubclass(annotation, DeclaredError)
     name = annotation.__name__ if isinstance(annotation, type) else type_name(annotation)
     try:
-        if is_error:
-            ErrorCodec(name, annotation, "json", 0)
-        else:
-            Codec(name, annotation, "json", 0)
+        check_decodable(annotation)
     except TypeError as error:
         reason = str(error).partition(" - type ")
         what = f"{name}: {reason[2].partition(' is not')[0]} cannot be told apart on the wire: {reason[0][:1].lower()}{reason[0][1:]}."

@@ -8,7 +8,6 @@ from random import Random
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
-from attrs import field, frozen
 
 from fissile._bus import Bus, Caller, Queries
 from fissile._check.contracts import Catalog
@@ -54,17 +53,16 @@ class ResourcePlan(msgspec.Struct, frozen=True):
     provides: Any  # Any: a type expression
 
 
-@frozen
-class ModulePlan:
+class ModulePlan(msgspec.Struct, frozen=True):
     """A module whose declarations fit: the resources in the order in which they open."""
 
     module: Module
-    resources: list[ResourcePlan] = field(factory=list[ResourcePlan])
-    handlers: list[HandlerPlan] = field(factory=list[HandlerPlan])
-    subscriptions: list[SubscriptionPlan] = field(factory=list[SubscriptionPlan])
-    workers: list[Signature] = field(factory=list[Signature])
-    sagas: list[SagaPlan] = field(factory=list[SagaPlan])
-    settings: list[type[ModuleSettings]] = field(factory=list[type[ModuleSettings]])
+    resources: list[ResourcePlan] = msgspec.field(default_factory=list[ResourcePlan])
+    handlers: list[HandlerPlan] = msgspec.field(default_factory=list[HandlerPlan])
+    subscriptions: list[SubscriptionPlan] = msgspec.field(default_factory=list[SubscriptionPlan])
+    workers: list[Signature] = msgspec.field(default_factory=list[Signature])
+    sagas: list[SagaPlan] = msgspec.field(default_factory=list[SagaPlan])
+    settings: list[type[ModuleSettings]] = msgspec.field(default_factory=list[type[ModuleSettings]])
 
     @property
     def of_the_database(self) -> tuple[type, ...]:

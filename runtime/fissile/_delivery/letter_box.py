@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import anyio
-from attrs import evolve, frozen
+import msgspec
+from attrs import evolve
 
 from fissile._delivery.dead_letters import DeadLetter, LetterState, edited, fold, write, write_retry
 from fissile._errors import CallRefused, Unavailable
@@ -25,8 +26,7 @@ _SILENCE_S = 10.0
 """After how long without any answer the log is unavailable, in seconds."""
 
 
-@frozen(eq=False)
-class LetterBox:
+class LetterBox(msgspec.Struct, frozen=True, eq=False):
     """The dead letters of some modules.
 
     Args:

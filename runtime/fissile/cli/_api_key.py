@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from fissile._api_keys import ApiKey, new_key
 from fissile.cli._context import Context
@@ -24,7 +22,7 @@ def new(
     subject: str | None = None,
     scopes: str = "",
     tenant: str | None = None,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> None:
     """Make an API key. It is shown once: the file has only its hash, from which nobody gets it back.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnknownCommandError, UnknownOptionError
 
 from fissile.cli._context import Context
-from fissile.cli._errors import did_you_mean, report
+from fissile.cli._errors import did_you_mean
 from fissile.cli._exit import CommandFailed, Exit
 from fissile.cli._output import Output, silence
 
@@ -39,6 +39,9 @@ COMMANDS = {
 }
 """The commands, each with its line in the list: to read them from their docstrings, all of them would have to be imported."""
 
+_ALL_BUT_CONTEXT = re.compile(r"\A(?!context\Z)")
+"""The names of what is read from the command line: `context` is what `launch` gives to each command."""
+
 _HAVE_A_LOG = ("dev", "run", "call")
 """The commands that set logging up themselves."""
 
@@ -56,6 +59,7 @@ def build(tokens: Sequence[str], started: float) -> App:
         help_epilogue=f"Exit codes: {', '.join(f'{code.value} {code.shown}' for code in Exit)}.",
         version_flags=(),
         result_action="return_value",
+        default_parameter=Parameter(parse=_ALL_BUT_CONTEXT),
     )
     is_list = not any(token in COMMANDS for token in tokens)
     for position, (name, line) in enumerate(COMMANDS.items()):
@@ -107,26 +111,21 @@ def enter(folder: Path) -> None:
         raise CommandFailed(f"-C {folder}: {error.strerror}.", code=Exit.USAGE) from None
 
 
-def run_command_line(tokens: Sequence[str], started: float) -> int:
-    """Run a command and return its exit code. Whatever goes wrong is told on stderr, the root error first.
+def execute(tokens: Sequence[str], started: float) -> Any:  # Any: what the command returns
+    """Run a command.
 
     Args:
         tokens: The arguments, without the program's name.
         started: When the command began, on `perf_counter`.
+
+    Raises:
+        CommandFailed: The command line is wrong.
+        Exception: Whatever the command raises.
     """
-    verbose = "-v" in tokens or "--verbose" in tokens
-    output = Output(color="--no-color" not in tokens)
     try:
-        result = build(tokens, started).meta(list(tokens), exit_on_error=False, print_error=False)
-        return int(result) if isinstance(result, int) else Exit.OK
+        return build(tokens, started).meta(list(tokens), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        return report(_usage(error, tokens), output, verbose=False)
-    except BrokenPipeError:
-        # Whoever read the data has had enough (`fissile ls | head`). Nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
-    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001 -- told to a person, whatever it is
-        return report(error, output, verbose=verbose)
+        raise _usage(error, tokens) from None
 
 
 def _usage(error: CycloptsError, tokens: Sequence[str]) -> CommandFailed:

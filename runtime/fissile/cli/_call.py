@@ -9,7 +9,6 @@ from typing import Annotated, Any, cast
 import anyio
 import attrs
 import msgspec
-from attrs import evolve
 from cyclopts import Parameter
 
 from fissile._app import App
@@ -31,7 +30,7 @@ _IN_THIS_PROCESS = {"FISSILE_PLACEMENT": "monolith"}
 
 def call(
     *tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Execute a command or ask a query: fissile call MODULE.MESSAGE [--field value ...] [JSON].
 
@@ -86,9 +85,9 @@ def _shared_options(context: Context, tokens: list[str]) -> tuple[Context, list[
     for token in tokens:
         is_value = bool(rest) and rest[-1].startswith("--") and "=" not in rest[-1]
         if token in ("-v", "--verbose") and not is_value:
-            context = evolve(context, verbose=True)
+            context = msgspec.structs.replace(context, verbose=True)
         elif token == "--no-color" and not is_value:  # noqa: S105 -- no password
-            context = evolve(context, output=Output(color=False))
+            context = msgspec.structs.replace(context, output=Output(color=False))
         elif token != "--json" or is_value:  # noqa: S105 -- no password; the reply is JSON anyway
             rest.append(token)
     return context, rest

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from fissile._application import Application
 from fissile._errors import Fault, StartupFailed
 from fissile.cli._boundaries import boundary_faults
@@ -14,7 +10,7 @@ from fissile.cli._errors import describe_faults
 from fissile.cli._exit import Exit
 
 
-def check(*, context: Annotated[Context, Parameter(parse=False)]) -> Exit:
+def check(*, context: Context) -> Exit:
     """Find all faults of the application at once, without starting it; exits with 3 if there are any.
 
     Args:

@@ -17,7 +17,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
-import attrs
 import msgspec
 
 from fissile._garbage import collect_rarely
@@ -74,7 +73,7 @@ def main() -> int:
         Thread(target=end_with, args=(supervisor,), daemon=True).start()
 
         def on_ready(ready: Ready) -> None:
-            tell(supervisor, Report(ready=attrs.asdict(ready), files=tuple(_imported_files())))
+            tell(supervisor, Report(ready=msgspec.structs.asdict(ready), files=tuple(_imported_files())))
 
         try:
             return serve_for_developer(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from fissile._errors import Fault, StartupFailed
 from fissile._settings import Origin
@@ -15,7 +13,7 @@ from fissile.cli._output import without_password
 from fissile.cli._table import show_table
 
 
-def config(*, context: Annotated[Context, Parameter(parse=False)]) -> Exit:
+def config(*, context: Context) -> Exit:
     """Show every setting with its value and where that came from; secrets are masked.
 
     The strongest source wins: command line, environment, .env.local, .env, pyproject.toml, default.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+import msgspec
 
 from fissile._app import App
 from fissile._application import Application
@@ -17,8 +17,7 @@ from fissile._placement import GATEWAY
 from fissile.cli._output import Output
 
 
-@frozen
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """The options that all commands share.
 
     Attributes:
@@ -31,7 +30,7 @@ class Context:
     started: float
     as_json: bool = False
     verbose: bool = False
-    output: Output = field(factory=Output)
+    output: Output = msgspec.field(default_factory=Output)
 
     def application(
         self, command_line: Mapping[str, Any] | None = None, *, is_dev: bool = False, is_served: bool = False
@@ -53,8 +52,7 @@ class Context:
         return application if is_dev or is_served else application.with_developers_key()
 
 
-@frozen
-class Whole:
+class Whole(msgspec.Struct, frozen=True):
     """An application with all of its modules, wherever the placement puts them.
 
     Attributes:

@@ -25,7 +25,7 @@ dead_letters = App(
     help="Show, retry, edit or archive messages that were given up. On a bus that others can reach, as Kafka is.",
 )
 
-Given = Annotated[Context, Parameter(parse=False)]
+Given = Context
 Flag = Parameter(negative=(), show_default=False)
 Act = Callable[[LetterBox, list[DeadLetter]], Coroutine[Any, Any, Sequence[DeadLetter]]]  # Any: as coroutines have it
 

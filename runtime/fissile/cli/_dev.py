@@ -24,7 +24,7 @@ def dev(
     reload: bool = True,
     port: int | None = None,
     backend: Literal["asyncio", "trio"] | None = None,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Run everything in one process for a developer, and start it anew when a file changes.
 

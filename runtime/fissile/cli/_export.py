@@ -34,7 +34,7 @@ def export(
     *,
     output: Annotated[Path | None, Parameter(name=("--output", "-o"), negative=())] = None,
     check: Annotated[bool, Parameter(negative=())] = False,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Write a file for another program.
 

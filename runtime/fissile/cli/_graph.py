@@ -17,7 +17,7 @@ _ARROWS = {"command": "─cmd→", "query": "─query→", "event": "═event═
 def graph(
     *,
     mermaid: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> None:
     """Show which module calls and subscribes to which.
 

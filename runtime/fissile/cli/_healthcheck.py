@@ -16,7 +16,7 @@ def healthcheck(
     /,
     *,
     alive: Annotated[bool, Parameter(negative=())] = False,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Tell whether the processes that this user runs on this machine, or in this container, are ready; exits with 1 if not.
 

@@ -39,7 +39,7 @@ class Lag:
 def lag(
     *,
     every: Annotated[bool, Parameter(name="--all", negative=(), show_default=False)] = False,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Show how far each module is behind the ends of its topics: what is stored and not yet handled.
 

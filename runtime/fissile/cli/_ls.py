@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 import attrs
-from cyclopts import Parameter
 
 from fissile._contract import DAY_S
 from fissile._errors import StartupFailed
@@ -25,7 +24,7 @@ Kind = Literal["modules", "commands", "queries", "topics", "subscriptions", "sag
 Row = Mapping[str, Any]  # Any: texts, numbers and sequences of texts
 
 
-def ls(kind: Kind = "modules", /, *, context: Annotated[Context, Parameter(parse=False)]) -> None:
+def ls(kind: Kind = "modules", /, *, context: Context) -> None:
     """List what the modules of the application declare.
 
     Args:

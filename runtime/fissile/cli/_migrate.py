@@ -30,7 +30,7 @@ def migrate(
     *message: str,
     check: Annotated[bool, Parameter(negative=())] = False,
     grant_to: str | None = None,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Bring the databases of all modules up to date.
 

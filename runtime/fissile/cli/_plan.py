@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isinf
-from typing import Annotated
 
 from attrs import asdict, frozen
-from cyclopts import Parameter
 
 from fissile._application import Application
 from fissile._placement import MONOLITH, read_placements
@@ -82,7 +80,7 @@ class State:
 def plan(
     *,
     placement: str | None = None,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Show which module runs in which process, what that needs on the broker, and which calls cross a process boundary.
 

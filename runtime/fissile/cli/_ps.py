@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from cyclopts import Parameter
+from typing import Any
 
 from fissile.cli._context import Context, Whole
 from fissile.cli._exit import Exit
@@ -18,7 +16,7 @@ CLIENT = "client"
 _COLUMNS = ("module", "process", "client", "host", "partitions", "member")
 
 
-def ps(*, placement: str | None = None, context: Annotated[Context, Parameter(parse=False)]) -> Exit:
+def ps(*, placement: str | None = None, context: Context) -> Exit:
     """List the processes of the application that are there.
 
     What is asked is the broker: each process is a member of the consumer group of each module that it hosts. So a process shows once per

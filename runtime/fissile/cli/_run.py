@@ -6,9 +6,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Any, Literal
 
 from fissile._application import Application
 from fissile._logging import set_up_logging
@@ -29,7 +27,7 @@ def run(
     port: int | None = None,
     workers: int | None = None,
     backend: Literal["asyncio", "trio"] | None = None,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Run one process for production: no reload, logs as JSON on stderr.
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 sagas = App(name="sagas", help="Show where sagas stand; resume those that are stuck or failed, or undo what they did.")
 
-Given = Annotated[Context, Parameter(parse=False)]
+Given = Context
 _COLUMNS = ("module", "name", "id", "status", "step", "started", "updated", "error")
 _STEP_COLUMNS = ("step", "kind", "label", "outcome", "attempts", "began", "took", "undo", "undone", "error")
 _SHOWN_ERROR = 80

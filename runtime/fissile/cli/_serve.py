@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from attrs import frozen
+import msgspec
 
 from fissile._app import App
 from fissile._application import Application
@@ -23,8 +23,7 @@ from fissile.cli._output import without_password
 from fissile.cli._signals import StopSignals
 
 
-@frozen
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """What is told when a process is ready.
 
     Attributes:

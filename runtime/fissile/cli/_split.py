@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 
+from fissile._garbage import collect_less
 from fissile.cli._context import Context
 from fissile.cli._exit import Exit
 from fissile.cli._placements import default_placement, processes_of
@@ -29,6 +30,7 @@ def supervise_split(context: Context, name: str | None, settings: dict[str, Any]
     application = context.application(settings, is_dev=True)
     name = name or default_placement(application)
     processes = processes_of(application, name)
+    collect_less()
     with StopSignals() as signals:
         supervisor = SplitSupervisor(context, name, {**settings, "FISSILE_PLACEMENT": name}, signals, reload)
         return anyio.run(supervisor.run, application, processes)

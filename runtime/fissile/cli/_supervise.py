@@ -19,6 +19,7 @@ from attrs import define, field
 
 from fissile._application import Application
 from fissile._errors import StartupFailed
+from fissile._garbage import collect_less
 from fissile.cli._banner import banner
 from fissile.cli._children import Changed, Child, Ended, Event, Signalled, Told, how_it_ended
 from fissile.cli._context import Context
@@ -182,5 +183,6 @@ def supervise(context: Context, settings: Mapping[str, Any]) -> Exit:
     """
     if not any((folder / name).is_file() for folder in (Path.cwd(), *Path.cwd().parents) for name in CONFIGURATION[:2]):
         context.application()  # says that there is none
+    collect_less()
     with StopSignals() as signals:
         return anyio.run(Supervisor(context, settings, signals).run)

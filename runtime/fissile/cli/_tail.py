@@ -18,6 +18,7 @@ from fissile._clock import SystemClock
 from fissile._codec import Codec
 from fissile._contract import Topic
 from fissile._errors import Fault, PositionLost, StartupFailed
+from fissile._garbage import collect_less
 from fissile._logging import leaves
 from fissile._partitioner import partition_of
 from fissile._tap import Position, Tap, Tapped, parse_position
@@ -50,7 +51,7 @@ def tail(
     *topic: str,
     key: str | None = None,
     start: Annotated[str, Parameter(name="--from")] = "latest",
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Show the events of topics as they come: time, name, key and body, one event a line. Ctrl-C ends it.
 
@@ -80,6 +81,7 @@ def tail(
     with StopSignals() as signals:
         if not context.as_json:
             context.output.say(f"{', '.join(names)} from {start}; Ctrl-C ends it")
+        collect_less()
         try:
             run_async(_follow, application.settings, shown, signals)
         except BaseExceptionGroup as error:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
 from msgspec import structs
 
 from fissile._application import Application
@@ -24,7 +23,7 @@ def topics(
     /,
     *,
     placement: str | None = None,
-    context: Annotated[Context, Parameter(parse=False)],
+    context: Context,
 ) -> Exit:
     """Make the topics that the application needs and that the broker lacks, as `fissile plan` lists them, and change how others keep records.
 

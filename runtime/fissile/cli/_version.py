@@ -5,16 +5,13 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from fissile.cli._context import Context
 
 _PACKAGES = ("fissile", "anyio", "trio", "uvloop", "msgspec", "quart", "hypercorn")
 
 
-def version(*, context: Annotated[Context, Parameter(parse=False)]) -> None:
+def version(*, context: Context) -> None:
     """Show the version of fissile, and of what it runs on.
 
     Args:

@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import attrs
 import msgspec
 
 from fissile._application import Application
@@ -76,7 +75,7 @@ def main() -> int:
 
 def _say_ready(supervisor: socket.socket, ready: Ready) -> None:
     with suppress(OSError):
-        tell(supervisor, Report(ready=attrs.asdict(ready)))
+        tell(supervisor, Report(ready=msgspec.structs.asdict(ready)))
 
 
 if __name__ == "__main__":

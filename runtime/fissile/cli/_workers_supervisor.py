@@ -26,6 +26,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from attrs import define, field, frozen
 
 from fissile._application import Application
+from fissile._garbage import collect_less
 from fissile._health import folder_of_sockets
 from fissile._metrics import Metric, counter, gauge, labelled, merged
 from fissile._metrics_local import ask_metrics
@@ -417,4 +418,5 @@ def supervise_workers(
         supervisor = WorkersSupervisor(
             address.process, application.settings, passed, listeners, signals, started, verbose
         )
+        collect_less()
         return anyio.run(supervisor.run)

@@ -10,6 +10,7 @@ from fissile.database._database import Database as Database
 from fissile.database._database import Transaction as Transaction
 from fissile.database._errors import CommitUnknown as CommitUnknown
 from fissile.database._errors import DatabaseUnavailable as DatabaseUnavailable
+from fissile.database._insert import insert_into as insert_into
 from fissile.database._saga import Saga as Saga
 from fissile.database._saga_codecs import StepFailed as StepFailed
 from fissile.database._saga_rows import SagaState as SagaState
@@ -22,6 +23,7 @@ __all__ = [
     "Schema",
     "Database",
     "Transaction",
+    "insert_into",
     "Aggregate",
     "Repository",
     "ConcurrentChange",

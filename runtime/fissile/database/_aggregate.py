@@ -11,10 +11,10 @@ from typing import Any, Generic, TypeVar
 import attrs
 from attrs import define, field
 from sqlalchemy import Column, Connection, Select, Table, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from fissile._messages import Event
 from fissile.database._database import Transaction
+from fissile.database._insert import insert_into
 
 A = TypeVar("A", bound="Aggregate")
 
@@ -144,6 +144,7 @@ class Repository(Generic[A]):
 
     def _add(self, connection: Connection, values: dict[str, Any]) -> bool:
         """Write the row of a new aggregate; return False if there is one of its id, which another transaction may be about to commit."""
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(self._table).values(**values).on_conflict_do_nothing(index_elements=[self._key])
+        statement = (
+            insert_into(connection, self._table).values(**values).on_conflict_do_nothing(index_elements=[self._key])
+        )
         return connection.execute(statement.execution_options(preserve_rowcount=True)).rowcount == 1

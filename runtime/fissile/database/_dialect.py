@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from attrs import frozen
+import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -19,8 +19,7 @@ from fissile._settings import Settings, variable_name
 DialectName = Literal["sqlite", "postgresql"]
 
 
-@frozen
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where the database of one module is.
 
     Attributes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from weakref import WeakKeyDictionary
 
 import anyio
-from attrs import define, field
+import msgspec
 
 from fissile._delivery.partition import PartitionState
 from fissile.database._inbox import Statements
@@ -20,9 +20,8 @@ Epoch = tuple[str, int]
 """The name of a partition, and the epoch under which this process holds it."""
 
 
-@define(eq=False)
-class _Claim:
-    lock: anyio.Lock = field(factory=anyio.Lock)
+class _Claim(msgspec.Struct, eq=False):
+    lock: anyio.Lock = msgspec.field(default_factory=anyio.Lock)
     held: Epoch | None = None
 
 

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 import anyio.to_thread
-from attrs import frozen
+import msgspec
 from sqlalchemy import Connection
 
 from fissile._errors import Fault, StartupFailed
@@ -23,8 +23,7 @@ from fissile.database._store import Store
 _logger = logging.getLogger("fissile.database")
 
 
-@frozen
-class State:
+class State(msgspec.Struct, frozen=True):
     """What a module's database has and lacks.
 
     Attributes:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from fissile._bus import Scheduled
 from fissile._errors import DeadlineExceeded
-from fissile._local import ForbiddenCalls
+from fissile._forbidden_calls import ForbiddenCalls
 from fissile._requests import REPLIED
 from fissile.abc import Outgoing
 from fissile.database._database import Transaction

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import anyio
 import msgspec
-from attrs import define, field, frozen
+from attrs import define, field
 from sqlalchemy import Connection
 
 from fissile._bus import Bus, Scheduled
@@ -38,8 +38,7 @@ PERMANENT = (InvalidMessage, CallRefused)
 """What no second attempt makes better."""
 
 
-@frozen
-class SagaHost:
+class SagaHost(msgspec.Struct, frozen=True):
     """What the sagas of a module run with.
 
     Attributes:

@@ -18,9 +18,8 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as insert_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_sqlite
 
+from fissile.database._insert import insert_into
 from fissile.database._tables import saga_events, saga_steps, sagas
 
 SagaState = Literal["running", "waiting", "compensating", "completed", "compensated", "failed", "stuck"]
@@ -143,8 +142,7 @@ def start(
         Whether it was added.
     """
     before = connection.execute(select(func.coalesce(func.max(saga_events.c.seq), 0))).scalar_one()
-    insert_into = insert_sqlite if connection.dialect.name == "sqlite" else insert_postgresql
-    statement = insert_into(sagas).values(
+    statement = insert_into(connection, sagas).values(
         name=name,
         saga_id=saga_id,
         run=run,

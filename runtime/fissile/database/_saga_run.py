@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 import msgspec
-from attrs import frozen
 from sqlalchemy import Connection
 
 from fissile._contract import Topic
@@ -38,8 +37,7 @@ from fissile.database._saga_rows import (
 _logger = logging.getLogger("fissile.sagas")
 
 
-@frozen
-class SagaProgram:
+class SagaProgram(msgspec.Struct, frozen=True):
     """A saga's function, ready to run.
 
     Attributes:

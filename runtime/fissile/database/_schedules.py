@@ -10,9 +10,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from math import inf
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
 from sqlalchemy import Connection
 
 from fissile._bus import Bus, Routes
@@ -32,6 +30,10 @@ def next_time(schedule: Schedule, after: datetime) -> datetime:
     Raises:
         ValueError: The expression or the time zone is none.
     """
+    from zoneinfo import ZoneInfo  # neither is needed where a module has no schedules
+
+    from cronsim import CronSim, CronSimError
+
     try:
         zone = ZoneInfo(schedule.time_zone)
     except (KeyError, OSError) as error:  # ZoneInfoNotFoundError is a KeyError; a folder's name gives an OSError

@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 from fissile._bus import Bus, Queries, Scheduled
 from fissile._delivery.lifecycle import State
 from fissile._errors import PartitionLost
+from fissile._forbidden_calls import ForbiddenCalls
 from fissile._handler import Handler
-from fissile._local import ForbiddenCalls
 from fissile._process import Lifespan
 from fissile._storage import Call, Committed, Effects, RelayStatistics, SagaContext, StorageContext
 from fissile.abc import Outgoing, Transport

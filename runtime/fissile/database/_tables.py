@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+)
 
 runtime_tables = MetaData()
 
@@ -35,11 +48,14 @@ outbox = Table(
     # When it is due; null for what is to be sent at once, in the order of `seq`.
     Column("due_ms", BigInteger),
     Index("fissile_outbox_due", "due_ms"),
-    # SQLite finds those in the index above, whose entries of one due_ms are in the order of seq.
-    Index("fissile_outbox_next", "seq", postgresql_where=text("due_ms IS NULL")).ddl_if("postgresql"),
     sqlite_autoincrement=True,
 )
 """What is to be published and sent: a row commits with the effects of the handler that wrote it, and goes when the log has it."""
+
+# SQLite finds what is to be sent at once in the index on due_ms, whose entries of one due_ms are in the order of seq. This is no `Index` with
+# `postgresql_where`: that imports the whole dialect in processes that have no PostgreSQL.
+_outbox_next = DDL("CREATE INDEX fissile_outbox_next ON fissile_outbox (seq) WHERE due_ms IS NULL")  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
+event.listen(outbox, "after_create", _outbox_next.execute_if(dialect="postgresql"))
 
 fence = Table(
     "fissile_fence",

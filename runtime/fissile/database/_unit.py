@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 from fissile._bus import Queries, Scheduled, schedule
 from fissile._delivery.lifecycle import State
 from fissile._errors import IdReused, InvalidMessage
+from fissile._forbidden_calls import ForbiddenCalls
 from fissile._handler import Handler, only_leaf
-from fissile._local import ForbiddenCalls
 from fissile._messages import DeclaredError
 from fissile._requests import DECLARED, REPLIED, outcome_name
 from fissile._storage import Call, Effects

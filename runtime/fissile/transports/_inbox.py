@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
 import anyio.lowlevel
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 
 from fissile._errors import TransportClosed
 from fissile._parking import Parked, parking
@@ -23,8 +24,7 @@ RECORD_BYTES = 512
 """What a record takes in memory besides its value; for the bounds of buffers."""
 
 
-@frozen
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """Records of one partition, in order.
 
     Attributes:
@@ -40,8 +40,7 @@ class Chunk:
     end: int
 
 
-@frozen
-class Pulse:
+class Pulse(msgspec.Struct, frozen=True):
     """What the loop tells every second.
 
     Attributes:

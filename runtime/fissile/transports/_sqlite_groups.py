@@ -14,7 +14,8 @@ import sqlite3
 from collections.abc import Mapping
 from time import monotonic
 
-from attrs import define, field, frozen
+import msgspec
+from attrs import define, field
 
 from fissile.abc import Partition, Start
 from fissile.transports._sqlite_alive import Alive
@@ -24,8 +25,7 @@ from fissile.transports._sqlite_options import Options
 WAITING, HOLDING, HANDING_OVER = range(3)
 
 
-@frozen
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """One partition of a share: which, the number of its log, and where reading begins."""
 
     partition: Partition

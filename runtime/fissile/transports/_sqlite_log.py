@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Sequence
 from random import SystemRandom
 
 import msgspec
-from attrs import define, frozen
 
 from fissile._errors import CallError, Fault, StartupFailed
 from fissile.abc import Headers, Outgoing, Partition, Record, Stored, TopicSpec
@@ -23,8 +22,7 @@ encode_headers = msgspec.msgpack.Encoder().encode
 decode_headers = msgspec.msgpack.Decoder(Headers).decode
 
 
-@frozen
-class Topic:
+class Topic(msgspec.Struct, frozen=True):
     """A topic of the file.
 
     Attributes:
@@ -38,8 +36,7 @@ class Topic:
     is_compacted: bool
 
 
-@define(eq=False)
-class Append:
+class Append(msgspec.Struct, eq=False):
     """Records that go in together.
 
     Attributes:

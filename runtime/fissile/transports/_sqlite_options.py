@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attrs import frozen
+import msgspec
 
 from fissile._errors import Fault, StartupFailed
 from fissile._settings import Settings
@@ -16,8 +16,7 @@ _SCHEME = "sqlite:///"
 _HEARTBEAT_S = 1.0
 
 
-@frozen
-class Options:
+class Options(msgspec.Struct, frozen=True):
     """What the transport is made with.
 
     Attributes:

@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 
+import msgspec
 from attrs import define, field
 
 from fissile._errors import PositionLost, Unavailable
@@ -37,8 +38,7 @@ _PATIENCE_S = 5.0
 """How long reading may fail before members and readers are told."""
 
 
-@define(eq=False)
-class Seat:
+class Seat(msgspec.Struct, eq=False):
     """A member's place in its group, between the threads: the writer takes it, the reader sees what becomes of it.
 
     Attributes:
@@ -58,16 +58,15 @@ class Seat:
     has_left: bool = False
 
 
-@define(eq=False)
-class Source:
+class Source(msgspec.Struct, eq=False):
     """What one member or reader reads. Of the thread, but for its inbox."""
 
     inbox: Inbox
     seat: Seat | None = None
-    partitions: dict[int, Partition] = field(factory=dict[int, Partition])
-    positions: dict[int, int] = field(factory=dict[int, int])
+    partitions: dict[int, Partition] = msgspec.field(default_factory=dict[int, Partition])
+    positions: dict[int, int] = msgspec.field(default_factory=dict[int, int])
     compacted: frozenset[int] = frozenset()
-    paused: set[Partition] = field(factory=set[Partition])
+    paused: set[Partition] = msgspec.field(default_factory=set[Partition])
     room_bytes: int = READ_AHEAD_BYTES
     generation: int = 0
     is_holding: bool = False

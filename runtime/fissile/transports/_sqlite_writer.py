@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
+import msgspec
 from attrs import define, field
 
 from fissile._clock import Clock
@@ -38,8 +39,7 @@ def nothing(_: object) -> None:
     """For who does not want to know."""
 
 
-@define(eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """Something to be done in a transaction. Any: what `run` returns is what the other two are told.
 
     Attributes:
@@ -56,7 +56,7 @@ class Job:
     done: Callable[[Any], None] = nothing
     flushes: bool = False
     is_kept: bool = False
-    at: float = field(factory=monotonic)
+    at: float = msgspec.field(default_factory=monotonic)
 
 
 @define(eq=False)

@@ -192,7 +192,7 @@ async def test_a_challenge_of_the_catalogue_follows_its_files_until_an_author_ch
     folder = tmp_path / "seeds" / "one"
     folder.mkdir(parents=True)
     monkeypatch.setattr(catalogue.slugs, "__defaults__", (folder.parent,))
-    monkeypatch.setattr(catalogue.load_all, "__defaults__", (folder.parent,))
+    monkeypatch.setattr(catalogue.load_changed, "__defaults__", (folder.parent,))
     (folder / "statement.md").write_text("Do it.")
     (folder / "examples.json").write_text("[]")
     (folder / "cases.json").write_text('[{"stdin": "", "stdout": "1"}]')

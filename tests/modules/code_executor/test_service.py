@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from fissile import Bus, InvalidMessage
 from modules.code_executor.contract import (
@@ -153,9 +153,9 @@ async def test_a_run_has_the_limits_of_the_executor_and_less_where_less_is_asked
     usual = ExecutorSettings().limits()
     for command, limits in (
         (RunCode("python", "limits"), usual),
-        (RunCode("python", "limits", time_s=0.5), evolve(usual, cpu_s=0.5, wall_s=1.75)),
-        (RunCode("python", "limits", memory_mib=32), evolve(usual, memory_bytes=32 << 20)),
-        (RunCode("python", "limits", time_s=1e6, memory_mib=1 << 30), evolve(usual, wall_s=8.5)),
+        (RunCode("python", "limits", time_s=0.5), replace(usual, cpu_s=0.5, wall_s=1.75)),
+        (RunCode("python", "limits", memory_mib=32), replace(usual, memory_bytes=32 << 20)),
+        (RunCode("python", "limits", time_s=1e6, memory_mib=1 << 30), replace(usual, wall_s=8.5)),
         (RunCode("python", "limits", memory_mib=usual.memory_bytes >> 20), usual),
     ):
         assert (await bus.execute(command)).stdout == repr(limits)
@@ -167,7 +167,7 @@ async def test_a_case_is_run_with_the_limits_that_are_asked_for_or_not_at_all(bu
     assert (most.time_s, most.memory_mib) == (usual.cpu_s, usual.memory_bytes >> 20)
     assert (most.input_bytes, most.output_bytes) == (LIMIT_BYTES, usual.output_bytes)
     kept = await bus.execute(RunCase("python", "limits", "", 2.0, 32))
-    assert kept.stdout == repr(evolve(usual, cpu_s=2.0, wall_s=4.0, memory_bytes=32 << 20))
+    assert kept.stdout == repr(replace(usual, cpu_s=2.0, wall_s=4.0, memory_bytes=32 << 20))
     for time_s, memory_mib in ((most.time_s + 0.5, 32), (2.0, most.memory_mib + 1)):
         with pytest.raises(LimitsNotKept) as refused:
             await bus.execute(RunCase("python", "limits", "", time_s, memory_mib))
