@@ -52,7 +52,7 @@ class RouteLimits(Struct, frozen=True, forbid_unknown_fields=True):
     guessable: bool | None = None
 
 
-@frozen(eq=False)
+@frozen
 class ProtectionSettings(ModuleSettings):
     """What the gateway defends itself with. Like those of `GatewaySettings`, the field `rate_limit` is read from `FISSILE_RATE_LIMIT`.
 

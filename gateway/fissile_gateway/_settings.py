@@ -28,7 +28,7 @@ _ALGORITHMS = (
 _SECRET_CHARACTERS = 32
 
 
-@frozen(eq=False)
+@frozen
 class GatewaySettings(ModuleSettings):
     """Where the gateway listens, and what it grants to a client. The field `port` is read from `FISSILE_PORT`.
 

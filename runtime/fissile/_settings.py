@@ -71,7 +71,7 @@ class ModuleSettings:
     """
 
 
-@frozen(eq=False)
+@frozen
 class Settings:
     """The settings of the runtime. `fissile config` prints them, with the origin of each."""
 
