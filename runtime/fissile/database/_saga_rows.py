@@ -16,6 +16,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as insert_postgresql
@@ -254,10 +255,14 @@ RUNNING_AGAIN: ColumnElement[str] = literal_column(
 )
 
 
-def renew(connection: Connection, owner: str, claim_ms: int) -> None:
-    """Keep what an owner has taken."""
+def renew(connection: Connection, owner: str, claim_ms: int, names: Collection[tuple[str, str]]) -> None:
+    """Keep sagas that an owner has taken, given by their names and ids.
+
+    Not all that bear its name: one that it could not let go of, since the database was away, is to be taken again.
+    """
+    these = tuple_(sagas.c.name, sagas.c.saga_id).in_(names)
     connection.execute(
-        update(sagas).where(sagas.c.owner == owner).values(until_ms=real_clock_ms(connection) + claim_ms)
+        update(sagas).where(these, sagas.c.owner == owner).values(until_ms=real_clock_ms(connection) + claim_ms)
     )
 
 
@@ -270,6 +275,21 @@ def guard(connection: Connection, row: SagaRow, now_ms: int, **values: Any) -> N
     still = and_(is_it(row), sagas.c.epoch == row.epoch, sagas.c.is_undoing.is_(row.is_undoing))
     if connection.execute(update(sagas).where(still).values(updated_ms=now_ms, **values)).rowcount != 1:
         raise Displaced
+
+
+def guard_outcome(connection: Connection, row: SagaRow, now_ms: int, **values: Any) -> bool:
+    """Like `guard`, for what has happened whether or not the saga was given up meanwhile; tell whether it was.
+
+    Raises:
+        Displaced: Another process has it.
+    """
+    still = and_(is_it(row), sagas.c.epoch == row.epoch)
+    changed = connection.execute(
+        update(sagas).where(still).values(updated_ms=now_ms, **values).returning(sagas.c.is_undoing)
+    ).first()
+    if changed is None:
+        raise Displaced
+    return bool(changed[0]) is not row.is_undoing
 
 
 def release(connection: Connection, row: SagaRow, owner: str) -> None:

@@ -68,6 +68,7 @@ class SagaWorker:
         self._free = running
         self._claim_ms = int(claim_s * 1000)
         self._retention_ms = int(retention_s * 1000)
+        self._held: list[SagaRow] = []
         self._news = anyio.Event()
         self._cleaned_s = -inf
         self._is_draining = False
@@ -127,6 +128,7 @@ class SagaWorker:
         )
         for row in taken:
             self._free -= 1
+            self._held.append(row)
             tasks.start_soon(self._run, row)
         return 0.0 if taken else _POLL_S
 
@@ -148,6 +150,7 @@ class SagaWorker:
                 await self._let_go(row)
             raise
         finally:
+            self._held.remove(row)
             self._free += 1
             self.wake()
 
@@ -162,8 +165,11 @@ class SagaWorker:
         """Keep what is ours. On the event loop's own clock, as the database's is real too."""
         while True:
             await anyio.sleep(self._claim_ms / 1000 / _RENEWALS)
+            names = [(row.name, row.saga_id) for row in self._held]
+            if not names:
+                continue
             try:
-                await self._host.store.run(partial(renew, owner=self._owner, claim_ms=self._claim_ms))
+                await self._host.store.run(partial(renew, owner=self._owner, claim_ms=self._claim_ms, names=names))
             except DatabaseUnavailable as error:
                 _logger.debug("%s: the claims on sagas were not renewed: %s", self._host.module, error)
 
