@@ -32,7 +32,6 @@ _logger = logging.getLogger("fissile.sagas")
 
 _POLL_S = 1.0
 _CLEAN_S = 60.0
-_CLEAN_AT_ONCE = 500
 _RENEWALS = 3
 """How often a claim is renewed while it holds."""
 
@@ -177,8 +176,8 @@ class SagaWorker:
         if self._clock.monotonic() - self._cleaned_s < _CLEAN_S:
             return
         before_ms = now_ms - self._retention_ms
-        forgotten = await self._host.store.run(lambda connection: clean(connection, before_ms, limit=_CLEAN_AT_ONCE))
-        if forgotten < _CLEAN_AT_ONCE:
+        has_more = await self._host.store.run(lambda connection: clean(connection, before_ms))
+        if not has_more:
             self._cleaned_s = self._clock.monotonic()
 
     async def _wait(self, seconds: float) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
 runtime_tables = MetaData()
+
+_OPEN: dict[str, Any] = {"sqlite_where": text("ended_ms IS NULL"), "postgresql_where": text("ended_ms IS NULL")}
+"""What an index of sagas that have not ended has to say. Any: as SQLAlchemy takes it."""
 
 # A row number that grows with each insert, on both databases: SQLite knows only INTEGER as such.
 _Sequence = BigInteger().with_variant(Integer(), "sqlite")
@@ -98,6 +103,9 @@ sagas = Table(
     Index("fissile_saga_due", "due_ms"),
     Index("fissile_saga_waits", "waits_topic", "waits_key"),
     Index("fissile_saga_status", "status", "ended_ms"),
+    # Of those that have not ended. The others are kept for a week, and each event that may be awaited asks whether there is one that goes on.
+    Index("fissile_saga_open", "name", "status", **_OPEN),
+    Index("fissile_saga_started", "started_ms"),
 )
 """Where each saga of the module stands."""
 

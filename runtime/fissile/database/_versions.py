@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, inspect, select
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, inspect, select, text
 
 from fissile.database._tables import runtime_tables
 
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     Step = Callable[[Operations], None]
 
-STEPS: Sequence[Step] = ()
+
+def _index_sagas(operations: Operations) -> None:
+    where = text("ended_ms IS NULL")
+    operations.create_index(
+        "fissile_saga_open", "fissile_saga", ["name", "status"], sqlite_where=where, postgresql_where=where
+    )
+    operations.create_index("fissile_saga_started", "fissile_saga", ["started_ms"])
+
+
+STEPS: Sequence[Step] = (_index_sagas,)
 """The step at position n leads from version n + 1 to version n + 2. A step must leave programs of the version before it working: they run on
 while the new ones start."""
 
