@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -17,7 +16,6 @@ from fissile.database._sqlite import execute
 DONE = "done"
 """The outcome of an event, which has no reply."""
 
-_canonical = msgspec.json.Encoder(order="deterministic").encode
 _encode_headers = msgspec.msgpack.Encoder().encode
 decode_headers = msgspec.msgpack.Decoder(Headers).decode
 
@@ -26,7 +24,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """What a message came to: a row of the inbox.
 
     Attributes:
-        digest: Of the message, to tell a repeat from another message of the same id.
+        digest: Of the message, to tell a repeat from another message of the same id; see `_digest.py`.
         name: `replied`, `declared:<error>` or `done`.
         body: The reply, or the error, encoded.
     """
@@ -42,11 +40,6 @@ class Repeated(Exception):
 
 class Fenced(Exception):
     """Raised inside a transaction whose partition has gone to another process."""
-
-
-def digest_of(message: Any) -> bytes:
-    """Return a digest of a message, the same for equal messages."""
-    return blake2b(_canonical(message), digest_size=16).digest()
 
 
 class Statements:

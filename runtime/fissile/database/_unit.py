@@ -24,9 +24,10 @@ from fissile._requests import DECLARED, REPLIED, outcome_name
 from fissile._storage import Call, Effects
 from fissile.abc import Outgoing
 from fissile.database._database import Transaction, current_unit, no_effects
+from fissile.database._digest import digest_of, is_same
 from fissile.database._errors import CommitUnknown, DatabaseUnavailable
 from fissile.database._fences import Epoch
-from fissile.database._inbox import DONE, Fenced, Outcome, Repeated, digest_of
+from fissile.database._inbox import DONE, Fenced, Outcome, Repeated
 from fissile.database._store_transaction import StoreTransaction
 
 if TYPE_CHECKING:
@@ -326,7 +327,7 @@ class Once:
     def _repeat(self, outcome: Outcome, digest: bytes, message_id: str, bus: Queries) -> Any:
         """Return, or raise, what the message came to the first time."""
         bus._outgoing = None
-        if outcome.digest != digest:
+        if not is_same(outcome.digest, digest):
             raise IdReused(self.handler.name, message_id)
         if outcome.name == DONE:
             return None
@@ -346,7 +347,7 @@ def _is_tried_again(outcome: Outcome, digest: bytes, bus: Queries) -> bool:
     """Tell whether a person has decided that a command which came to a declared error is to be handled anew: a dead letter is tried again."""
     delivery = bus._delivery
     is_retry = delivery is not None and delivery.retried is not None
-    return is_retry and outcome.digest == digest and outcome.name.startswith(DECLARED)
+    return is_retry and is_same(outcome.digest, digest) and outcome.name.startswith(DECLARED)
 
 
 def _is_new(bus: Queries) -> bool:
