@@ -16,6 +16,9 @@ from fissile.database._sqlite import execute
 DONE = "done"
 """The outcome of an event, which has no reply."""
 
+FORGOTTEN_ROWS = 1000
+"""How many rows one statement forgets."""
+
 _encode_headers = msgspec.msgpack.Encoder().encode
 decode_headers = msgspec.msgpack.Decoder(Headers).decode
 
@@ -66,8 +69,8 @@ class Statements:
             f"DELETE FROM fissile_inbox WHERE handler = ? AND message_id = ? AND outcome LIKE '{DECLARED}%'"  # noqa: S608 -- constants
         )
         self.forget_outcomes = sql(
-            "DELETE FROM fissile_inbox WHERE (handler, message_id) IN "
-            "(SELECT handler, message_id FROM fissile_inbox WHERE at_ms < ? ORDER BY at_ms LIMIT 1000)"
+            "DELETE FROM fissile_inbox WHERE (handler, message_id) IN "  # noqa: S608 -- constants
+            f"(SELECT handler, message_id FROM fissile_inbox WHERE at_ms < ? ORDER BY at_ms LIMIT {FORGOTTEN_ROWS})"
         )
         self.add_outgoing = sql(
             "INSERT INTO fissile_outbox (topic, record_key, body, headers, due_ms) VALUES (?, ?, ?, ?, ?)"

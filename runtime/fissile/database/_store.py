@@ -218,7 +218,10 @@ class Store:
         try:
             return await places.take()
         except TimeoutError:
-            reason = f"all connections were in use for {self._settings.database_lock_s:g} s (FISSILE_DATABASE_LOCK_S)"
+            reason = (
+                f"all connections were in use for {self._settings.database_lock_s:g} s (FISSILE_DATABASE_LOCK_S); the transaction of a handler "
+                "stays open until the handler ends, so one that waits for something else keeps others waiting"
+            )
             raise DatabaseUnavailable(self.module, str(self.target), reason, is_away=False) from None
 
     async def _hop(
