@@ -76,14 +76,16 @@ class Store:
 
     async def __aenter__(self) -> Self:
         settings, dialect = self._settings, self._dialect
-        self._threads = Threads(settings.database_threads)
         self._trouble = anyio.Event()
-        wait_s = settings.database_lock_s
-        if dialect.name == "sqlite":
-            self._writers = Places(dialect, 1, wait_s)
-            self._readers = Places(dialect, min(_READERS, settings.database_connections), wait_s)
-        else:
-            self._writers = self._readers = Places(dialect, settings.database_connections, wait_s)
+        wait_s, count = settings.database_lock_s, settings.database_connections
+        # Readers have places of their own on both databases. Who has begun a transaction holds its place and may want to read beside it: as many
+        # at a time as there are places would wait for each other.
+        readers = min(_READERS, count) if dialect.name == "sqlite" else max(1, count // 4)
+        writers = 1 if dialect.name == "sqlite" else max(1, count - readers)
+        self._writers, self._readers = Places(dialect, writers, wait_s), Places(dialect, readers, wait_s)
+        self._writers.beside, self._readers.beside = (self._readers,), (self._writers,)
+        # A statement that waits for a lock holds a thread, and who holds the lock needs one to let go of it.
+        self._threads = Threads(max(settings.database_threads, writers + readers))
         return self
 
     async def __aexit__(
@@ -271,6 +273,7 @@ class Store:
             self._dialect.is_maintained = False
             place.drop()
         self._writers.renew()
+        self._readers.renew()
         return result
 
     def _scratch(self, place: Place, function: Callable[[Connection], T]) -> T:
