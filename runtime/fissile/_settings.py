@@ -146,10 +146,14 @@ class Settings:
         help="Whether missing migrations are applied at start, as `fissile dev` does; otherwise the start refuses.",
     )
     database_connections: int = setting(
-        10, "How many connections a module has to PostgreSQL; on SQLite one writes and four read.", at_least=1
+        10,
+        "How many connections a module has to PostgreSQL, a quarter of them to read; on SQLite one writes and four read.",
+        at_least=1,
     )
     database_threads: int = setting(
-        16, "How many statements of a module run at a time, each in a worker thread.", at_least=1
+        16,
+        "How many statements of a module run at a time, each in a worker thread; as many as it has connections at least.",
+        at_least=1,
     )
     inbox_retention_s: float = setting(
         7 * 86_400.0,

@@ -23,7 +23,8 @@ from fissile.database._inbox import Statements
 from fissile.database._outbox import OutboxStatements
 from fissile.database._relay import Relay
 from fissile.database._schedules import Schedules
-from fissile.database._store import Store, StoreTransaction
+from fissile.database._store import Store
+from fissile.database._store_transaction import StoreTransaction
 from fissile.database._unit import Once, Unit
 from fissile.transports._sqlite_file import open_file
 from tests.crashes.notes import append_note

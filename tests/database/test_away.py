@@ -100,14 +100,16 @@ async def test_all_idle_connections_survive_a_restart_of_the_server(
 ) -> None:
     async with store_of(own_database, database_connections=4) as store:
         await migrations.migrate(store, SCHEMA)
-        opened = [await store.begin() for _ in range(4)]
+        opened = [await store.begin() for _ in range(3)]
         for transaction in opened:
             await transaction.run(texts)
             await transaction.rollback()
+        await store.read(texts)  # the fourth is for reading
         await anyio.to_thread.run_sync(own_postgres.stop)
         await anyio.to_thread.run_sync(own_postgres.start)
         with suppress(DatabaseUnavailable):  # the first one finds out; the others are asked before they are used
             await store.run(texts)
+        await store.read(texts)
         for number in range(8):
             await store.run(lambda connection, number=number: put(connection, str(number)))  # type: ignore[misc]
 

@@ -235,3 +235,28 @@ async def test_migrations_that_leave_rows_without_what_they_refer_to_are_refused
         with pytest.raises(RuntimeError, match=r"row 1 of b \(to a\)"):
             await migrations.migrate(store, schema)
         assert await store.read(names) == set()
+
+
+async def test_the_steps_lead_to_the_tables_as_they_are_declared(store: Store) -> None:
+    def indexes(connection: Connection) -> dict[str, set[str]]:
+        found = inspect(connection)
+        return {
+            table: {str(index["name"]) for index in found.get_indexes(table) if not index.get("duplicates_constraint")}
+            for table in found.get_table_names()
+        }
+
+    def go_back(connection: Connection) -> None:
+        """Make the tables those of version 1."""
+        for name in ("fissile_saga_open", "fissile_saga_started"):
+            connection.exec_driver_sql(f"DROP INDEX {name}")
+        connection.exec_driver_sql("UPDATE fissile_version SET version = 1")
+
+    async with store:
+        await store.maintain(_versions.upgrade)
+        declared = await store.read(indexes)
+        await store.maintain(go_back)
+        assert await store.read(indexes) != declared
+        assert await store.maintain(_versions.upgrade) == tuple(
+            _versions.name_of(version) for version in range(2, _versions.newest() + 1)
+        )
+        assert await store.read(indexes) == declared

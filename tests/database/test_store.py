@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import Connection, create_engine, func, insert, make_url, select
+from sqlalchemy import Connection, create_engine, func, insert, make_url, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from fissile.database import DatabaseUnavailable
@@ -324,3 +324,52 @@ async def test_a_postgresql_that_keeps_no_encoding_is_understood(postgres_databa
         with engine.connect() as connection:
             connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         engine.dispose()
+
+
+async def test_who_reads_within_a_transaction_waits_for_no_connection_that_others_like_it_hold(
+    database_url: str,
+) -> None:
+    """Else as many at a time as there are connections would wait for each other."""
+    async with store_of(database_url, database_connections=4, database_lock_s=2.0) as store:
+        await migrations.migrate(store, SCHEMA)
+        have_begun: list[int] = []
+        read: list[int] = []
+
+        async def write_and_read(number: int) -> None:
+            transaction = await store.begin()
+            await transaction.run(partial(put, text=f"{number}"))
+            have_begun.append(number)
+            with anyio.move_on_after(0.3):  # all that can have begun then
+                while len(have_begun) < 4:
+                    await anyio.sleep(0.01)
+            read.append(len(await store.read(texts)))
+            await transaction.commit()
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(write_and_read, number)
+        assert len(read) == 4
+        assert sorted(await store.read(texts)) == ["0", "1", "2", "3"]
+
+
+async def test_who_holds_a_lock_finds_a_thread_however_many_wait_for_it(postgres_database: str) -> None:
+    async with store_of(postgres_database, database_connections=4, database_threads=2, database_lock_s=5.0) as store:
+        await migrations.migrate(store, SCHEMA)
+        await store.run(lambda connection: connection.execute(insert(notes).values(text="one")))
+        change = update(notes).values(text=notes.c.text + "!")
+        holder = await store.begin()
+        await holder.run(lambda connection: connection.execute(change))
+        waiting = [0]
+
+        async def wait_for_it() -> None:
+            waiting[0] += 1
+            await store.run(lambda connection: connection.execute(change))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(wait_for_it)
+            await until(lambda: waiting[0] == 2)
+            await anyio.sleep(0.1)  # both have asked for the row
+            await holder.run(lambda connection: connection.execute(change))
+            await holder.commit()
+        assert await store.read(lambda connection: connection.execute(select(notes.c.text)).scalar_one()) == "one!!!!"

@@ -84,3 +84,26 @@ async def test_of_many_rows_all_go_that_are_old_enough_and_no_others(settings: S
             assert monotonic() < end
             await let_pass(clock, 60)
         assert await remembered(brief, "WHERE message_id = 'new'") == 1
+
+
+async def test_the_inbox_forgets_faster_than_a_thousand_a_second_though_nothing_is_sent(settings: Settings) -> None:
+    """Else it would grow for ever where more is handled than that."""
+    clock = ManualClock()
+    brief = attrs.evolve(settings, inbox_retention_s=HOUR_S)
+    async with App([make(Hooks())], settings=brief, environment=Environment(clock=clock)) as app:
+        await app.bus.execute(Place("a"))
+        old_ms = int(clock.now().timestamp() * 1000) - 2 * int(HOUR_S * 1000)
+        nothing = "''" if brief.database.startswith("sqlite") else "'\\x00'"
+        insert = (
+            "INSERT INTO {} (handler, message_id, digest, outcome, body, at_ms) "
+            f"VALUES ('shop.place', :id, {nothing}, 'done', {nothing}, :at)"
+        )
+        rows: list[dict[str, object]] = [{"id": f"old {number}", "at": old_ms} for number in range(12_000)]
+        await anyio.to_thread.run_sync(in_database, brief, insert, rows)
+        clock.advance(61)  # now it looks again
+        begun, end = clock.monotonic(), monotonic() + PATIENCE_S
+        while await remembered(brief, "WHERE message_id LIKE 'old%'"):
+            assert monotonic() < end
+            clock.advance(0.05)
+            await anyio.sleep(0.02)
+        assert clock.monotonic() - begun < 8

@@ -38,3 +38,29 @@ async def test_a_database_that_is_away_for_a_while_is_no_failed_attempt(
         found = await ended(app, "A1")
     assert (found.status, found.error) == ("completed", None)
     assert shop.names == ["charge A1"]
+
+
+async def test_a_saga_that_could_not_be_let_go_of_goes_on_when_the_database_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its process lives on, bears its name and renews what it runs; this one it does not run any more."""
+    shop = Shop(gate=anyio.Event())
+
+    async def function(order: Placed, saga: Saga) -> None:
+        await saga.execute(Charge(order.id))
+
+    async with running(shop, checkout(function), tmp_path, database_lock_s=0.1, saga_claim_s=3.0) as app:
+        await app.bus.execute(Place("A1"))
+        await until(lambda: shop.running == 1)
+        other = sqlite3.connect(tmp_path / "orders.sqlite3", isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            assert shop.gate is not None
+            shop.gate.set()
+            with caplog.at_level(logging.DEBUG, "fissile.sagas"):
+                await until(lambda: "was left as it is" in caplog.text)
+            other.execute("ROLLBACK")
+        finally:
+            other.close()
+        assert (await ended(app, "A1")).status == "completed"
+    assert shop.names == ["charge A1"]

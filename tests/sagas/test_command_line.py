@@ -14,7 +14,7 @@ import pytest
 from fissile import Retry
 from fissile.database import Saga
 from tests.cli.example import fissile
-from tests.sagas.shop import Place, Placed, Refund, Shop, Stand, checkout, running, standing, waits_at
+from tests.sagas.shop import Charge, Function, Place, Placed, Refund, Shop, Stand, checkout, running, standing, waits_at
 from tests.sagas.test_failures import buy
 from tests.sagas.test_restarts import begun, resumed
 
@@ -111,10 +111,18 @@ async def test_a_stuck_saga_that_is_given_up_by_hand_says_so_instead_of_what_it_
     assert found.error == "It was given up by hand (fissile sagas compensate)."
 
 
-async def test_what_runs_is_undone_after_the_step_in_hand(folder: Path, tmp_path: Path) -> None:
-    url, shop = f"sqlite:///{tmp_path / 'data'}", Shop(gate=anyio.Event())
+async def buy_and_undo_by_the_reply(order: Placed, saga: Saga) -> None:
+    """What undoes the charge needs its reply."""
+    await saga.execute(Charge("first"), undo=lambda total: Refund(f"first, {total}"))
+
+
+@pytest.mark.parametrize(("function", "undo"), [(buy, "refund first"), (buy_and_undo_by_the_reply, "refund first, 1")])
+async def test_what_runs_is_undone_after_the_step_in_hand(
+    folder: Path, database_url: str, function: Function, undo: str
+) -> None:
+    url, shop = database_url, Shop(gate=anyio.Event())
     assert shop.gate is not None
-    async with running(shop, checkout(buy), url) as app:
+    async with running(shop, checkout(function), url) as app:
         await app.bus.execute(Place("A1"))
         with anyio.fail_after(20):
             while shop.running == 0:
@@ -123,8 +131,9 @@ async def test_what_runs_is_undone_after_the_step_in_hand(folder: Path, tmp_path
         await anyio.sleep(1.5)
         assert shop.names == []
         shop.gate.set()
-        await standing(app, "A1", "compensated")
-    assert shop.names == ["charge first", "refund first"]
+        found = await standing(app, "A1", "compensated")
+    assert shop.names == ["charge first", undo]
+    assert found.history == ("execute pay.charge: replied, undone",)
 
 
 async def test_a_saga_that_waits_is_undone_on_demand_and_one_that_is_retried_goes_on_at_once(

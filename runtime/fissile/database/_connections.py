@@ -64,7 +64,8 @@ class Place:
 
     def lost(self) -> None:
         """Throw the connection away, since the database ended it; the others are asked before they are used again."""
-        self._pool.generation += 1
+        for pool in (self._pool, *self._pool.beside):
+            pool.generation += 1
         self.drop()
 
     def give_back(self) -> None:
@@ -81,11 +82,15 @@ class Places:
         dialect: Opens the connections.
         count: How many there are.
         wait_s: How long one who asks waits for a place, in seconds.
+
+    Attributes:
+        beside: Other places for connections to the same database, which may be lost where one is.
     """
 
     def __init__(self, dialect: Dialect, count: int, wait_s: float) -> None:
         self.dialect = dialect
         self.generation = self.era = 0
+        self.beside: tuple[Places, ...] = ()
         self._wait_s = wait_s
         self._free = [Place(self) for _ in range(count)]
         self._all = tuple(self._free)

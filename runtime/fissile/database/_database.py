@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 
 from sqlalchemy import Connection, CursorResult, Executable, Result
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from fissile._errors import CallRefused
 from fissile._messages import Command, Event
+from fissile.database._errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from fissile.database._storage import ModuleStorage
@@ -24,6 +26,8 @@ Ts = TypeVarTuple("Ts")
 
 Parameters = Any
 """Any: what SQLAlchemy takes as the parameters of a statement, a mapping or a sequence of them."""
+
+_QUERY_CANCELED = "57014"
 
 current_unit: ContextVar[Unit | None] = ContextVar("fissile.current_unit", default=None)
 """What becomes of the transactions of the handler that runs here; None outside of handlers."""
@@ -60,9 +64,7 @@ class Transaction:
             DatabaseUnavailable: The database cannot be reached.
             sqlalchemy.exc.SQLAlchemyError: The statement is wrong, or breaks a constraint.
         """
-        return cast(
-            "Result[*tuple[Any, ...]]", await self._run(lambda connection: buffered(connection, statement, parameters))
-        )
+        return await self.run(lambda connection: buffered(connection, statement, parameters))
 
     async def run(self, function: Callable[[Connection], T]) -> T:
         """Run a function with the connection, in the worker thread: for several statements in one go, or an ORM session.
@@ -70,7 +72,13 @@ class Transaction:
         Args:
             function: Takes the connection; it must not commit.
         """
-        return cast("T", await self._run(function))
+        try:
+            return cast("T", await self._run(function))
+        except DatabaseUnavailable as error:
+            too_slow = _too_slow(error)
+            if too_slow is None:
+                raise
+            raise too_slow from None
 
     def publish(self, event: Event, *, at: datetime | None = None) -> None:
         """Have an event published when the transaction has committed, and not at all otherwise.
@@ -150,7 +158,7 @@ class Database:
         Raises:
             DatabaseUnavailable: The database cannot be reached.
         """
-        return await self._storage.store.read(lambda connection: buffered(connection, statement, parameters))
+        return await self.run(lambda connection: buffered(connection, statement, parameters))
 
     async def run(self, function: Callable[[Connection], T]) -> T:
         """Run a function that only reads, with a connection, in a worker thread: for several statements in one go, or an ORM session.
@@ -158,7 +166,13 @@ class Database:
         Args:
             function: Takes the connection.
         """
-        return await self._storage.store.read(function)
+        try:
+            return await self._storage.store.read(function)
+        except DatabaseUnavailable as error:
+            too_slow = _too_slow(error)
+            if too_slow is None:
+                raise
+            raise too_slow from None
 
 
 def buffered(connection: Connection, statement: Executable, parameters: Parameters) -> Result[*tuple[Any, ...]]:
@@ -172,3 +186,13 @@ def no_effects(what: str) -> CallRefused:
     return CallRefused(
         f"{what}: the handler of a query has no effects. Make it a command, or read with database.read()."
     )
+
+
+def _too_slow(error: DatabaseUnavailable) -> DBAPIError | None:
+    """Return what the server said of a statement that took longer than it allows; None where something else is wrong.
+
+    It may take as long each time, so that is a failed attempt: a message that is postponed for it would never come to an end.
+    """
+    cause = error.__cause__
+    is_too_slow = isinstance(cause, DBAPIError) and getattr(cause.orig, "sqlstate", None) == _QUERY_CANCELED
+    return cast("DBAPIError", cause) if is_too_slow else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -17,7 +16,9 @@ from fissile.database._sqlite import execute
 DONE = "done"
 """The outcome of an event, which has no reply."""
 
-_canonical = msgspec.json.Encoder(order="deterministic").encode
+FORGOTTEN_ROWS = 1000
+"""How many rows one statement forgets."""
+
 _encode_headers = msgspec.msgpack.Encoder().encode
 decode_headers = msgspec.msgpack.Decoder(Headers).decode
 
@@ -26,7 +27,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """What a message came to: a row of the inbox.
 
     Attributes:
-        digest: Of the message, to tell a repeat from another message of the same id.
+        digest: Of the message, to tell a repeat from another message of the same id; see `_digest.py`.
         name: `replied`, `declared:<error>` or `done`.
         body: The reply, or the error, encoded.
     """
@@ -42,11 +43,6 @@ class Repeated(Exception):
 
 class Fenced(Exception):
     """Raised inside a transaction whose partition has gone to another process."""
-
-
-def digest_of(message: Any) -> bytes:
-    """Return a digest of a message, the same for equal messages."""
-    return blake2b(_canonical(message), digest_size=16).digest()
 
 
 class Statements:
@@ -73,8 +69,8 @@ class Statements:
             f"DELETE FROM fissile_inbox WHERE handler = ? AND message_id = ? AND outcome LIKE '{DECLARED}%'"  # noqa: S608 -- constants
         )
         self.forget_outcomes = sql(
-            "DELETE FROM fissile_inbox WHERE (handler, message_id) IN "
-            "(SELECT handler, message_id FROM fissile_inbox WHERE at_ms < ? ORDER BY at_ms LIMIT 1000)"
+            "DELETE FROM fissile_inbox WHERE (handler, message_id) IN "  # noqa: S608 -- constants
+            f"(SELECT handler, message_id FROM fissile_inbox WHERE at_ms < ? ORDER BY at_ms LIMIT {FORGOTTEN_ROWS})"
         )
         self.add_outgoing = sql(
             "INSERT INTO fissile_outbox (topic, record_key, body, headers, due_ms) VALUES (?, ?, ?, ?, ?)"

@@ -109,7 +109,8 @@ _NOW_MS = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
 _TAKE = (
     f"INSERT INTO fissile_lease (name, owner, until_ms) VALUES (%s, %s, {_NOW_MS} + %s) ON CONFLICT (name) DO UPDATE "  # noqa: S608 -- constants
     "SET owner = excluded.owner, until_ms = excluded.until_ms "
-    f"WHERE fissile_lease.owner = excluded.owner OR fissile_lease.until_ms < {_NOW_MS}"
+    f"WHERE fissile_lease.owner = excluded.owner OR fissile_lease.until_ms < {_NOW_MS} "
+    "OR fissile_lease.until_ms > excluded.until_ms + 1000"  # nobody takes it for so long: the server's clock was set back
 )
 _RELEASE = "DELETE FROM fissile_lease WHERE name = %s AND owner = %s"
 

@@ -25,7 +25,7 @@ from fissile._storage import Committed, RelayStatistics
 from fissile.abc import Outgoing, Transport
 from fissile.database._errors import DatabaseUnavailable
 from fissile.database._handover import Handover
-from fissile.database._inbox import Statements
+from fissile.database._inbox import FORGOTTEN_ROWS, Statements
 from fissile.database._lease import Lease
 from fissile.database._outbox import BATCH_ROWS, OutboxStatements, Row, Waiting
 from fissile.database._schedules import Schedules
@@ -50,6 +50,8 @@ _KNOWN_ROWS = 5000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _SET_ASIDE_S = 3600.0
 _CLEAN_S = 60.0
+_CLEAN_ON_S = 0.05
+"""How soon the inbox forgets more, if there is more, in seconds: ten times as much as comes in, whether or not there is anything to send."""
 
 
 class Relay:
@@ -181,14 +183,16 @@ class Relay:
             self._collect(committed)
         if self._done and (len(self._done) >= BATCH_ROWS or self._clock.monotonic() - self._deleted_s >= _DELETE_S):
             await self._delete()
-        await self._clean(now)
+        if await self._clean(now):
+            wait_s = min(wait_s, _CLEAN_ON_S)
         if len(rows) >= BATCH_ROWS // 2 or (rows and self._looks_at_s <= now):
             return 0.0  # there may be more of them than are read at a time
         return min(wait_s, max(0.001, self._looks_at_s - now), _DELETE_S if self._known else _POLL_S)
 
     async def _find(self, now: float) -> list[Row]:
         """Find the rows to be sent: those that wait and, when it is time to look, those that are due."""
-        looks, self._reading_s = now >= self._looks_at_s, 0.0
+        # It looks every second at least: if the next time is further away, the clock was set back meanwhile.
+        looks, self._reading_s = not 0.0 < self._looks_at_s - now <= _POLL_S, 0.0
         if not looks and (handed := self._handover.take()) is not None:
             return handed
         known, now_ms = frozenset(self._known), int(now * 1000)
@@ -272,13 +276,15 @@ class Relay:
         self._done = []
         self._deleted_s = self._clock.monotonic()
 
-    async def _clean(self, now: float) -> None:
-        """Forget what the inbox has remembered long enough, a little at a time."""
+    async def _clean(self, now: float) -> bool:
+        """Forget what the inbox has remembered long enough, a little at a time; return whether there may be more."""
         if self._clock.monotonic() - self._cleaned_s < _CLEAN_S:
-            return
+            return False
         oldest_ms = int((now - self._inbox_s) * 1000)
         forgotten = await self._store.run(
             lambda connection: connection.exec_driver_sql(self._inbox.forget_outcomes, (oldest_ms,)).rowcount
         )
-        if forgotten < 1000:
-            self._cleaned_s = self._clock.monotonic()
+        if forgotten == FORGOTTEN_ROWS:
+            return True
+        self._cleaned_s = self._clock.monotonic()
+        return False

@@ -16,10 +16,10 @@ from fissile._messages import Command, Event, Query
 from fissile._requests import REPLIED
 from fissile.abc import Outgoing
 from fissile.database._database import Transaction
-from fissile.database._inbox import digest_of
+from fissile.database._digest import digest_of, digest_of_both
 from fissile.database._saga_codecs import DONE, TIMED_OUT, Call, decode_error, decode_value
 from fissile.database._saga_effects import take_event, transact, type_returned, within
-from fissile.database._saga_journal import Journal, Suspended, Undo
+from fissile.database._saga_journal import Journal, Stuck, Suspended, Undo
 from fissile.database._saga_rows import StepRow
 from fissile.database._unit import encode
 
@@ -223,7 +223,9 @@ class Saga:
         events: dict[str, type] = {codecs.name_of(cls): cls for cls in ((event,) if event else topic.events)}
         where = (topic.name, key.encode())
         async with journal.one_step(f"wait-for {topic.name}"):
-            (step,) = await journal.enter("wait-for", [(topic.name, digest_of((key, sorted(events))))])
+            # Which events a topic carries may change while a saga waits for any of them.
+            digest = digest_of_both((key, sorted(events)), (key, None if event is None else codecs.name_of(event)))
+            (step,) = await journal.enter("wait-for", [(topic.name, digest)])
             if not step.is_stored:
                 step.due_ms = None if timeout_s is None else step.began_ms + int(timeout_s * 1000)
                 await journal.write([step])
@@ -235,7 +237,11 @@ class Saga:
             assert step.seq is not None
             self._seen[where] = step.seq
             name, _, body = (step.body or _NOTHING).partition(b" ")
-            cls = events[name.decode()]
+            cls = events.get(name.decode())
+            if cls is None:
+                await journal.stop(
+                    Stuck(f"the topic {topic.name} carries no {name.decode()} any more, which the saga got from it")
+                )
             return await journal.read(lambda: decode_value(codecs.message(cls), body))
 
     # --- effects of its own ------------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, case, delete, func, or_, select, update
 
 from fissile.database._saga_rows import (
     GOES_ON,
@@ -13,6 +14,7 @@ from fissile.database._saga_rows import (
     SagaRow,
     SagaState,
     is_it,
+    is_named,
     real_clock_ms,
     saga_of,
 )
@@ -32,16 +34,27 @@ def find(
     limit: int = 1000,
 ) -> list[SagaRow]:
     """Return sagas, the newest first, but those in some states before all others."""
-    newest = (sagas.c.started_ms.desc(), sagas.c.saga_id)
-    order = (case((sagas.c.status.in_(first), 0), else_=1), *newest) if first else newest
-    statement = select(sagas).order_by(*order).limit(limit)
-    if name is not None:
-        statement = statement.where(sagas.c.name == name)
     if saga_id is not None:
-        statement = statement.where(sagas.c.saga_id == saga_id)
+        statement = select(sagas).where(sagas.c.saga_id == saga_id)
+        if name is not None:
+            statement = statement.where(sagas.c.name == name)
+        if states:
+            statement = statement.where(sagas.c.status.in_(states))
+        return _newest(connection, statement, limit)
+    statement = select(sagas) if name is None else select(sagas).where(is_named((name,)))
     if states:
         statement = statement.where(sagas.c.status.in_(states))
-    return [saga_of(row) for row in connection.execute(statement).mappings()]
+    if not first:
+        return _newest(connection, statement, limit)
+    found = _newest(connection, statement.where(sagas.c.status.in_(first)), limit)
+    if len(found) < limit:
+        found += _newest(connection, statement.where(sagas.c.status.not_in(first)), limit - len(found))
+    return found
+
+
+def _newest(connection: Connection, statement: Select[*tuple[Any, ...]], limit: int) -> list[SagaRow]:
+    ordered = statement.order_by(sagas.c.started_ms.desc(), sagas.c.saga_id).limit(limit)
+    return [saga_of(row) for row in connection.execute(ordered).mappings()]
 
 
 def resume(connection: Connection, row: SagaRow, now_ms: int) -> bool:
@@ -98,21 +111,26 @@ def unknown_names(connection: Connection, names: Collection[str]) -> list[str]:
     return sorted(connection.execute(statement).scalars())
 
 
-def clean(connection: Connection, before_ms: int, *, limit: int = 500) -> int:
-    """Forget sagas that have ended before some time, with their steps, and events that nobody can wait for any more.
+def clean(connection: Connection, before_ms: int, *, limit: int = 500) -> bool:
+    """Forget sagas that have ended before some time, with their steps, and events that nobody can wait for any more: so many at a time.
 
     Returns:
-        How many sagas were forgotten; with `limit` of them there may be more.
+        Whether there may be more.
     """
     old = connection.execute(
         select(sagas.c.name, sagas.c.saga_id)
         .where(sagas.c.status.in_(("completed", "compensated")), sagas.c.ended_ms < before_ms)
         .limit(limit)
     ).all()
-    for name, saga_id in old:
-        connection.execute(delete(saga_steps).where(saga_steps.c.name == name, saga_steps.c.saga_id == saga_id))
-        connection.execute(delete(sagas).where(sagas.c.name == name, sagas.c.saga_id == saga_id))
-    oldest = connection.execute(select(func.min(sagas.c.first_seq)).where(sagas.c.status.in_(GOES_ON))).scalar()
-    stale = saga_events.c.at_ms < before_ms
-    connection.execute(delete(saga_events).where(stale if oldest is None else or_(stale, saga_events.c.seq <= oldest)))
-    return len(old)
+    if old:
+        these = [{"its_name": name, "its_id": saga_id} for name, saga_id in old]
+        for table in (saga_steps, sagas):
+            this = (table.c.name == bindparam("its_name"), table.c.saga_id == bindparam("its_id"))
+            connection.execute(delete(table).where(*this), these)
+    going = and_(sagas.c.ended_ms.is_(None), sagas.c.status.in_(GOES_ON))
+    oldest = connection.execute(select(func.min(sagas.c.first_seq)).where(going)).scalar()
+    is_stale = saga_events.c.at_ms < before_ms
+    condition = is_stale if oldest is None else or_(is_stale, saga_events.c.seq <= oldest)
+    some = select(saga_events.c.seq).where(condition).limit(10 * limit)
+    forgotten = connection.execute(delete(saga_events).where(saga_events.c.seq.in_(some))).rowcount
+    return len(old) == limit or forgotten == 10 * limit

@@ -21,7 +21,7 @@ from fissile._errors import (
 )
 from fissile._messages import Command, DeclaredError, Query, reply_type
 from fissile._requests import DECLARED, REPLIED
-from fissile.database._inbox import digest_of
+from fissile.database._digest import digest_of
 
 DONE = "done"
 TIMED_OUT = "timed-out"

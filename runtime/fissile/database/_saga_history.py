@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from attrs import define, field
 
 from fissile._errors import CallRefused
+from fissile.database._digest import is_same
 from fissile.database._saga_rows import StepRow
 
 
@@ -83,7 +84,7 @@ class History:
         if found[0].kind != kind or [step.label for step in found] != [label for label, _ in wanted]:
             raise Mismatch(f"step {number} was `{before}`, and the program now does `{now}` there")
         for step, (_, digest) in zip(found, wanted, strict=True):
-            if step.digest != digest:
+            if not is_same(step.digest, digest):
                 raise Mismatch(
                     f"step {number} was `{before}` and the program now does the same with other content "
                     f"(digest {step.digest.hex()[:12]} in the history, {digest.hex()[:12]} now)"

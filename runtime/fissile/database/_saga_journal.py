@@ -29,7 +29,7 @@ from fissile.database._errors import DatabaseUnavailable
 from fissile.database._inbox import Statements
 from fissile.database._saga_codecs import Call, Codecs, Unreadable, encode_error
 from fissile.database._saga_history import History, Mismatch, described
-from fissile.database._saga_rows import Displaced, SagaRow, StepRow, clip, guard, save_steps
+from fissile.database._saga_rows import Displaced, SagaRow, StepRow, clip, guard, guard_outcome, save_steps
 from fissile.database._store import Store
 
 T = TypeVar("T")
@@ -177,20 +177,34 @@ class Journal:
             guard(connection, self.row, now_ms, **values)
             return function(connection)
 
-        try:
-            result = await self._shielded(work)
-        except Displaced:
-            await self.stop(Abandoned(None))
-        except DatabaseUnavailable as error:
-            await self.stop(Abandoned(error))
+        result = await self._transact(work)
         if is_sent:
             self.host.sent()
         return result
 
-    async def _shielded(self, work: Callable[[Connection], T]) -> T:
-        with anyio.CancelScope(shield=True):
-            return await self.host.store.run(work)
+    async def _transact(self, work: Callable[[Connection], T]) -> T:
+        try:
+            with anyio.CancelScope(shield=True):
+                return await self.host.store.run(work)
+        except Displaced:
+            await self.stop(Abandoned(None))
+        except DatabaseUnavailable as error:
+            await self.stop(Abandoned(error))
         raise AssertionError("nothing cancels the shield")
+
+    async def write_outcome(self, step: StepRow) -> None:
+        """Write down what an attempt came to. It has happened even if the saga was given up meanwhile, and is to be undone then."""
+        now_ms = self.host.now_ms()
+
+        def work(connection: Connection) -> bool:
+            is_given_up = guard_outcome(connection, self.row, now_ms, step=f"{step.kind} {step.label}")
+            save_steps(connection, self.row, [step])
+            return is_given_up
+
+        is_given_up = await self._transact(work)
+        step.is_stored = True
+        if is_given_up:
+            await self.stop(Abandoned(None))
 
     async def write(self, steps: Sequence[StepRow], outgoing: Sequence[Outgoing | Scheduled] = ()) -> None:
         """Write steps down, and with them what is to be sent."""
@@ -234,7 +248,7 @@ class Journal:
             step.ended_ms, step.due_ms = self.host.now_ms(), None
         else:
             step.due_ms = self.host.now_ms() + int(self.retry.pause_s(step.attempts, self.host.random) * 1000)
-        await self.write([step])
+        await self.write_outcome(step)
 
     async def call(self, step: StepRow, call: Call, make: Callable[[], Awaitable[Any]], undo: Undo) -> None:
         """Make one attempt of a command or a query, and write down what it came to."""
@@ -251,7 +265,7 @@ class Journal:
             if undo is not None and not isinstance(undo, Command):
                 self.add_undo(step, undo(call.reply.decode(body)))
         finally:
-            await self.write([step])
+            await self.write_outcome(step)
 
     def add_undo(self, step: StepRow, undo: Command[Any]) -> None:
         """Say what undoes a step."""

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
+    bindparam,
     func,
     insert,
     literal_column,
@@ -115,6 +116,14 @@ def is_it(row: SagaRow) -> ColumnElement[bool]:
     return and_(sagas.c.name == row.name, sagas.c.saga_id == row.saga_id)
 
 
+def is_named(names: Collection[str]) -> ColumnElement[bool]:
+    """Tell sagas by their names, but let no database look for them by that: nearly all sagas have one of a few names.
+
+    SQLite has no statistics where nobody has asked for them, and would take the names for what tells most.
+    """
+    return sagas.c.name.concat("").in_(names)
+
+
 def real_clock_ms(connection: Connection) -> ColumnElement[int]:
     """Return the database's own clock. Claims run on it, whatever clock the application has."""
     if connection.dialect.name == "sqlite":
@@ -171,7 +180,11 @@ def lock_key(connection: Connection, module: str, topic: str, key: bytes) -> Non
 
 def goes_on(connection: Connection, names: Collection[str]) -> bool:
     """Tell whether there is a saga of one of these names that may still wait for an event."""
-    found = select(sagas.c.saga_id).where(sagas.c.name.in_(names), sagas.c.status.in_(GOES_ON)).limit(1)
+    goes = (sagas.c.ended_ms.is_(None), sagas.c.status.in_(GOES_ON))  # the first lets it look at those alone
+    # In the order of their index: else PostgreSQL may hope to find one soon among all that there are.
+    found = (
+        select(sagas.c.saga_id).where(sagas.c.name.in_(names), *goes).order_by(sagas.c.name, sagas.c.status).limit(1)
+    )
     return connection.execute(found).first() is not None
 
 
@@ -184,7 +197,8 @@ def add_event(connection: Connection, topic: str, key: bytes, message: tuple[str
     )
     woken = connection.execute(
         update(sagas)
-        .where(sagas.c.waits_topic == topic, sagas.c.waits_key == key, sagas.c.status == "waiting")
+        .where(sagas.c.waits_topic == topic, sagas.c.waits_key == key)
+        .where(sagas.c.status.concat("") == "waiting")  # as in `is_named`: most of them wait
         .values(due_ms=now_ms)
     )
     return woken.rowcount > 0
@@ -211,7 +225,7 @@ def next_event(
 def next_due(connection: Connection, names: Collection[str], now_ms: int) -> tuple[bool, int | None]:
     """Tell whether a saga can be taken now, and when the next one is due otherwise."""
     free = or_(sagas.c.until_ms.is_(None), sagas.c.until_ms < real_clock_ms(connection))
-    ours = select(sagas.c.due_ms).where(sagas.c.name.in_(names))
+    ours = select(sagas.c.due_ms).where(is_named(names))
     ready = connection.execute(ours.where(sagas.c.due_ms <= now_ms, free).limit(1)).first() is not None
     later = ours.where(sagas.c.due_ms > now_ms).order_by(sagas.c.due_ms).limit(1)
     return ready, connection.execute(later).scalar()
@@ -224,7 +238,7 @@ def claim(
     real_ms = real_clock_ms(connection)
     due = (
         select(sagas.c.name, sagas.c.saga_id)
-        .where(sagas.c.name.in_(names), sagas.c.due_ms <= now_ms)
+        .where(is_named(names), sagas.c.due_ms <= now_ms)
         .where(or_(sagas.c.until_ms.is_(None), sagas.c.until_ms < real_ms))
         .order_by(sagas.c.due_ms)
         .limit(count)
@@ -252,10 +266,16 @@ RUNNING_AGAIN: ColumnElement[str] = literal_column(
 )
 
 
-def renew(connection: Connection, owner: str, claim_ms: int) -> None:
-    """Keep what an owner has taken."""
+def renew(connection: Connection, owner: str, claim_ms: int, names: Collection[tuple[str, str]]) -> None:
+    """Keep sagas that an owner has taken, given by their names and ids.
+
+    Not all that bear its name: one that it could not let go of, since the database was away, is to be taken again.
+    """
+    # One at a time: SQLite looks through the whole table for a list of pairs.
+    this = (sagas.c.name == bindparam("its_name"), sagas.c.saga_id == bindparam("its_id"), sagas.c.owner == owner)
     connection.execute(
-        update(sagas).where(sagas.c.owner == owner).values(until_ms=real_clock_ms(connection) + claim_ms)
+        update(sagas).where(*this).values(until_ms=real_clock_ms(connection) + claim_ms),
+        [{"its_name": name, "its_id": saga_id} for name, saga_id in names],
     )
 
 
@@ -268,6 +288,21 @@ def guard(connection: Connection, row: SagaRow, now_ms: int, **values: Any) -> N
     still = and_(is_it(row), sagas.c.epoch == row.epoch, sagas.c.is_undoing.is_(row.is_undoing))
     if connection.execute(update(sagas).where(still).values(updated_ms=now_ms, **values)).rowcount != 1:
         raise Displaced
+
+
+def guard_outcome(connection: Connection, row: SagaRow, now_ms: int, **values: Any) -> bool:
+    """Like `guard`, for what has happened whether or not the saga was given up meanwhile; tell whether it was.
+
+    Raises:
+        Displaced: Another process has it.
+    """
+    still = and_(is_it(row), sagas.c.epoch == row.epoch)
+    changed = connection.execute(
+        update(sagas).where(still).values(updated_ms=now_ms, **values).returning(sagas.c.is_undoing)
+    ).first()
+    if changed is None:
+        raise Displaced
+    return bool(changed[0]) is not row.is_undoing
 
 
 def release(connection: Connection, row: SagaRow, owner: str) -> None:

@@ -32,7 +32,6 @@ _logger = logging.getLogger("fissile.sagas")
 
 _POLL_S = 1.0
 _CLEAN_S = 60.0
-_CLEAN_AT_ONCE = 500
 _RENEWALS = 3
 """How often a claim is renewed while it holds."""
 
@@ -68,6 +67,7 @@ class SagaWorker:
         self._free = running
         self._claim_ms = int(claim_s * 1000)
         self._retention_ms = int(retention_s * 1000)
+        self._held: list[SagaRow] = []
         self._news = anyio.Event()
         self._cleaned_s = -inf
         self._is_draining = False
@@ -127,6 +127,7 @@ class SagaWorker:
         )
         for row in taken:
             self._free -= 1
+            self._held.append(row)
             tasks.start_soon(self._run, row)
         return 0.0 if taken else _POLL_S
 
@@ -148,6 +149,7 @@ class SagaWorker:
                 await self._let_go(row)
             raise
         finally:
+            self._held.remove(row)
             self._free += 1
             self.wake()
 
@@ -162,8 +164,11 @@ class SagaWorker:
         """Keep what is ours. On the event loop's own clock, as the database's is real too."""
         while True:
             await anyio.sleep(self._claim_ms / 1000 / _RENEWALS)
+            names = [(row.name, row.saga_id) for row in self._held]
+            if not names:
+                continue
             try:
-                await self._host.store.run(partial(renew, owner=self._owner, claim_ms=self._claim_ms))
+                await self._host.store.run(partial(renew, owner=self._owner, claim_ms=self._claim_ms, names=names))
             except DatabaseUnavailable as error:
                 _logger.debug("%s: the claims on sagas were not renewed: %s", self._host.module, error)
 
@@ -171,8 +176,8 @@ class SagaWorker:
         if self._clock.monotonic() - self._cleaned_s < _CLEAN_S:
             return
         before_ms = now_ms - self._retention_ms
-        forgotten = await self._host.store.run(lambda connection: clean(connection, before_ms, limit=_CLEAN_AT_ONCE))
-        if forgotten < _CLEAN_AT_ONCE:
+        has_more = await self._host.store.run(lambda connection: clean(connection, before_ms))
+        if not has_more:
             self._cleaned_s = self._clock.monotonic()
 
     async def _wait(self, seconds: float) -> None:

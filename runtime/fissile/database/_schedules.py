@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import inf
 
 from sqlalchemy import Connection
@@ -113,7 +113,18 @@ class Schedules:
                 connection.exec_driver_sql(self._move, (times, following_ms, schedule.name, next_ms))
                 return following
             if next_ms > now * 1000:
-                return float(next_ms / 1000)
+                tomorrow = datetime.fromtimestamp(now, UTC) + timedelta(days=1)
+                if next_time(schedule, tomorrow).timestamp() * 1000 >= next_ms:
+                    return float(next_ms / 1000)
+                # It was planned by a clock that was far ahead, and would rest until then.
+                _logger.warning(
+                    "%s: the schedule %s was planned for %s by a clock that was ahead; it is planned anew",
+                    self._module,
+                    schedule.name,
+                    datetime.fromtimestamp(next_ms / 1000, UTC).isoformat(),
+                )
+                connection.exec_driver_sql(self._move, (times, following_ms, schedule.name, next_ms))
+                return following
             moved = connection.exec_driver_sql(self._move, (times, following_ms, schedule.name, next_ms))
             if moved.rowcount == 1:
                 # The tick's own time is its id, so whoever sends it sends the same.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from types import TracebackType
-from typing import NoReturn, Self, TypeVar, overload
+from typing import NoReturn, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,6 +23,7 @@ from fissile._settings import Settings
 from fissile.database._connections import Place, Places
 from fissile.database._dialect import Dialect, DialectName, Target, open_dialect
 from fissile.database._errors import CommitUnknown, DatabaseUnavailable
+from fissile.database._store_transaction import StoreTransaction
 from fissile.database._thread import Job, Threads
 
 T = TypeVar("T")
@@ -68,16 +69,23 @@ class Store:
         """Which database it is."""
         return self._dialect.name
 
+    @property
+    def lock_s(self) -> float:
+        """How long one waits for a connection, or for a lock, in seconds."""
+        return self._settings.database_lock_s
+
     async def __aenter__(self) -> Self:
         settings, dialect = self._settings, self._dialect
-        self._threads = Threads(settings.database_threads)
         self._trouble = anyio.Event()
-        wait_s = settings.database_lock_s
-        if dialect.name == "sqlite":
-            self._writers = Places(dialect, 1, wait_s)
-            self._readers = Places(dialect, min(_READERS, settings.database_connections), wait_s)
-        else:
-            self._writers = self._readers = Places(dialect, settings.database_connections, wait_s)
+        wait_s, count = settings.database_lock_s, settings.database_connections
+        # Readers have places of their own on both databases. Who has begun a transaction holds its place and may want to read beside it: as many
+        # at a time as there are places would wait for each other.
+        readers = min(_READERS, count) if dialect.name == "sqlite" else max(1, count // 4)
+        writers = 1 if dialect.name == "sqlite" else max(1, count - readers)
+        self._writers, self._readers = Places(dialect, writers, wait_s), Places(dialect, readers, wait_s)
+        self._writers.beside, self._readers.beside = (self._readers,), (self._writers,)
+        # A statement that waits for a lock holds a thread, and who holds the lock needs one to let go of it.
+        self._threads = Threads(max(settings.database_threads, writers + readers))
         return self
 
     async def __aexit__(
@@ -212,7 +220,10 @@ class Store:
         try:
             return await places.take()
         except TimeoutError:
-            reason = f"all connections were in use for {self._settings.database_lock_s:g} s (FISSILE_DATABASE_LOCK_S)"
+            reason = (
+                f"all connections were in use for {self._settings.database_lock_s:g} s (FISSILE_DATABASE_LOCK_S); the transaction of a handler "
+                "stays open until the handler ends, so one that waits for something else keeps others waiting"
+            )
             raise DatabaseUnavailable(self.module, str(self.target), reason, is_away=False) from None
 
     async def _hop(
@@ -262,6 +273,7 @@ class Store:
             self._dialect.is_maintained = False
             place.drop()
         self._writers.renew()
+        self._readers.renew()
         return result
 
     def _scratch(self, place: Place, function: Callable[[Connection], T]) -> T:
@@ -367,114 +379,3 @@ def _ask(connection: Connection) -> None:
 
 
 _ONE = text("SELECT 1")
-
-
-class StoreTransaction:
-    """A transaction of several steps. Not for use by two tasks at once.
-
-    Attributes:
-        is_open: Whether it has neither been committed nor rolled back.
-    """
-
-    __slots__ = ("_connection", "_place", "_store", "is_open")
-
-    def __init__(self, store: Store, place: Place) -> None:
-        self._store = store
-        self._place = place
-        self._connection: Connection | None = None
-        self.is_open = True
-
-    async def run(self, function: Callable[[Connection], T]) -> T:
-        """Run a function within the transaction, in one hop; the first one begins it.
-
-        When it fails the transaction stays open, to be rolled back; with PostgreSQL nothing but that is possible then.
-
-        Raises:
-            DatabaseUnavailable: The database cannot be used; nothing will have been changed.
-            RuntimeError: The transaction has ended.
-            Exception: What the function raised.
-        """
-        self._require_open()
-        return await self._store._hop(self._place, lambda job: self._run(function, job))
-
-    @overload
-    async def commit(self) -> None: ...
-    @overload
-    async def commit(self, last: Callable[[Connection], T]) -> T: ...
-    async def commit(self, last: Callable[[Connection], T] | None = None) -> T | None:
-        """Commit. Whatever happens, the transaction has ended then.
-
-        A cancellation interrupts the last function, never the COMMIT itself.
-
-        Args:
-            last: A last function within the transaction, in the same hop.
-
-        Raises:
-            DatabaseUnavailable: The database cannot be used; nothing was changed.
-            CommitUnknown: It was lost during the commit.
-            RuntimeError: The transaction has ended.
-            Exception: What the last function raised, or what the database has against the transaction; nothing was changed.
-        """
-        self._require_open()
-        store = self._store
-        try:
-            if last is not None:
-                return await store._hop(self._place, lambda job: self._commit_with(last, job))
-            if self._connection is not None:
-                await store._hop(self._place, self._commit, finishes=True)
-            return None
-        finally:
-            if self._connection is None:
-                self._give_back()
-            else:
-                await self.rollback()  # the hop was cancelled before it could do anything
-
-    async def rollback(self) -> None:
-        """Roll back if it is open; a cancellation waits for it."""
-        if not self.is_open:
-            return
-        try:
-            if self._connection is not None:
-                # A rollback succeeds also where the database has gone, and the transaction with it.
-                await self._store._hop(self._place, self._end, finishes=True, shows_it_is_well=False)
-        finally:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        self.is_open = False
-        self._place.give_back()
-
-    def _require_open(self) -> None:
-        if not self.is_open:
-            raise RuntimeError("the transaction has ended; begin a new one")
-
-    # --- in worker threads -------------------------------------------------------------------------------------------
-
-    def _run(self, function: Callable[[Connection], T], job: Job[T]) -> T:
-        if self._connection is None:
-            self._connection = self._store._begin(self._place, reads=False)
-        return self._store._step(self._place, self._connection, function, job, ends=False)
-
-    def _commit_with(self, last: Callable[[Connection], T], job: Job[T]) -> T:
-        store, place = self._store, self._place
-        connection = self._connection or store._begin(place, reads=False)
-        try:
-            result = store._step(place, connection, last, job, ends=True)
-            job.finishing()
-            store._commit(place, connection)
-        finally:
-            self._connection = None
-        return result
-
-    def _commit(self, job: Job[None]) -> None:
-        job.finishing()
-        assert self._connection is not None
-        try:
-            self._store._commit(self._place, self._connection)
-        finally:
-            self._connection = None
-
-    def _end(self, job: Job[None]) -> None:
-        job.finishing()
-        self._store._roll_back(self._place)
-        self._connection = None

@@ -114,8 +114,13 @@ sagas = Table(
     Index("fissile_saga_due", "due_ms"),
     Index("fissile_saga_waits", "waits_topic", "waits_key"),
     Index("fissile_saga_status", "status", "ended_ms"),
+    Index("fissile_saga_started", "started_ms"),
 )
 """Where each saga of the module stands."""
+
+SAGA_OPEN = "CREATE INDEX fissile_saga_open ON fissile_saga (name, status) WHERE ended_ms IS NULL"
+"""An index of those that have not ended. The others are kept for a week, and each event that may be awaited asks whether one goes on."""
+event.listen(sagas, "after_create", DDL(SAGA_OPEN))  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
 
 saga_steps = Table(
     "fissile_saga_step",

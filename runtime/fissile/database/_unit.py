@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +16,7 @@ from sqlalchemy import Connection
 
 from fissile._bus import Queries, Scheduled, schedule
 from fissile._delivery.lifecycle import State
-from fissile._errors import IdReused, InvalidMessage
+from fissile._errors import CallRefused, IdReused, InvalidMessage
 from fissile._forbidden_calls import ForbiddenCalls
 from fissile._handler import Handler, only_leaf
 from fissile._messages import DeclaredError
@@ -22,10 +24,11 @@ from fissile._requests import DECLARED, REPLIED, outcome_name
 from fissile._storage import Call, Effects
 from fissile.abc import Outgoing
 from fissile.database._database import Transaction, current_unit, no_effects
+from fissile.database._digest import digest_of, is_same
 from fissile.database._errors import CommitUnknown, DatabaseUnavailable
 from fissile.database._fences import Epoch
-from fissile.database._inbox import DONE, Fenced, Outcome, Repeated, digest_of
-from fissile.database._store import StoreTransaction
+from fissile.database._inbox import DONE, Fenced, Outcome, Repeated
+from fissile.database._store_transaction import StoreTransaction
 
 if TYPE_CHECKING:
     from fissile._delivery.lifecycle import Delivery
@@ -33,12 +36,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_logger = logging.getLogger("fissile.database")
+
 _LOOK_AGAIN_S = (0.1, 0.3, 1.0)
 """When to look whether a transaction has happened whose commit was cut off, in seconds."""
 
 
+_inside: ContextVar[object] = ContextVar(
+    "the block of a transaction in which this task, or the one that started it, is"
+)
+
+
 class Unit:
     """What becomes of the transactions of one handler; see `Effects`.
+
+    Those that are one take turns: a block that another task of the handler opens, and a statement of another task, wait for the end of a block
+    that they are not in. Else the savepoints of two tasks would lie across each other.
 
     Args:
         storage: The module's database.
@@ -47,7 +60,7 @@ class Unit:
         epoch: Under which each of them commits; `once` takes it for the last one only.
     """
 
-    __slots__ = ("_bus", "_effects", "_epoch", "_forbids", "_open", "_savepoints", "_storage")
+    __slots__ = ("_blocks", "_bus", "_effects", "_epoch", "_forbids", "_open", "_savepoints", "_storage", "_turns")
 
     def __init__(self, storage: ModuleStorage, bus: Queries, effects: Effects, epoch: Epoch | None = None) -> None:
         self._storage = storage
@@ -57,6 +70,8 @@ class Unit:
         self._open: StoreTransaction | None = None
         self._forbids: ForbiddenCalls | None = None
         self._savepoints = 0
+        self._blocks: list[object] = []
+        self._turns: anyio.Event | None = None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Transaction]:
@@ -67,6 +82,22 @@ class Unit:
             async with self._storage.transaction(self._bus, self._epoch) as transaction:
                 yield transaction
             return
+        await self._wait_for_turn()
+        block, outside = object(), _inside.get(None)
+        self._blocks.append(block)
+        _inside.set(block)
+        try:
+            async with self._block() as transaction:
+                yield transaction
+        finally:
+            _inside.set(outside)
+            self._blocks.remove(block)
+            if self._turns is not None:
+                self._turns.set()
+                self._turns = None
+
+    @asynccontextmanager
+    async def _block(self) -> AsyncGenerator[Transaction]:
         kept = len(self._bus._outgoing or ())
         if self._open is None:
             self._open = opened = await self._storage.store.begin()
@@ -79,19 +110,42 @@ class Unit:
             self._savepoints += 1
             savepoint = f"fissile_{self._savepoints}"
             await opened.run(lambda connection: connection.exec_driver_sql(f"SAVEPOINT {savepoint}"))
+
+        async def run(function: Callable[[Connection], T]) -> T:
+            await self._wait_for_turn()
+            return await opened.run(function)
+
         try:
-            yield Transaction(opened.run, self._keep)
+            yield Transaction(run, self._keep)
         except BaseException:
             if self._bus._outgoing:
                 del self._bus._outgoing[kept:]
             if savepoint is None:
                 await self.roll_back()
             elif opened.is_open:
-                with anyio.CancelScope(shield=True):
-                    await opened.run(
-                        lambda connection: connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
-                    )
+                await _roll_back_to(opened, savepoint)
             raise
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until no block is open that this task is not in.
+
+        Raises:
+            CallRefused: One is open for too long: it waits for this very task, perhaps.
+        """
+        blocks = self._blocks
+        if not blocks or blocks[-1] is _inside.get(None):
+            return
+        seconds = self._storage.store.lock_s
+        with anyio.move_on_after(seconds):
+            while blocks and blocks[-1] is not _inside.get(None):
+                self._turns = self._turns or anyio.Event()
+                await self._turns.wait()
+            return
+        raise CallRefused(
+            f"A transaction of {self._storage.module} did not get its turn within {seconds:g} s (FISSILE_DATABASE_LOCK_S). All transactions of "
+            "a handler are one, so its tasks take turns, and another task has had one open for so long. Do what takes long outside of it, and "
+            "let none of them wait for another."
+        )
 
     def _keep(self, kind: str, message: Any, message_id: str | None, at: datetime | None) -> None:
         self._bus._keep(encode(self._bus, kind, message, message_id, at))
@@ -115,6 +169,15 @@ class Unit:
         if self._forbids is not None:
             self._forbids.end()
             self._forbids = None
+
+
+async def _roll_back_to(opened: StoreTransaction, savepoint: str) -> None:
+    """Undo the inner one of two transactions. If that cannot be, what it failed with matters more; the outer one cannot be committed then."""
+    try:
+        with anyio.CancelScope(shield=True):
+            await opened.run(lambda connection: connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}"))
+    except Exception as error:  # noqa: BLE001 -- whatever a connection that is lost comes to
+        _logger.debug("a part of a transaction could not be undone by itself: %s", error)
 
 
 def encode(
@@ -264,7 +327,7 @@ class Once:
     def _repeat(self, outcome: Outcome, digest: bytes, message_id: str, bus: Queries) -> Any:
         """Return, or raise, what the message came to the first time."""
         bus._outgoing = None
-        if outcome.digest != digest:
+        if not is_same(outcome.digest, digest):
             raise IdReused(self.handler.name, message_id)
         if outcome.name == DONE:
             return None
@@ -284,7 +347,7 @@ def _is_tried_again(outcome: Outcome, digest: bytes, bus: Queries) -> bool:
     """Tell whether a person has decided that a command which came to a declared error is to be handled anew: a dead letter is tried again."""
     delivery = bus._delivery
     is_retry = delivery is not None and delivery.retried is not None
-    return is_retry and outcome.digest == digest and outcome.name.startswith(DECLARED)
+    return is_retry and is_same(outcome.digest, digest) and outcome.name.startswith(DECLARED)
 
 
 def _is_new(bus: Queries) -> bool:

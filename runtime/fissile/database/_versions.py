@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, inspect, select
 
-from fissile.database._tables import runtime_tables
+from fissile.database._tables import SAGA_OPEN, runtime_tables
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
 
     Step = Callable[[Operations], None]
 
-STEPS: Sequence[Step] = ()
+
+def _index_sagas(operations: Operations) -> None:
+    operations.execute(SAGA_OPEN)
+    operations.create_index("fissile_saga_started", "fissile_saga", ["started_ms"])
+
+
+STEPS: Sequence[Step] = (_index_sagas,)
 """The step at position n leads from version n + 1 to version n + 2. A step must leave programs of the version before it working: they run on
 while the new ones start."""
 
