@@ -33,6 +33,12 @@ def _end_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def freeze(pid: int) -> None:
+    """Stop a child and its process group, and return when none of its threads runs: the signal alone does not wait for that."""
+    os.killpg(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 class BrokerFailed(Exception):
     """A broker could not be started; the text has the end of its log."""
 
@@ -122,7 +128,8 @@ class BrokerProcess:
 
     def stop(self) -> None:
         """Freeze it: its connections stay open, and nothing is answered (SIGSTOP)."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        freeze(self._process.pid)
 
     def go_on(self) -> None:
         """Let it go on (SIGCONT)."""

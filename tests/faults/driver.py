@@ -24,6 +24,7 @@ from attrs import define, field
 
 from fissile import App, Bus, Module, Settings
 from fissile.testing._placements import import_path
+from tests.brokers.processes import freeze
 from tests.faults.checker import Report, check
 from tests.faults.deliveries import Limits
 from tests.faults.history import Effects, History, Lag
@@ -171,7 +172,7 @@ class Site:
     def freeze(self, worker: Worker) -> None:
         """Stop a process (SIGSTOP), until `go_on`. The others take over: recovery counts from here."""
         self.history.fault("freeze")
-        worker.signal(signal.SIGSTOP)
+        freeze(worker.process.pid)
 
     def go_on(self, worker: Worker) -> None:
         """Let a process go on (SIGCONT)."""
