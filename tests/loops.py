@@ -1,7 +1,7 @@
 """Which event loops the tests run on: on all, unless the command line asks for one.
 
 `--loop trio` runs each test on Trio, and one that does not know Trio on what it knows: whatever loop is asked for, no test is left out. So
-the lines of CI, which share the tests out, cover each of them (`.ci/run`).
+the lines of CI, which share the tests out, cover each of them (`.ci/lines.py`).
 """
 
 from __future__ import annotations
