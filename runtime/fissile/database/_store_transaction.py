@@ -24,13 +24,15 @@ class StoreTransaction:
         is_open: Whether it has neither been committed nor rolled back.
     """
 
-    __slots__ = ("_connection", "_place", "_store", "_turn", "is_open")
+    __slots__ = ("_connection", "_is_busy", "_place", "_store", "_turn", "is_open")
 
     def __init__(self, store: Store, place: Place) -> None:
         self._store = store
         self._place = place
         self._connection: Connection | None = None
-        self._turn = anyio.Lock(fast_acquire=True)
+        # No `anyio.Lock`, which looks for the event loop when it is made and for the task at each turn: hardly any transaction has two tasks.
+        self._is_busy = False
+        self._turn: anyio.Event | None = None  # made by the first who waits
         self.is_open = True
 
     async def run(self, function: Callable[[Connection], T]) -> T:
@@ -43,9 +45,12 @@ class StoreTransaction:
             RuntimeError: The transaction has ended.
             Exception: What the function raised.
         """
-        async with self._turn:
+        await self._take_turn()
+        try:
             self._require_open()
             return await self._store._hop(self._place, lambda job: self._run(function, job))
+        finally:
+            self._end_turn()
 
     @overload
     async def commit(self) -> None: ...
@@ -78,7 +83,7 @@ class StoreTransaction:
             finally:
                 await self._end_it()  # it has not ended where the hop was cancelled before it could do anything
         finally:
-            self._turn.release()
+            self._end_turn()
 
     async def rollback(self) -> None:
         """Roll back if it is open; a cancellation waits for it."""
@@ -88,7 +93,7 @@ class StoreTransaction:
         try:
             await self._end_it()
         finally:
-            self._turn.release()
+            self._end_turn()
 
     async def _end_it(self) -> None:
         if not self.is_open:
@@ -101,25 +106,35 @@ class StoreTransaction:
             self.is_open = False
             self._place.give_back()
 
+    async def _take_turn(self) -> None:
+        while self._is_busy:
+            self._turn = self._turn or anyio.Event()
+            await self._turn.wait()
+        self._is_busy = True
+
+    def _end_turn(self) -> None:
+        self._is_busy = False
+        if self._turn is not None:
+            self._turn.set()
+            self._turn = None
+
     async def _wait_for_turn(self) -> None:
         """Wait until no step of another task is under way, whatever is cancelled: the connection is in use until then."""
-        try:
-            self._turn.acquire_nowait()
-        except anyio.WouldBlock:
-            cancelled: BaseException | None = None
-            while True:
-                try:
-                    with anyio.CancelScope(shield=True):
-                        await self._turn.acquire()
-                    break
-                except anyio.get_cancelled_exc_class() as error:  # a native one of asyncio's, which no scope holds off
-                    cancelled = error
-            if cancelled is not None:
-                try:
-                    await self._end_it()
-                finally:
-                    self._turn.release()
-                raise cancelled from None
+        cancelled: BaseException | None = None
+        while self._is_busy:
+            try:
+                with anyio.CancelScope(shield=True):
+                    self._turn = self._turn or anyio.Event()
+                    await self._turn.wait()
+            except anyio.get_cancelled_exc_class() as error:  # a native one of asyncio's, which no scope holds off
+                cancelled = error
+        self._is_busy = True
+        if cancelled is not None:
+            try:
+                await self._end_it()
+            finally:
+                self._end_turn()
+            raise cancelled from None
 
     def _require_open(self) -> None:
         if not self.is_open:

@@ -87,8 +87,22 @@ class Unit:
         self._blocks.append(block)
         _inside.set(block)
         try:
-            async with self._block() as transaction:
-                yield transaction
+            kept, opened, savepoint = await self._begin()
+
+            async def run(function: Callable[[Connection], T]) -> T:
+                await self._wait_for_turn()
+                return await opened.run(function)
+
+            try:
+                yield Transaction(run, self._keep)
+            except BaseException:
+                if self._bus._outgoing:
+                    del self._bus._outgoing[kept:]
+                if savepoint is None:
+                    await self.roll_back()
+                elif opened.is_open:
+                    await _roll_back_to(opened, savepoint)
+                raise
         finally:
             _inside.set(outside)
             self._blocks.remove(block)
@@ -96,8 +110,8 @@ class Unit:
                 self._turns.set()
                 self._turns = None
 
-    @asynccontextmanager
-    async def _block(self) -> AsyncGenerator[Transaction]:
+    async def _begin(self) -> tuple[int, StoreTransaction, str | None]:
+        """Begin a block; return how many messages had been kept, the transaction, and the savepoint where it is an inner one."""
         kept = len(self._bus._outgoing or ())
         if self._open is None:
             self._open = opened = await self._storage.store.begin()
@@ -110,21 +124,7 @@ class Unit:
             self._savepoints += 1
             savepoint = f"fissile_{self._savepoints}"
             await opened.run(lambda connection: connection.exec_driver_sql(f"SAVEPOINT {savepoint}"))
-
-        async def run(function: Callable[[Connection], T]) -> T:
-            await self._wait_for_turn()
-            return await opened.run(function)
-
-        try:
-            yield Transaction(run, self._keep)
-        except BaseException:
-            if self._bus._outgoing:
-                del self._bus._outgoing[kept:]
-            if savepoint is None:
-                await self.roll_back()
-            elif opened.is_open:
-                await _roll_back_to(opened, savepoint)
-            raise
+        return kept, opened, savepoint
 
     async def _wait_for_turn(self) -> None:
         """Wait until no block is open that this task is not in.
