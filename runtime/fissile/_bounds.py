@@ -12,15 +12,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
 
 if TYPE_CHECKING:
     from fissile._bus import Queries
     from fissile._handler import Handler
 
 
-class Gate(msgspec.Struct, eq=False):
+class Gate:
     """The bound of calls that one caller has in flight to one module.
+
+    Each call counts here and in its `Slots`, so both have plain slots: CPython specialises those, and not the fields of a `msgspec.Struct`.
 
     Attributes:
         limit: How many there may be.
@@ -29,13 +30,14 @@ class Gate(msgspec.Struct, eq=False):
         refused: How many were refused.
     """
 
-    limit: int
-    in_flight: int = 0
-    peak: int = 0
-    refused: int = 0
+    __slots__ = ("in_flight", "limit", "peak", "refused")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.in_flight = self.peak = self.refused = 0
 
 
-class Slots(msgspec.Struct, eq=False):
+class Slots:
     """The bound of handlers that a module runs at a time; who finds none waits in line.
 
     Attributes:
@@ -43,8 +45,11 @@ class Slots(msgspec.Struct, eq=False):
         line: Those who wait, the first one first.
     """
 
-    free: int
-    line: deque[anyio.Event] = msgspec.field(default_factory=deque[anyio.Event])
+    __slots__ = ("free", "line")
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self.line: deque[anyio.Event] = deque()
 
     async def wait(self) -> None:
         """Wait for a slot and take it."""
