@@ -1,4 +1,4 @@
-"""`python -m benchmarks.readme`: put the newest rows over Kafka, one column per broker, and those of delivery into README.md.
+"""`python -m benchmarks.readme`: put the newest rows into README.md, those of `make bench` per Python, and those over Kafka per broker.
 
 With --print they are printed only.
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks._report import TIMES
@@ -23,30 +22,34 @@ Result = Mapping[str, Any]
 """A row as it stands in a file of results. Any: JSON."""
 
 
-def newest(group: str) -> Path | None:
-    """Return the newest file of results of a group, if there is one."""
-    found = sorted(RESULTS.glob(f"*-{group}.json"))
-    return found[-1] if found else None
+def results(ending: str) -> list[Mapping[str, Any]]:
+    """Return the files of results whose names end so, the newest last."""
+    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"*{ending}.json"))]
 
 
-def delivery_table(document: Mapping[str, Any]) -> str:
-    """Return the rows of delivery as Markdown."""
+def whole_table(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of `make bench` that have a bound as Markdown, from its newest run on each Python."""
+    by_python = {document["python"]: document for document in documents}
+    of_day = [document for document in by_python.values() if document["date"] == documents[-1]["date"]]
     lines = [
-        f"Measured on {document['date']}, {document['cores']} cores, {document['python']}.",
+        f"Measured on {of_day[-1]['date']}, {of_day[-1]['cores']} cores. "
+        "Ratios are medians of rounds that measure both in turn; times are for orientation.",
         "",
-        _line(["what", "against", "bound", "ratio"]),
-        _line(["---"] * 4),
-        *(
-            _line([row["what"], row["floor"], _bound(row), _cell(row)])
-            for row in document["rows"]
-            if row["bound"] is not None
-        ),
+        _line(["what", "against", "bound", *(document["python"] for document in of_day)]),
+        _line(["---"] * (3 + len(of_day))),
+    ]
+    rows = [{row["what"]: row for row in document["rows"]} for document in of_day]
+    lines += [
+        _line([row["what"], row["floor"], _bound(row), *(_cell(found.get(row["what"])) for found in rows)])
+        for row in of_day[0]["rows"]
+        if row["bound"] is not None
     ]
     return "\n".join(lines) + "\n"
 
 
-def kafka_table(document: Mapping[str, Any]) -> str:
-    """Return the rows that have a bound as Markdown."""
+def kafka_table(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of the newest run over Kafka that have a bound as Markdown."""
+    document = documents[-1]
     by_what: dict[str, dict[str, Result]] = {}
     for row in document["rows"]:
         what, _, broker = row["what"].rpartition("; ")
@@ -65,7 +68,11 @@ def kafka_table(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"kafka": kafka_table, "delivery": delivery_table}
+TABLES: Mapping[str, tuple[str, Callable[[Sequence[Mapping[str, Any]]], str]]] = {
+    "bench": ("-cores", whole_table),
+    "bench-kafka": ("-kafka", kafka_table),
+}
+"""By its mark in README.md: how the names of its files end, and what makes the table."""
 
 
 def _bound(row: Result) -> str:
@@ -86,16 +93,16 @@ def _cell(row: Result | None) -> str:
 
 def main() -> None:
     """Run the command."""
-    found = {group: path for group in TABLES if (path := newest(group)) is not None}
-    if not found:
-        raise SystemExit("There are no results: run `make bench-kafka` or `python -m benchmarks delivery` first.")
     text = README.read_text()
-    for group, path in found.items():
-        table = TABLES[group](json.loads(path.read_text()))
+    for mark, (ending, make) in TABLES.items():
+        documents = results(ending)
+        if not documents:
+            continue
+        table = make(documents)
         if "--print" in sys.argv:
             sys.stdout.write(f"{table}\n")
             continue
-        begin, end = f"<!-- bench-{group}:begin -->\n", f"<!-- bench-{group}:end -->"
+        begin, end = f"<!-- {mark}:begin -->\n", f"<!-- {mark}:end -->"
         before, _, rest = text.partition(begin)
         _, there, after = rest.partition(end)
         if not there:
