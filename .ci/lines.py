@@ -110,9 +110,9 @@ def run(run: Run, cache: Path, *more: str) -> Ended:
     )
     print(f"--- {run.name}, after {monotonic() - began:.0f} s:\n{done.stdout}", flush=True)
     # pytest's own code is in what make says last: 1 is that tests failed, and all others that it could not do its work.
-    has_failures = re.search(r"^make(?:\[\d+\])?: \*\*\* .*\bError 1$", done.stdout, re.MULTILINE) is not None
+    codes = re.findall(r"^make(?:\[\d+\])?: \*\*\* .*\bError (\d+)$", done.stdout, re.MULTILINE)
     known = cache / "v/cache/lastfailed"
-    failed = tuple(json.loads(known.read_text())) if has_failures and known.is_file() else ()
+    failed = tuple(json.loads(known.read_text())) if codes[-1:] == ["1"] and known.is_file() else ()
     return Ended(run, done.returncode, failed)
 
 

@@ -26,15 +26,14 @@ class Gate:
     Attributes:
         limit: How many there may be.
         in_flight: How many there are.
-        peak: How many there were at most.
         refused: How many were refused.
     """
 
-    __slots__ = ("in_flight", "limit", "peak", "refused")
+    __slots__ = ("in_flight", "limit", "refused")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.in_flight = self.peak = self.refused = 0
+        self.in_flight = self.refused = 0
 
 
 class Slots:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -11,6 +13,14 @@ import pytest
 
 from fissile.database import Saga
 from tests.sagas.shop import Charge, Place, Placed, Refund, Shop, checkout, ended, running, until, write_note
+
+
+@contextmanager
+def locked(folder: Path) -> Generator[None]:
+    """Keep the only place of a writer, as a program would that somebody has opened the file with."""
+    with closing(sqlite3.connect(folder / "orders.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield  # closing it ends the transaction
 
 
 async def test_a_database_that_is_away_for_a_while_is_no_failed_attempt(
@@ -25,16 +35,10 @@ async def test_a_database_that_is_away_for_a_while_is_no_failed_attempt(
     async with running(shop, checkout(function), tmp_path, database_lock_s=0.1) as app:
         await app.bus.execute(Place("A1"))
         await until(lambda: shop.running == 1)
-        other = sqlite3.connect(tmp_path / "orders.sqlite3", isolation_level=None)
-        try:
-            other.execute("BEGIN IMMEDIATE")
+        with locked(tmp_path), caplog.at_level(logging.WARNING, "fissile.sagas"):
             assert shop.gate is not None
             shop.gate.set()
-            with caplog.at_level(logging.WARNING, "fissile.sagas"):
-                await until(lambda: "waits for the database" in caplog.text)
-            other.execute("ROLLBACK")
-        finally:
-            other.close()
+            await until(lambda: "waits for the database" in caplog.text)
         found = await ended(app, "A1")
     assert (found.status, found.error) == ("completed", None)
     assert shop.names == ["charge A1"]
@@ -52,15 +56,9 @@ async def test_a_saga_that_could_not_be_let_go_of_goes_on_when_the_database_is_b
     async with running(shop, checkout(function), tmp_path, database_lock_s=0.1, saga_claim_s=3.0) as app:
         await app.bus.execute(Place("A1"))
         await until(lambda: shop.running == 1)
-        other = sqlite3.connect(tmp_path / "orders.sqlite3", isolation_level=None)
-        try:
-            other.execute("BEGIN IMMEDIATE")
+        with locked(tmp_path), caplog.at_level(logging.DEBUG, "fissile.sagas"):
             assert shop.gate is not None
             shop.gate.set()
-            with caplog.at_level(logging.DEBUG, "fissile.sagas"):
-                await until(lambda: "was left as it is" in caplog.text)
-            other.execute("ROLLBACK")
-        finally:
-            other.close()
+            await until(lambda: "was left as it is" in caplog.text)
         assert (await ended(app, "A1")).status == "completed"
     assert shop.names == ["charge A1"]

@@ -1,7 +1,7 @@
 // The account in the corner, and the dialog to sign in.
 
 import { inWords } from "./api.js";
-import { makeDialog } from "./dialog.js";
+import { makeDialog, onSubmit } from "./dialog.js";
 import { h, replace } from "./dom.js";
 import { notify } from "./notices.js";
 import { changePassword, session, signIn, signOut, signUp } from "./session.js";
@@ -37,7 +37,7 @@ function showAccount() {
   const after = h("input", { id: "new-password", name: "new-password", type: "password", required: true, maxlength: "256", autocomplete: "new-password" });
   const error = h("p", { class: "form-error", role: "alert" });
   const send = h("button", { class: "button primary wide", id: "send" }, "Change password");
-  const form = h("form", { class: "sign-in", onsubmit: go },
+  const form = h("form", { class: "sign-in", onsubmit: onSubmit(send, error, change, told) },
     h("p", { class: "muted" }, `You are ${[session.name, ...session.roles].join(", ")}.`),
     // Who keeps passwords wants to know whose they are.
     h("input", { type: "text", name: "username", autocomplete: "username", value: session.name, hidden: true, readonly: true }),
@@ -48,21 +48,15 @@ function showAccount() {
   dialog.showModal();
   before.focus();
 
-  async function go(event) {
-    event.preventDefault();
-    if (send.getAttribute("aria-disabled") === "true") return;
-    send.setAttribute("aria-disabled", "true");
-    error.textContent = "";
-    try {
-      await changePassword(before.value, after.value);
-      dialog.close();
-      notify("Your password is changed.", "good");
-    } catch (problem) {
-      error.textContent = problem.kind === "sign-in-failed" ? "That is not your password." : inWords(problem);
-      (problem.kind === "weak-password" ? after : before).select();
-    } finally {
-      send.setAttribute("aria-disabled", "false");
-    }
+  async function change() {
+    await changePassword(before.value, after.value);
+    dialog.close();
+    notify("Your password is changed.", "good");
+  }
+
+  function told(problem) {
+    (problem.kind === "weak-password" ? after : before).select();
+    return problem.kind === "sign-in-failed" ? "That is not your password." : inWords(problem);
   }
 }
 
@@ -75,7 +69,7 @@ export function askToSignIn(reason = "") {
     const error = h("p", { class: "form-error", role: "alert" });
     const send = h("button", { class: "button primary wide", id: "send" });
     const other = h("button", { type: "button", class: "link", id: "other", onclick: change });
-    const form = h("form", { class: "sign-in", onsubmit: go },
+    const form = h("form", { class: "sign-in", onsubmit: onSubmit(send, error, go, told) },
       h("p", { class: "muted" }, reason),
       h("label", { for: "name" }, "Name"), name,
       h("p", { class: "help", id: "name-help" }, "Small letters, digits and hyphens. Everybody sees it."),
@@ -100,21 +94,15 @@ export function askToSignIn(reason = "") {
       draw();
     }
 
-    async function go(event) {
-      event.preventDefault();
-      if (send.getAttribute("aria-disabled") === "true") return;
-      send.setAttribute("aria-disabled", "true");
-      error.textContent = "";
-      try {
-        await (isNew ? signUp : signIn)(name.value, password.value);
-        dialog.close();
-        notify(`Hello, ${session.name}.`, "good");
-      } catch (problem) {
-        error.textContent = inWords(problem);
-        password.select();
-      } finally {
-        send.setAttribute("aria-disabled", "false");
-      }
+    async function go() {
+      await (isNew ? signUp : signIn)(name.value, password.value);
+      dialog.close();
+      notify(`Hello, ${session.name}.`, "good");
+    }
+
+    function told(problem) {
+      password.select();
+      return inWords(problem);
     }
   });
 }

@@ -2,6 +2,23 @@
 
 import { h } from "./dom.js";
 
+/** Return what handles a form's submit: it does the work, once at a time, and shows what `told` makes of an error. */
+export function onSubmit(button, place, work, told) {
+  return async (event) => {
+    event.preventDefault();
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");
+    place.textContent = "";
+    try {
+      await work();
+    } catch (error) {
+      place.textContent = told(error);
+    } finally {
+      button.setAttribute("aria-disabled", "false");
+    }
+  };
+}
+
 /** Make a dialog; it goes when it is closed. */
 export function makeDialog(title, ...content) {
   const dialog = h("dialog", { "aria-labelledby": "dialog-title", onclose: () => dialog.remove() },
